@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libckpt - checkpoint a running process tree to a folder of image files, and bring it back.
+ *
+ * How to read this header: a *context* (struct ckpt_ctx) carries what outlives one call (log and progress sinks,
+ * cancellation); every operation takes a context, the mandatory things as parameters, and the optional ones in one
+ * sized struct (struct ckpt_opts), and reports failure as a negative CKPT_E_* code plus an error value (struct
+ * ckpt_err) that says which task and which resource.
+ *
+ * The library never prints, never exits, and keeps no global mutable state. Different contexts may be used by
+ * different threads at the same time; one context serves one operation at a time. An operation runs in the calling
+ * thread, which is the tracer of the tasks while it lasts (ptrace(2) belongs to a thread).
+ */
+#ifndef CKPT_CKPT_H
+#define CKPT_CKPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define CKPT_API __attribute__((visibility("default")))
+#else
+#define CKPT_API
+#endif
+
+#define CKPT_VERSION_MAJOR 0
+#define CKPT_VERSION_MINOR 1
+#define CKPT_VERSION_PATCH 0
+
+/* Version of the library that is running, "0.1.0". Static string. Thread-safe. Since 0.1. */
+CKPT_API const char *ckpt_version(void);
+
+/* ---------------------------------------------------------------------------------------------- errors */
+
+/* Every operation returns 0 (or a documented positive value), or one of these, negative. Values never change. */
+enum ckpt_code {
+	CKPT_OK = 0,
+	CKPT_E_INVAL = -1,	 /* a parameter or option makes no sense */
+	CKPT_E_NOMEM = -2,	 /* out of memory */
+	CKPT_E_SYS = -3,	 /* a system call failed; ckpt_err_errno() has the number */
+	CKPT_E_NO_PROCESS = -4,	 /* no such task, or it is gone, or it is a zombie */
+	CKPT_E_PERM = -5,	 /* not enough privilege; the message names the capability */
+	CKPT_E_BUSY = -6,	 /* the task is traced by somebody else; the message says by whom */
+	CKPT_E_UNSUPPORTED = -7, /* state of a kind that cannot be saved or restored */
+	CKPT_E_NOSPACE = -8,	 /* the disk is full, or would be */
+	CKPT_E_EXISTS = -9,	 /* the folder already holds a checkpoint; a file exists */
+	CKPT_E_IMAGE = -10,	 /* an image is missing, damaged or contradicts itself */
+	CKPT_E_CHANGED = -11,	 /* a file the checkpoint needs is gone or not what it was */
+	CKPT_E_PID_IN_USE = -12, /* a PID of the checkpoint is taken */
+	CKPT_E_CANCELED = -13,	 /* ckpt_cancel() */
+	CKPT_E_TIMEOUT = -14,	 /* the deadline of the operation passed */
+	CKPT_E_KERNEL = -15,	 /* the kernel or processor lacks something that is needed */
+	CKPT_E_INTERNAL = -16,	 /* a bug in libckpt */
+	CKPT_E_NOT_YET = -17,	 /* an option of the field that this version does not implement */
+};
+
+/* An error value. Made by the library, owned by the caller, freed with ckpt_err_free(). Immutable. */
+struct ckpt_err;
+
+/* Frees @err (NULL allowed). Returns NULL. */
+CKPT_API struct ckpt_err *ckpt_err_free(struct ckpt_err *err);
+/* The code, one of enum ckpt_code. CKPT_OK for NULL. */
+CKPT_API int ckpt_err_code(const struct ckpt_err *err);
+/* Stable lower-case name of a code for programs: "no-process", "unsupported"... Static string. */
+CKPT_API const char *ckpt_code_name(int code);
+/* One line for people: "dump task 42: fd 7: socket: not supported yet". Owned by @err. */
+CKPT_API const char *ckpt_err_message(const struct ckpt_err *err);
+/* What the user can do about it, or NULL. Owned by @err. */
+CKPT_API const char *ckpt_err_hint(const struct ckpt_err *err);
+/* The errno behind the error, 0 if none. */
+CKPT_API int ckpt_err_errno(const struct ckpt_err *err);
+/* The task, descriptor or address it is about: 0, -1 and 0 where that does not apply. */
+CKPT_API pid_t ckpt_err_pid(const struct ckpt_err *err);
+CKPT_API int ckpt_err_fd(const struct ckpt_err *err);
+CKPT_API uint64_t ckpt_err_addr(const struct ckpt_err *err);
+/* The kind of state it is about ("socket", "vma", "file"...), or NULL. Owned by @err. */
+CKPT_API const char *ckpt_err_kind(const struct ckpt_err *err);
+
+/* --------------------------------------------------------------------------------------------- context */
+
+struct ckpt_ctx;
+
+enum ckpt_log_level {
+	CKPT_LOG_MSG = 0,
+	CKPT_LOG_ERROR = 1,
+	CKPT_LOG_WARN = 2,
+	CKPT_LOG_INFO = 3,
+	CKPT_LOG_DEBUG = 4,
+};
+
+/* Called for each message of the library, without a newline. Called from the thread of the operation. */
+typedef void (*ckpt_log_fn)(void *arg, enum ckpt_log_level level, const char *text);
+/* Called as an operation goes on: @stage is a static string, @done of @total are weights (bytes or steps) of it. */
+typedef void (*ckpt_progress_fn)(void *arg, const char *stage, uint64_t done, uint64_t total);
+
+/* Makes a context. Returns 0 or CKPT_E_NOMEM. Since 0.1. */
+CKPT_API int ckpt_ctx_new(struct ckpt_ctx **ret);
+/* Frees a context (NULL allowed) that no operation is using. Returns NULL. */
+CKPT_API struct ckpt_ctx *ckpt_ctx_free(struct ckpt_ctx *ctx);
+/* Messages up to @level go to @fn; NULL turns them off. Not while an operation runs. */
+CKPT_API void ckpt_ctx_set_log(struct ckpt_ctx *ctx, enum ckpt_log_level level, ckpt_log_fn fn, void *arg);
+CKPT_API void ckpt_ctx_set_progress(struct ckpt_ctx *ctx, ckpt_progress_fn fn, void *arg);
+/*
+ * Asks the operation that runs on @ctx, or the next one, to stop as soon as it can; it then undoes what it did and
+ * returns CKPT_E_CANCELED. From any thread, and from a signal handler. ckpt_ctx_reset() takes it back.
+ */
+CKPT_API void ckpt_cancel(struct ckpt_ctx *ctx);
+CKPT_API void ckpt_ctx_reset(struct ckpt_ctx *ctx);
+
+/* --------------------------------------------------------------------------------------------- options */
+
+/* A list of strings; the array and the strings belong to the caller and are only read. */
+struct ckpt_strv {
+	const char *const *v;
+	size_t n;
+};
+
+/* PID selection method on restore. */
+enum ckpt_pid_method {
+	CKPT_PID_AUTO = 0,	   /* clone3 with set_tid where the kernel has it, else ns_last_pid */
+	CKPT_PID_SET_TID = 1,
+	CKPT_PID_NS_LAST_PID = 2,
+};
+
+enum ckpt_file_validation {
+	CKPT_VALIDATE_BUILDID = 0, /* size, and the build-id of ELF files */
+	CKPT_VALIDATE_FILESIZE = 1,
+};
+
+/*
+ * Optional things of an operation. Start from CKPT_OPTS_INIT; NULL stands for that. A field means what the option of
+ * the same name means on the command line (see ckpt_option_table()); fields an operation has no use for are ignored.
+ * Pointers belong to the caller and are only read, during the call.
+ */
+struct ckpt_opts {
+	size_t sz;		      /* sizeof(struct ckpt_opts) of the caller */
+	const char *images_dir;	      /* default "." */
+	const char *work_dir;	      /* default: images_dir; stats files are written there */
+	int images_dir_fd;	      /* used instead of images_dir where >= 0 */
+	int work_dir_fd;	      /* used instead of work_dir where >= 0 */
+	/* dump */
+	bool leave_running;
+	bool leave_stopped;	      /* dump: tasks end up stopped; restore: tasks start stopped */
+	bool shell_job;
+	bool file_locks;
+	bool link_remap;
+	bool tcp_established;	      /* permission only: sockets are not supported yet */
+	bool tcp_close;
+	bool ext_unix_sk;
+	bool skip_file_rwx_check;
+	bool display_stats;	      /* log the stages and counters at CKPT_LOG_MSG when done */
+	bool restore_sibling;	      /* restore: the root becomes a child of the caller's parent */
+	bool restore_detached;	      /* CLI only: return after start */
+	bool new_pidns;		      /* restore: into a fresh pid namespace */
+	bool evasive_devices;
+	bool unprivileged;
+	bool no_sync;		      /* dump: do not wait for stable storage (only with leave_running) */
+	uint64_t ghost_limit;	      /* bytes; largest deleted file whose contents are stored; default 1 MiB */
+	uint32_t timeout;	      /* seconds for the whole operation, 0 = none; default 10 on the CLI's dump */
+	enum ckpt_pid_method pid_method;
+	enum ckpt_file_validation file_validation;
+	struct ckpt_strv external;    /* "file[MNT:INO]", "tty[RDEV:DEV]" ... as on the command line */
+	struct ckpt_strv inherit_fd;  /* "fd[N]:KEY" */
+	const char *pidfile;	      /* CLI only */
+	const char *log_file;	      /* CLI only */
+	uint32_t log_level;	      /* CLI only; default 2 */
+};
+
+#define CKPT_OPTS_INIT                                                                                    \
+	{                                                                                                 \
+		.sz = sizeof(struct ckpt_opts), .images_dir = NULL, .work_dir = NULL, .images_dir_fd = -1, \
+		.work_dir_fd = -1                                                                         \
+	}
+
+/* ------------------------------------------------------------------------------------------ operations */
+
+/* What an operation took; times in microseconds. Filled also when it failed (as far as it came). */
+struct ckpt_stage_time {
+	const char *name; /* static string */
+	uint64_t us;
+};
+
+struct ckpt_stats {
+	size_t sz; /* sizeof(struct ckpt_stats) of the caller; set it before the call */
+	uint64_t freezing_us;	/* from the first seize until all threads were stopped */
+	uint64_t frozen_us;	/* from the first seize until the tree ran again or was killed */
+	uint64_t memwrite_us;
+	uint64_t total_us;
+	uint64_t pages_scanned;
+	uint64_t pages_written;	 /* dump: pages of 4 KiB written; restore: restored */
+	uint64_t shpages_written;
+	uint64_t image_bytes;
+	size_t n_stages;	 /* entries of stages[] that are used */
+	struct ckpt_stage_time stages[24];
+};
+
+/*
+ * Checkpoint the tree rooted at @pid into the folder of @opts. When it returns 0 the images are complete and on stable
+ * storage, and the tree was killed, or runs on (leave_running), or is stopped (leave_stopped). When it fails the tree
+ * runs on unchanged and the folder is as it was. @stats and @err may be NULL. Since 0.1.
+ */
+CKPT_API int ckpt_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, struct ckpt_stats *stats,
+		       struct ckpt_err **err);
+
+/*
+ * Checkpoint the calling process itself. Returns 0 in the original, which runs on (leave_running is implied), 1 in each
+ * restored life, negative on failure. The calling thread waits meanwhile; other threads are frozen for the dump as
+ * usual. Since 0.1.
+ */
+CKPT_API int ckpt_dump_self(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err);
+
+/*
+ * Bring the tree in the folder of @opts back. On success *@pid is the root task (as the caller sees it), running, and a
+ * child of the caller (of the caller's parent with restore_sibling). On failure nothing is left behind. Since 0.1.
+ */
+CKPT_API int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pid_t *pid, struct ckpt_stats *stats,
+			  struct ckpt_err **err);
+
+/*
+ * Would ckpt_dump(@pid) find something in its way? Stops nothing. Each obstacle is handed to @fn as an error value that
+ * is valid during the call. Returns the number of obstacles, or negative when the question could not be answered.
+ */
+typedef void (*ckpt_obstacle_fn)(void *arg, const struct ckpt_err *obstacle);
+CKPT_API int ckpt_check_task(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, ckpt_obstacle_fn fn,
+			     void *arg, struct ckpt_err **err);
+
+/* A thing the kernel or the caller's privileges offer, or not. Strings are static. */
+struct ckpt_feature {
+	const char *name;     /* the field's name where it has one: "clone3_set_tid", "pagemap_scan" */
+	const char *sentence; /* what it is, for people */
+	const char *cost;     /* what its absence costs */
+	bool required;	      /* nothing works without it */
+	bool available;
+};
+/*
+ * Probes all features (results are cached in @ctx) and hands each to @fn. Returns the number of required ones that are
+ * missing, or negative.
+ */
+typedef void (*ckpt_feature_fn)(void *arg, const struct ckpt_feature *feature);
+CKPT_API int ckpt_check_kernel(struct ckpt_ctx *ctx, ckpt_feature_fn fn, void *arg, struct ckpt_err **err);
+
+/* What is in a checkpoint, as JSON text (free(3) it): the model behind `ckpt inspect`, documented in ckpt-inspect(1). */
+CKPT_API int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json, struct ckpt_err **err);
+
+/* ------------------------------------------------------------------------------------ the option table */
+
+enum ckpt_option_type {
+	CKPT_OPT_BOOL,	 /* bool */
+	CKPT_OPT_U32,	 /* uint32_t */
+	CKPT_OPT_SIZE,	 /* uint64_t; N, NK, NM, NG */
+	CKPT_OPT_STRING, /* const char * */
+	CKPT_OPT_STRV,	 /* struct ckpt_strv; the option may be repeated */
+	CKPT_OPT_ENUM,	 /* int-sized enum; the words are in @values, by value, ended by NULL */
+	CKPT_OPT_VERBOSITY, /* -v counts, -vN sets */
+};
+
+enum {
+	CKPT_FOR_DUMP = 1 << 0,
+	CKPT_FOR_RESTORE = 1 << 1,
+	CKPT_FOR_CHECK = 1 << 2,
+	CKPT_FOR_INSPECT = 1 << 3,
+	CKPT_FOR_PRE_DUMP = 1 << 4,
+	CKPT_OPTF_NEGATABLE = 1 << 8, /* --no-NAME exists */
+	CKPT_OPTF_HIDDEN = 1 << 9,    /* not in --help */
+	CKPT_OPTF_NOT_YET = 1 << 10,  /* parsed; refused by name when used */
+	CKPT_OPTF_OPTIONAL_ARG = 1 << 11,
+};
+
+/* One row describes one option to the command line, to configuration files, to the RPC service and to --help. */
+struct ckpt_option {
+	const char *name; /* without dashes */
+	char short_name;  /* 0 if none */
+	enum ckpt_option_type type;
+	unsigned flags;	   /* CKPT_FOR_* | CKPT_OPTF_* */
+	size_t offset;	   /* into struct ckpt_opts; (size_t)-1 with CKPT_OPTF_NOT_YET */
+	const char *arg;   /* name of the argument in --help, NULL for none */
+	const char *const *values;
+	const char *help;
+};
+
+/* All options, in the order of --help. Static; *@n rows. Since 0.1. */
+CKPT_API const struct ckpt_option *ckpt_option_table(size_t *n);
+/*
+ * Sets the option @opt in @opts from its text (@value NULL: flag given without argument; "0"/"1" for bool also work).
+ * Strings are kept by pointer; lists are grown with malloc and freed by ckpt_opts_clear(). Returns 0, CKPT_E_INVAL,
+ * CKPT_E_NOT_YET.
+ */
+CKPT_API int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const char *value,
+			   struct ckpt_err **err);
+/* Frees what ckpt_opts_set() allocated in @opts, and resets it. */
+CKPT_API void ckpt_opts_clear(struct ckpt_opts *opts);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pure parsers of /proc text: bytes in, struct out, no system calls, no allocation but from the arena given. They are
+ * given what the kernel wrote, but believe nothing: every parser returns 0, or -1 when the text is not of the form it
+ * knows (the caller names the file in its error), and has a fuzz target.
+ *
+ * Texts need not be NUL-terminated: always (text, len).
+ */
+#ifndef CKPT_KERNEL_PROC_H
+#define CKPT_KERNEL_PROC_H
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include "lib/base/arena.h"
+
+#define PROC_MAX_GROUPS 65536
+
+/* /proc/PID/status (or task/TID/status) */
+struct proc_status {
+	char name[64];
+	char state; /* R S D T t Z X I ... */
+	pid_t tgid, pid, ppid, tracer;
+	pid_t nspid; /* innermost number of NSpid (== pid outside pid namespaces) */
+	unsigned ns_levels; /* how many numbers NSpid has */
+	uint32_t umask;
+	uint32_t uid[4], gid[4]; /* real, effective, saved, fs */
+	uint32_t *groups;
+	size_t n_groups;
+	unsigned threads;
+	uint64_t vm_locked_kb, vm_rss_kb, vm_swap_kb;
+	uint64_t sig_pending, shd_pending, sig_blocked, sig_ignored, sig_caught;
+	uint64_t cap_inh, cap_prm, cap_eff, cap_bnd, cap_amb;
+	bool no_new_privs;
+	int seccomp;	     /* 0, 1, 2 */
+	int seccomp_filters; /* -1 if the line is not there */
+	int thp_enabled;     /* 0, 1; -1 if the line is not there */
+	bool kernel_thread;  /* Kthread: 1 where shown; also inferred by the caller from missing VmSize */
+	bool has_mm;	     /* a VmSize line exists */
+	char x86_thread_features[64];
+};
+int proc_parse_status(struct arena *a, const char *text, size_t len, struct proc_status *out);
+
+/* /proc/PID/stat. comm may hold blanks and parentheses. */
+struct proc_stat {
+	pid_t pid, ppid, pgrp, session, tpgid;
+	char comm[64];
+	char state;
+	int tty_nr;
+	uint32_t flags;
+	uint64_t starttime; /* clock ticks since boot */
+	int nice;
+	long num_threads;
+	uint64_t start_code, end_code, start_stack;
+	uint64_t start_data, end_data, start_brk;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	int exit_signal;
+	uint32_t exit_code;
+	uint64_t vsize, rss;
+};
+int proc_parse_stat(const char *text, size_t len, struct proc_stat *out);
+
+/* /proc/PID/limits: 16 limits by RLIMIT_ number, RLIM_INFINITY for unlimited. */
+struct proc_limit {
+	uint64_t cur, max;
+};
+int proc_parse_limits(const char *text, size_t len, struct proc_limit out[16]);
+
+/* /proc/PID/maps and smaps. Bits of VmFlags that we know. */
+enum {
+	VMF_RD = 1u << 0, VMF_WR = 1u << 1, VMF_EX = 1u << 2, VMF_SH = 1u << 3,
+	VMF_GD = 1u << 4,  /* grows down */
+	VMF_PF = 1u << 5,  /* pure PFN range */
+	VMF_LO = 1u << 6,  /* locked */
+	VMF_IO = 1u << 7,
+	VMF_SR = 1u << 8, VMF_RR = 1u << 9,  /* sequential, random read advice */
+	VMF_DC = 1u << 10, /* do not copy on fork */
+	VMF_DE = 1u << 11, /* do not expand */
+	VMF_NR = 1u << 12, /* no reserve */
+	VMF_HT = 1u << 13, /* hugetlb */
+	VMF_DD = 1u << 14, /* do not dump */
+	VMF_MM = 1u << 15, /* mixed map */
+	VMF_HG = 1u << 16, VMF_NH = 1u << 17, /* huge page advice, no huge page advice */
+	VMF_MG = 1u << 18, /* mergeable */
+	VMF_UM = 1u << 19, VMF_UW = 1u << 20, VMF_UI = 1u << 21, /* userfaultfd missing, write protect, minor */
+	VMF_WF = 1u << 22, /* wipe on fork */
+	VMF_SS = 1u << 23, /* shadow stack */
+	VMF_SL = 1u << 24, /* sealed */
+	VMF_DP = 1u << 25, /* droppable (dp) */
+	VMF_LF = 1u << 26, /* lock on fault */
+	VMF_MT = 1u << 27,
+	VMF_AC = 1u << 28,
+};
+struct proc_vma {
+	uint64_t start, end, pgoff; /* pgoff in bytes */
+	uint32_t dev_major, dev_minor;
+	uint64_t inode;
+	uint32_t vmflags; /* VMF_*, 0 from plain maps but for RD WR EX SH */
+	bool has_vmflags;
+	uint16_t protection_key;
+	uint64_t rss_kb, anon_kb, locked_kb, kernel_page_kb;
+	char perms[5]; /* "rwxp" */
+	const char *name; /* "" if anonymous; kernel escapes (\012) undone; " (deleted)" kept */
+};
+struct proc_maps {
+	ARRAY(struct proc_vma) vmas;
+};
+/* Both take maps as well as smaps text. */
+int proc_parse_maps(struct arena *a, const char *text, size_t len, struct proc_maps *out);
+
+/* /proc/PID/timers */
+struct proc_timer {
+	uint32_t id, signo, clock_id;
+	uint64_t sigval;
+	int notify;   /* SIGEV_SIGNAL 0, NONE 1, THREAD 2, | THREAD_ID 4 as in the image */
+	bool notify_tid;
+	pid_t notify_pid;
+};
+struct proc_timers {
+	ARRAY(struct proc_timer) v;
+};
+int proc_parse_timers(struct arena *a, const char *text, size_t len, struct proc_timers *out);
+
+/* The common part of /proc/PID/fdinfo/N, and the locks in it. */
+struct proc_lock {
+	enum { PROC_LOCK_FLOCK, PROC_LOCK_POSIX, PROC_LOCK_OFD, PROC_LOCK_LEASE, PROC_LOCK_DELEG } kind;
+	bool mandatory, write, blocked; /* write: WRITE, else READ */
+	char lease_type[16];
+	pid_t pid;
+	uint32_t dev_major, dev_minor;
+	uint64_t inode;
+	uint64_t start, end; /* end = UINT64_MAX for EOF */
+};
+struct proc_fdinfo {
+	uint64_t pos;
+	uint32_t flags; /* octal in the file */
+	int mnt_id;
+	uint64_t ino;
+	ARRAY(struct proc_lock) locks;
+	const char *rest; /* lines that are neither of these, for the kind's own parser; arena */
+	size_t rest_len;
+};
+int proc_parse_fdinfo(struct arena *a, const char *text, size_t len, struct proc_fdinfo *out);
+
+/* /proc/PID/syscall: "running", or number, six arguments, sp, pc; nr is -1 when blocked outside a call. */
+struct proc_syscall {
+	bool running;
+	long nr;
+	uint64_t args[6], sp, pc;
+};
+int proc_parse_syscall(const char *text, size_t len, struct proc_syscall *out);
+
+/* se.exec_start of /proc/PID/sched in nanoseconds, 0 if it is not shown. */
+uint64_t proc_parse_sched_exec_start(const char *text, size_t len);
+
+/* /proc/PID/cgroup */
+struct proc_cgroup {
+	unsigned hierarchy;
+	const char *controllers, *path;
+};
+struct proc_cgroups {
+	ARRAY(struct proc_cgroup) v;
+};
+int proc_parse_cgroup(struct arena *a, const char *text, size_t len, struct proc_cgroups *out);
+
+/* /proc/PID/mountinfo */
+struct proc_mount {
+	int mnt_id, parent_id;
+	uint32_t dev_major, dev_minor;
+	const char *root, *mountpoint, *options, *fstype, *source, *sb_options;
+	int shared_id, master_id;
+};
+struct proc_mounts {
+	ARRAY(struct proc_mount) v;
+};
+int proc_parse_mountinfo(struct arena *a, const char *text, size_t len, struct proc_mounts *out);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Open files: the core that every kind of descriptor hangs on. One file per kind (reg.c, pipe.c, tty.c ...), each with
+ * its dump half and its restore half, each ending in one const struct file_kind; kinds.c lists them all.
+ *
+ * Dump: for each descriptor of a frozen task, and for each special reference, the core takes our own copy
+ * (pidfd_getfd, /proc/PID/map_files, /proc/PID/{exe,cwd,root}), finds out whether the description is known already, and
+ * otherwise asks the kinds in order which of them recognises it. Nothing runs inside the task.
+ * Restore: all descriptions are opened once, in the engine, before the task exists; the task inherits them.
+ */
+#ifndef CKPT_STATE_FILE_H
+#define CKPT_STATE_FILE_H
+
+#include <sys/stat.h>
+
+#include "lib/kernel/proc/read.h"
+#include "lib/state/snapshot.h"
+
+/* A descriptor as seen from outside, given to file_kind.match and .dump. */
+struct fd_view {
+	pid_t pid;
+	int fd;		    /* number in the task; -1 for a special reference */
+	const char *what;   /* "fd", "exe", "cwd", "root", "mapping" */
+	uint64_t addr;	    /* of the mapping */
+	const char *link;   /* readlink of the /proc entry, " (deleted)" kept */
+	struct stat st;	    /* of the thing itself */
+	struct proc_fdinfo info; /* flags from it have O_CLOEXEC taken out; zero for special references */
+	bool cloexec;
+	int copy;	    /* our descriptor of the same description (for special references: O_PATH of the same inode) */
+};
+
+struct file_kind {
+	const char *name;   /* the field's word: "reg", "pipe", "tty" */
+	FdTypes type;
+	/* Dump; host, task frozen (or running, for ckpt_check_task): link name and stat only. */
+	bool (*match)(const struct fd_view *v);
+	/* Dump; host, task frozen; may block. Fills f->msg (id and type are set by the core), and what hangs on it in the
+	 * snapshot. Refuses with op_fail(CKPT_E_UNSUPPORTED, AT(pid, fd, kind, hint)). Must not change the target. */
+	int (*dump)(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
+	/* Restore; host, before any task exists: sets f->fd (O_CLOEXEC), with flags, position, contents and size. Called in
+	 * the order of the plan (regular files after the ghosts they need, and so on). NULL: nothing to open. */
+	int (*open)(struct op *op, struct snapshot *s, struct snap_file *f);
+};
+
+extern const struct file_kind *const file_kinds[]; /* kinds.c; ends in NULL */
+
+/* ---- dump */
+/* All descriptors of a frozen task: fills t->fds, s->files, s->pipes, s->ghosts, s->remaps, s->locks, s->ttys, s->shmems. */
+int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd);
+/* exe, cwd, root: @what is the name in /proc/PID. *@id is the file id. */
+int files_dump_special(struct op *op, struct snapshot *s, pid_t pid, const char *what, uint32_t *id);
+/*
+ * The file behind a mapping (through /proc/PID/map_files/START-END). Gives the file id (a REG entry, or a MEMFD entry:
+ * *@is_shmem, also for MAP_SHARED|MAP_ANONYMOUS memory), and the access mode (O_RDONLY, O_RDWR) the link shows. Results
+ * for one (dev, inode, mount) are remembered: this is called for each of 60,000 mappings.
+ */
+int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, uint32_t *id,
+		       bool *is_shmem, uint32_t *fdflags);
+/* Content of all shared memory objects: fills their pagemaps and writes pages-N. After all tasks were looked at. */
+int files_dump_shmem(struct op *op, struct snapshot *s);
+/* Writes files.img, fdinfo (per task), pipes-data, fifo-data, ghost-file-*, remap-fpath, memfd, filelocks, tty-info,
+ * pagemap-shmem-*. */
+int files_write(struct op *op, struct snapshot *s);
+/* Undo of what the dump did outside the images (link_remap files, peeked queues). Also called after a success that kills
+ * the tree, except that then link-remap names stay. Never fails. */
+void files_dump_done(struct op *op, struct snapshot *s, bool success);
+
+/* For ckpt_check_task(): looks at every descriptor of a running task, reports obstacles, changes nothing. */
+int files_check_task(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
+
+/* ---- restore */
+/* Reads and checks all images named under files_write(). */
+int files_read(struct op *op, struct snapshot *s);
+/* Opens every description that a descriptor refers to (f->fd), recreating ghosts, link remaps, memfd inodes with their
+ * contents. External resources and inherited descriptors as the options say. Verifies size, mode, build-id. */
+int files_open(struct op *op, struct snapshot *s);
+/* A descriptor (O_CLOEXEC, owned by the caller) fit for mmap of file @id, opened as @fdflags say. */
+int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd);
+/* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Owned by the caller. */
+int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
+/* Removes temporary names, closes our descriptors. After the tree exists, or after a failure. Never fails. */
+void files_restore_done(struct op *op, struct snapshot *s, bool success);
+
+#endif

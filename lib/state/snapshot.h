@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A snapshot: the model of a process tree in memory, where both pipelines meet. It is the image messages and the
+ * references between them, and nothing else: dump fills it from the kernel and writes it, restore reads and checks it
+ * and makes the kernel look like it. Everything in it lives in the operation's arena.
+ */
+#ifndef CKPT_STATE_SNAPSHOT_H
+#define CKPT_STATE_SNAPSHOT_H
+
+#include "lib/image/image.h"
+
+struct snap_thread {
+	pid_t tid;
+	CoreEntry *core;
+	ThreadExtra *extra; /* what the format has no place for (schema/ckpt-extra.proto); NULL if none was read */
+};
+
+/* Content of private memory of one task: entries ascending, and where the PRESENT pages lie in pages-@pages_id. */
+struct snap_pagemap {
+	uint32_t pages_id;
+	ARRAY(PagemapEntry *) entries;
+	uint64_t n_pages; /* PRESENT ones */
+};
+
+struct snap_task {
+	pid_t pid;
+	PstreeEntry *ps;
+	TaskKobjIdsEntry *ids;
+	ARRAY(struct snap_thread) threads; /* [0] is the leader; its core has tc */
+	MmEntry *mm;
+	TaskExtra *extra; /* may be NULL on restore */
+	FsEntry *fs;
+	ARRAY(FdinfoEntry *) fds;
+	struct snap_pagemap pagemap;
+};
+
+/* One open file description, or a special reference (exe, cwd, root, mapped file). Key: id. */
+struct snap_file {
+	uint32_t id;
+	FileEntry *msg;
+	const struct file_kind *kind; /* lib/state/file/file.h */
+	int fd;	     /* restore: our descriptor for it once it is open, else -1 */
+	void *priv;  /* the kind's own, in the arena */
+};
+
+/* Bytes queued in a pipe or FIFO. */
+struct snap_pipe_data {
+	PipeDataEntry *msg;
+	void *bytes; /* msg->bytes of them */
+	bool fifo;
+};
+
+/* A deleted file whose content travels in the checkpoint. */
+struct snap_ghost {
+	uint32_t id;
+	GhostFileEntry *msg;
+	int fd;		      /* dump: our descriptor of the deleted file; restore: image file */
+	uint64_t offset, length; /* restore: where the unchunked content is in fd */
+	char *path;	      /* restore: the name under which it was recreated meanwhile, NULL if not */
+};
+
+/* A shared memory inode (memfd, MAP_SHARED|MAP_ANONYMOUS): content goes to pagemap-shmem-<shmid>. */
+struct snap_shmem {
+	MemfdInodeEntry *msg;
+	int fd;			     /* dump: to read from; restore: the new inode */
+	struct snap_pagemap pagemap; /* vaddr = offset in the object */
+};
+
+struct snapshot {
+	InventoryEntry *inventory;
+	TimensEntry *timens;
+	SeccompEntry *seccomp;
+	CkptExtraEntry *extra; /* our own file, may be NULL on restore */
+	ARRAY(struct snap_task) tasks; /* parents first */
+	ARRAY(struct snap_file *) files;
+	ARRAY(struct snap_pipe_data) pipes;
+	ARRAY(struct snap_ghost) ghosts;
+	ARRAY(RemapFilePathEntry *) remaps;
+	ARRAY(struct snap_shmem *) shmems;
+	ARRAY(FileLockEntry *) locks;
+	ARRAY(TtyInfoEntry *) ttys;
+	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
+	struct img_dir *dir;
+};
+
+/* NULL if there is none. */
+struct snap_file *snapshot_file(const struct snapshot *s, uint32_t id);
+
+#endif
