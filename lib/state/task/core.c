@@ -229,15 +229,13 @@ static char *cmdline(struct op *op, pid_t pid)
 
 int task_dump_core(struct op *op, struct task_dump *d)
 {
-	TaskExtra *extra = msg_new(op, TaskExtra, task_extra);
+	TaskExtra *extra = d->task->extra;
 	struct parasite_args *a = op_new(op, struct parasite_args);
 	CoreEntry *core;
 	int r = 0;
 
-	if (!extra || !a)
+	if (!a)
 		return CKPT_E_NOMEM;
-	d->task->extra = extra;
-	extra->pid = (uint32_t)d->task->pid;
 	msg_set(extra, starttime, d->target->stat.starttime);
 	extra->cmdline = cmdline(op, d->task->pid);
 	extra->threads = op_alloc(op, d->target->threads.n * sizeof(*extra->threads));
