@@ -2,6 +2,7 @@
 #include "lib/inject/tracee.h"
 
 #include <elf.h>
+#include <sched.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ptrace.h>

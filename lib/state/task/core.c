@@ -65,6 +65,10 @@ static int registers_dump(struct op *op, const struct task_dump *d, const struct
 				  .hint = "only 64-bit programs can be checkpointed"),
 			       "thread %d runs 32-bit code", tr->tid);
 	regs_cook_restart(&regs, true, signal_due(tr));
+	if (x86_xstate_unsaved(tr->xstate, tr->xstate_len))
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .kind = "processor state"),
+			       "thread %d uses processor state %#lx (AMX?) that the image format cannot hold", tr->tid,
+			       x86_xstate_unsaved(tr->xstate, tr->xstate_len));
 	r = x86_regs_to_image(op, &regs, tr->xstate, tr->xstate_len, &core->thread_info);
 	if (r)
 		return r;
@@ -229,15 +233,13 @@ static char *cmdline(struct op *op, pid_t pid)
 
 int task_dump_core(struct op *op, struct task_dump *d)
 {
-	TaskExtra *extra = msg_new(op, TaskExtra, task_extra);
+	TaskExtra *extra = d->task->extra;
 	struct parasite_args *a = op_new(op, struct parasite_args);
 	CoreEntry *core;
 	int r = 0;
 
-	if (!extra || !a)
+	if (!a)
 		return CKPT_E_NOMEM;
-	d->task->extra = extra;
-	extra->pid = (uint32_t)d->task->pid;
 	msg_set(extra, starttime, d->target->stat.starttime);
 	extra->cmdline = cmdline(op, d->task->pid);
 	extra->threads = op_alloc(op, d->target->threads.n * sizeof(*extra->threads));

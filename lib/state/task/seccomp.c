@@ -25,7 +25,7 @@ static bool notifies(const struct sock_filter *f, size_t n)
 /* The @index-th filter. Returns 0, 1 when there is none, or a failure. */
 static int get_filter(struct op *op, const struct tracee *tr, size_t index, SeccompFilter **ret)
 {
-	struct seccomp_metadata meta = { .filter_off = index };
+	struct __ptrace_seccomp_metadata meta = { .filter_off = index };
 	struct sock_filter insns[MAX_INSNS];
 	long n = ptrace(PTRACE_SECCOMP_GET_FILTER, tr->tid, index, insns);
 	SeccompFilter *f;
