@@ -135,6 +135,8 @@ static const struct row rows[FEATURE_N] = {
 				    "the option is not restored", false, probe_ipv6_freebind },
 	[FEATURE_NET_DIAG_RAW] = { "net_diag_raw", "listing raw sockets (INET_RAW_DIAG)", "raw sockets are found one by one",
 				   false, probe_net_diag_raw },
+	[FEATURE_NSID] = { "nsid", "numbers of network namespaces (RTM_GETNSID)",
+			   "virtual links between namespaces are not restored", false, probe_nsid },
 	[FEATURE_NFTABLES] = { "nftables", "nftables", "firewall rules of containers are not saved", false, probe_nftables },
 	[FEATURE_NETWORK_LOCK_NFTABLES] = { "network_lock_nftables", "holding traffic with nftables during a dump",
 					    "connections need another network lock", false, probe_network_lock_nftables },

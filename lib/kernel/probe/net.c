@@ -5,7 +5,9 @@
 #include <linux/inet_diag.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/net_namespace.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -112,6 +114,24 @@ bool probe_net_diag_raw(struct features *f)
 
 	(void)f;
 	return r == NLMSG_DONE || r == SOCK_DIAG_BY_FAMILY;
+}
+
+bool probe_nsid(struct features *f)
+{
+	struct {
+		struct nlmsghdr head;
+		struct rtgenmsg gen;
+		_Alignas(NLA_ALIGNTO) struct nlattr attr;
+		uint32_t pid;
+	} msg = {
+		.head = { .nlmsg_len = sizeof(msg), .nlmsg_type = RTM_GETNSID, .nlmsg_flags = NLM_F_REQUEST },
+		.gen = { .rtgen_family = AF_UNSPEC },
+		.attr = { .nla_len = sizeof(msg.attr) + sizeof(msg.pid), .nla_type = NETNSA_PID },
+		.pid = (uint32_t)getpid(),
+	};
+
+	(void)f;
+	return netlink_ask(NETLINK_ROUTE, &msg, sizeof(msg)) == RTM_NEWNSID;
 }
 
 bool probe_nftables(struct features *f)

@@ -29,6 +29,6 @@ probe_fn probe_uffd, probe_uffd_noncoop, probe_uffd_move, probe_memfd, probe_mem
 probe_fn probe_io_uring, probe_openat2, probe_mnt_id, probe_fdinfo_lock, probe_timerfd, probe_move_mount_set_group;
 probe_fn probe_autofs, probe_userns, probe_cgroupns, probe_timens, probe_always;
 probe_fn probe_tun, probe_sk_ns, probe_sk_unix_file, probe_sockopt_buf_lock, probe_ipv6_freebind, probe_net_diag_raw;
-probe_fn probe_nftables, probe_network_lock_nftables, probe_apparmor_stacking;
+probe_fn probe_nsid, probe_nftables, probe_network_lock_nftables, probe_apparmor_stacking;
 
 #endif
