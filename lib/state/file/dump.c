@@ -136,7 +136,9 @@ static int find_place(struct op *op, const struct known *k, const struct fd_view
 
 static int insert(struct op *op, struct known *k, size_t place, const struct fd_view *v, struct snap_file *f)
 {
-	if (!ARRAY_ADD(op->arena, &k->v))
+	struct description *slot = ARRAY_ADD(op->arena, &k->v);
+
+	if (!slot)
 		return op_nomem(op);
 	memmove(&k->v.v[place + 1], &k->v.v[place], (k->v.n - 1 - place) * sizeof(*k->v.v));
 	k->v.v[place] = (struct description){ .pid = v->pid, .fd = v->fd, .file = f };
@@ -160,8 +162,8 @@ static int dump_new(struct op *op, struct snapshot *s, const struct fd_view *v, 
 static int dump_description(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file **f)
 {
 	struct known *k;
-	size_t place;
-	bool found;
+	size_t place = 0;
+	bool found = false;
 	int r;
 
 	r = known_of(op, s->file_state, v, &k);
