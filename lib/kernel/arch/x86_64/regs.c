@@ -5,7 +5,7 @@
 
 #define CS_USER 0x33
 #define SS_USER 0x2b
-#define EFLAGS_USER 0x250dd5u /* CF PF AF ZF SF TF DF OF NT RF AC ID */
+#define EFLAGS_USER 0x250dd5u /* CF PF AF ZF SF TF DF OF RF AC ID */
 #define EFLAGS_FIXED 0x202u   /* IF and the bit that is always one */
 #define EFLAGS_TF 0x100u
 #define XCR0_OFFSET 464
@@ -13,7 +13,8 @@
 #define HEADER_END 576
 #define FX_ST 32
 #define FX_XMM 160
-#define MXCSR_DEFAULT_MASK 0xffbfu
+#define FX_MXCSR_MASK 28
+#define MXCSR_DEFAULT_MASK 0xffbfu /* of processors that report none */
 #define LEGACY 0x3ull /* x87 and SSE */
 #define ADDRESS_MAX 0x7fffffffffffull
 
@@ -36,6 +37,17 @@ struct cpu_info {
 	uint32_t offset[C_MAX];	  /* 0: not there, or not of the size we know */
 	bool shadow_stack;
 };
+
+/* The bits of MXCSR that may be set here: another one faults. Includes "denormals are zero" on all but the oldest. */
+static uint32_t mxcsr_mask(void)
+{
+	_Alignas(16) uint8_t fx[512] = { 0 };
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "+m"(fx));
+	memcpy(&mask, fx + FX_MXCSR_MASK, sizeof(mask));
+	return mask ?: MXCSR_DEFAULT_MASK;
+}
 
 static struct cpu_info *cpu_info(struct op *op)
 {
@@ -287,7 +299,7 @@ static int fpregs_from_image(struct op *op, const UserX86FpregsEntry *f, uint8_t
 	memcpy(x + 6, &(uint16_t){ (uint16_t)f->fop }, 2);
 	memcpy(x + 8, &f->rip, 8);
 	memcpy(x + 16, &f->rdp, 8);
-	mxcsr = f->mxcsr & MXCSR_DEFAULT_MASK;
+	mxcsr = f->mxcsr & mxcsr_mask();
 	memcpy(x + 24, &mxcsr, 4);
 	memcpy(x + FX_ST, f->st_space, 128);
 	memcpy(x + FX_XMM, f->xmm_space, 256);
