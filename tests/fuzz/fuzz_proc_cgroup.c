@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_cgroup, proc_cgroups)
+FUZZ_SEEDS("cgroup-v1", "cgroup-v2")

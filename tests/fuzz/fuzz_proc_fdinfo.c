@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_fdinfo, proc_fdinfo)
+FUZZ_SEEDS("fdinfo-locks", "fdinfo-lease", "fdinfo-eventfd", "fdinfo-timerfd")

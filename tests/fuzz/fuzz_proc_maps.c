@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_maps, proc_maps)
+FUZZ_SEEDS("maps", "smaps")

@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_mountinfo, proc_mounts)
+FUZZ_SEEDS("mountinfo")

@@ -15,3 +15,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	proc_parse_sched_exec_start(text, size);
 	return 0;
 }
+
+FUZZ_SEEDS("stat-odd", "stat-zombie", "limits", "syscall-pause", "syscall-running", "sched")

@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_status, proc_status)
+FUZZ_SEEDS("status-odd", "status-kthread", "status-zombie")

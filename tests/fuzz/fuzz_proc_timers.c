@@ -3,3 +3,4 @@
 #include "tests/fuzz/fuzz_proc.h"
 
 FUZZ_PROC(proc_parse_timers, proc_timers)
+FUZZ_SEEDS("timers")
