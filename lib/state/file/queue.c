@@ -110,13 +110,7 @@ int queues_note_packets(struct op *op, struct snapshot *s)
 		if (q->pieces.lengths.n > 1 || (q->pieces.lengths.n && q->packets))
 			r = note_packets(op, s, q);
 	}
-	if (r || !fs->packet_pipes.n)
-		return r;
-	if (!s->extra)
-		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for the packets of pipes");
-	s->extra->n_packet_pipes = fs->packet_pipes.n;
-	s->extra->packet_pipes = fs->packet_pipes.v;
-	return 0;
+	return r;
 }
 
 static int save(struct op *op, struct snapshot *s, const struct fd_view *v, struct queue *q, bool fifo)
