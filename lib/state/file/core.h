@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of this folder share: the state of the file layer in one operation, and the services of the core to kinds. */
+/* What the files of this folder share: the state of the layer in one operation, and the services of the core to kinds. */
 #ifndef CKPT_STATE_FILE_CORE_H
 #define CKPT_STATE_FILE_CORE_H
 
