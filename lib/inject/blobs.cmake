@@ -1,52 +1,44 @@
 # SPDX-License-Identifier: MIT
-# Blobs: freestanding programs that run inside other processes. ckpt_blob(NAME sources...) builds lib/inject/NAME/ and the
-# common runtime of lib/inject/blob/ into one position-independent ELF file whose single segment starts at offset 0 of
-# the file: the file can be executed, and it can as well be mapped anywhere as it is and entered at e_entry. The library
-# has it between blob_NAME_start and blob_NAME_end (an assembler file that is added to BLOB_SOURCES).
+# Freestanding code that runs inside other processes. ckpt_blob(NAME KIND SOURCES...) links the sources by
+# NAME/NAME.lds into a flat binary (KIND flat) or a static ELF (KIND elf), and makes it available to the library as the
+# symbols blob_NAME_start and blob_NAME_end.
 
-set(BLOB_SOURCES "")
 set(BLOB_DIR ${PROJECT_BINARY_DIR}/blobs)
 file(MAKE_DIRECTORY ${BLOB_DIR})
-# No libc, no libc's start-up, no state that needs relocation, nothing in vector registers: a blob may run in a process
-# whose registers are somebody else's. Sanitizers do not apply.
-set(BLOB_CFLAGS -O2 -ffreestanding -fpie -fvisibility=hidden -fno-stack-protector -fno-asynchronous-unwind-tables
-	-fno-jump-tables -fno-tree-loop-distribute-patterns -fno-common -fcf-protection=none -mgeneral-regs-only
-	-fno-sanitize=all -U_FORTIFY_SOURCE)
+set(BLOB_SOURCES "")
+# No FPU (the thread's is live), no red zone (we run on frames), no canaries, no CET notes: nothing that needs a runtime.
+set(BLOB_FLAGS -Os -g0 -std=gnu11 -ffreestanding -fno-builtin -nostdlib -fPIE -fvisibility=hidden -mgeneral-regs-only
+	-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns
+	-fno-jump-tables -Wall -Wextra -Wmissing-prototypes -Wno-missing-field-initializers -Werror)
 
-function(ckpt_blob name)
-	set(dir ${PROJECT_SOURCE_DIR}/lib/inject)
+function(ckpt_blob name kind)
+	set(sources "")
+	foreach(source ${ARGN})
+		list(APPEND sources ${CMAKE_CURRENT_SOURCE_DIR}/inject/${source})
+	endforeach()
+	set(lds ${CMAKE_CURRENT_SOURCE_DIR}/inject/${name}/${name}.lds)
 	set(elf ${BLOB_DIR}/${name}.elf)
-	file(GLOB runtime CONFIGURE_DEPENDS ${dir}/blob/*.c ${dir}/blob/*.S)
-	add_executable(blob_${name} ${ARGN} ${runtime})
-	set_target_properties(blob_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${BLOB_DIR} OUTPUT_NAME ${name}.elf
-		LINK_DEPENDS ${dir}/blob/blob.lds)
-	target_compile_options(blob_${name} PRIVATE ${CKPT_WARNINGS} ${BLOB_CFLAGS})
-	target_include_directories(blob_${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
-	target_link_options(blob_${name} PRIVATE -nostdlib -static -no-pie -fno-sanitize=all -Wl,--build-id=none
-		-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments -Wl,-s -Wl,-T,${dir}/blob/blob.lds)
-
-	set(source ${BLOB_DIR}/${name}.S)
-	file(WRITE ${source}.new "	.section .rodata
-	.globl blob_${name}_start, blob_${name}_end
-	.hidden blob_${name}_start, blob_${name}_end
-	.balign 4096
-blob_${name}_start:
-	.incbin \"${elf}\"
-blob_${name}_end:
-	.section .note.GNU-stack, \"\", @progbits
-")
-	file(COPY_FILE ${source}.new ${source} ONLY_IF_DIFFERENT)
-	set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS ${elf})
-	add_custom_command(OUTPUT ${elf}.stamp COMMAND ${CMAKE_COMMAND} -E touch ${elf}.stamp DEPENDS blob_${name})
-	set_property(SOURCE ${source} APPEND PROPERTY OBJECT_DEPENDS ${elf}.stamp)
-	set(BLOB_SOURCES ${BLOB_SOURCES} ${source} PARENT_SCOPE)
+	set(out ${BLOB_DIR}/${name}.bin)
+	if(kind STREQUAL flat)
+		set(make_out ${CMAKE_OBJCOPY} -O binary ${elf} ${out})
+	else()
+		set(make_out ${CMAKE_STRIP} -o ${out} ${elf})
+	endif()
+	file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/inject/${name}/*.h ${CMAKE_CURRENT_SOURCE_DIR}/inject/blob/*.h)
+	add_custom_command(OUTPUT ${out}
+		COMMAND ${CMAKE_C_COMPILER} ${BLOB_FLAGS} -I${PROJECT_SOURCE_DIR} -static -Wl,-T,${lds} -Wl,--build-id=none
+			-Wl,-z,noexecstack -Wl,-z,max-page-size=4096 -o ${elf} ${sources}
+		COMMAND ${make_out}
+		DEPENDS ${sources} ${headers} ${lds} VERBATIM)
+	set(asm ${BLOB_DIR}/${name}.S)
+	file(WRITE ${asm}.in ".section .rodata\n.global blob_${name}_start, blob_${name}_end\n\
+.hidden blob_${name}_start, blob_${name}_end\n.balign 16\nblob_${name}_start:\n.incbin \"${out}\"\nblob_${name}_end:\n\
+.section .note.GNU-stack,\"\",@progbits\n")
+	configure_file(${asm}.in ${asm} COPYONLY)
+	set_source_files_properties(${asm} PROPERTIES OBJECT_DEPENDS ${out} LANGUAGE ASM)
+	set(BLOB_SOURCES ${BLOB_SOURCES} ${asm} PARENT_SCOPE)
 endfunction()
 
-# Every folder with sources is a blob.
-foreach(name restorer parasite)
-	file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/inject/${name}/*.c
-		${CMAKE_CURRENT_SOURCE_DIR}/inject/${name}/*.S)
-	if(sources)
-		ckpt_blob(${name} ${sources})
-	endif()
-endforeach()
+ckpt_blob(parasite flat parasite/parasite.c)
+ckpt_blob(restorer elf blob/mem.c restorer/start.S restorer/main.c restorer/memory.c restorer/task.c restorer/thread.c
+	restorer/files.c restorer/timers.c restorer/creds.c)
