@@ -42,6 +42,7 @@ static _Noreturn void restore(struct plan *p, uint64_t vdso)
 	files_restore(p);
 	timers_restore(p);
 	signals_queue(p, p->signals, 0);
+	rlimits_restore(p);
 	thread_restore(p, PLAN_AT(p, struct plan_thread, p->threads));
 	ready();
 	__builtin_unreachable();

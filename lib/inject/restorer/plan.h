@@ -48,6 +48,7 @@ enum plan_step {
 	PLAN_STEP_ITIMER,    /* index: which */
 	PLAN_STEP_TIMER,     /* index: timer id */
 	PLAN_STEP_SIGNAL,    /* index: signal */
+	PLAN_STEP_RLIMIT,    /* index: resource */
 	PLAN_STEP_COMM,
 	PLAN_STEP_ALTSTACK,
 	PLAN_STEP_ROBUST,
@@ -149,6 +150,11 @@ struct plan_itimer {
 	uint64_t interval_s, interval_us, value_s, value_us;
 };
 
+struct plan_rlimit {
+	uint32_t resource, pad;
+	uint64_t cur, max;
+};
+
 struct plan_filter {
 	uint64_t off; /* of the instructions */
 	uint32_t len; /* in instructions */
@@ -199,7 +205,7 @@ struct plan {
 	/* written by the restorer */
 	struct plan_error error;
 	uint32_t warnings;
-	uint32_t pad0;
+	uint32_t rlimits_short; /* bit: resource whose hard limit we may not raise */
 	uint64_t pages_done;
 	/* written by the engine */
 	uint64_t base;	    /* where the task maps the memfd */
@@ -224,7 +230,7 @@ struct plan {
 	uint64_t vdso_dst;	/* where the vDSO goes; 0: the task has none */
 	struct plan_array vmas, extents, guards, names;
 	struct plan_array fdops, keep, fowns, locks; /* keep: int32_t, ascending */
-	struct plan_array sigactions, signals, timers;
+	struct plan_array sigactions, signals, timers, rlimits;
 	struct plan_itimer itimers[3];
 	struct plan_array threads; /* [0] is the leader */
 };

@@ -18,6 +18,7 @@ static inline long must(struct plan *p, enum plan_step step, uint64_t index, lon
 
 void memory_restore(struct plan *p, uint64_t vdso); /* memory.c */
 void task_restore(struct plan *p);		    /* task.c: what belongs to the whole task, before its threads */
+void rlimits_restore(struct plan *p);		    /* when nothing is made any more that counts against them */
 void threads_create(struct plan *p);		    /* thread.c */
 void thread_restore(struct plan *p, struct plan_thread *t);
 void files_restore(struct plan *p);		    /* files.c */

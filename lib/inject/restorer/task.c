@@ -45,6 +45,26 @@ static void sigactions(struct plan *p)
 		must(p, PLAN_STEP_SIGACTION, s[i].signo, sys(__NR_rt_sigaction, s[i].signo, &s[i].handler, 0, 8));
 }
 
+/* Only CAP_SYS_RESOURCE raises a hard limit; without it the task gets what we have. */
+void rlimits_restore(struct plan *p)
+{
+	const struct plan_rlimit *l = PLAN_AT(p, struct plan_rlimit, p->rlimits);
+
+	for (uint64_t i = 0; i < p->rlimits.n; i++) {
+		uint64_t want[2] = { l[i].cur, l[i].max }, have[2];
+		long ret = sys(__NR_prlimit64, 0, l[i].resource, want, have);
+
+		if (ret == -1) {
+			p->rlimits_short |= 1u << l[i].resource;
+			sys(__NR_prlimit64, 0, l[i].resource, 0, have);
+			want[1] = want[1] < have[1] ? want[1] : have[1];
+			want[0] = want[0] < want[1] ? want[0] : want[1];
+			ret = sys(__NR_prlimit64, 0, l[i].resource, want, 0);
+		}
+		must(p, PLAN_STEP_RLIMIT, l[i].resource, ret);
+	}
+}
+
 void task_restore(struct plan *p)
 {
 	session(p);
