@@ -65,6 +65,10 @@ static int registers_dump(struct op *op, const struct task_dump *d, const struct
 				  .hint = "only 64-bit programs can be checkpointed"),
 			       "thread %d runs 32-bit code", tr->tid);
 	regs_cook_restart(&regs, true, signal_due(tr));
+	if (x86_xstate_unsaved(tr->xstate, tr->xstate_len))
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .kind = "processor state"),
+			       "thread %d uses processor state %#lx (AMX?) that the image format cannot hold", tr->tid,
+			       x86_xstate_unsaved(tr->xstate, tr->xstate_len));
 	r = x86_regs_to_image(op, &regs, tr->xstate, tr->xstate_len, &core->thread_info);
 	if (r)
 		return r;
