@@ -40,8 +40,10 @@ struct queue_ends {
 	bool taken_r, taken_w; /* given away as the descriptor of a file already */
 };
 
+struct queue; /* queue.c */
+
 /* The state of the file layer in one operation. */
-struct files {
+struct file_state {
 	ARRAY(struct made_name) made;
 	/* dump */
 	dev_t shm_dev;
@@ -52,6 +54,7 @@ struct files {
 	struct file_index shmems;   /* (dev, ino) -> struct snap_shmem */
 	struct file_index queues;   /* (dev, ino) -> struct queue */
 	struct file_index queue_ids; /* (id, is fifo) -> struct queue */
+	ARRAY(struct queue *) all_queues;
 	ARRAY(PacketPipeEntry *) packet_pipes;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
@@ -65,7 +68,10 @@ struct files {
 };
 
 /* Never NULL unless out of memory (recorded). */
-struct files *files_state(struct op *op, struct snapshot *s);
+struct file_state *files_state(struct op *op, struct snapshot *s);
+
+/* st_dev of the kernel's own tmpfs. */
+int file_tmpfs_dev(struct op *op, dev_t *dev);
 
 /* ---- for the dump halves */
 /* A new description in the snapshot: an id and a message of the kind's type, nothing else filled in. */
@@ -81,7 +87,10 @@ int file_errno(struct op *op, const struct fd_view *v, const char *what);
 FownEntry *file_fown(struct op *op, const struct fd_view *v);
 /* A description of our own of what @v is, so that its position can be moved freely. Returns the fd or -1 (errno). */
 int file_reopen(int fd, int flags);
-int file_made(struct op *op, struct files *fs, const struct made_name *made);
+int file_made(struct op *op, struct file_state *fs, const struct made_name *made);
+
+/* Removes the names that were made, as each of them says. Never fails. */
+void files_remove_made(struct op *op, struct file_state *fs, bool success);
 
 /* reg.c: the parts other kinds are made of */
 int reg_examine(struct op *op, const struct fd_view *v);
@@ -102,6 +111,9 @@ int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target,
 /* queue.c: bytes queued in pipes and FIFOs */
 int queue_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool fifo, uint32_t *id);
 
+/* Gives s->extra the lengths of queued packets. */
+int queues_note_packets(struct op *op, struct snapshot *s);
+
 /* memfd.c */
 int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 bool memfd_is_shmem(const struct fd_view *v);
@@ -110,6 +122,9 @@ bool memfd_is_shmem(const struct fd_view *v);
 int locks_check(struct op *op, const struct fd_view *v);
 int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before);
 int locks_apply(struct op *op, struct snapshot *s);
+
+/* tty.c */
+void tty_done(struct file_state *fs, bool success);
 
 /* ext.c */
 /* Is KEY among --external? */
@@ -126,13 +141,19 @@ int file_high(int fd);
 /* fcntl(F_SETFL) of the flags that can be changed, if they differ. */
 int file_set_flags(int fd, uint32_t flags);
 int image_bad(struct op *op, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Opens a REG entry (checked against the image) with open flags @flags. */
-int reg_open_as(struct op *op, struct snapshot *s, const struct snap_file *f, uint32_t flags, int *fd);
-/* Makes the file of a remapped entry appear at *@path; remap_vanish() takes the name away again. */
+struct reg_how {
+	uint32_t flags; /* of open(2) */
+	mode_t special; /* a type (S_IFIFO, S_IFCHR) that may be opened although opening it has effects */
+};
+/* Opens a REG entry, checked against the image, or takes the descriptor that --inherit-fd gives for it. */
+int reg_open_as(struct op *op, struct snapshot *s, struct snap_file *f, const struct reg_how *how, int *fd);
+/* Makes the file of a remapped entry appear at *@path; the caller unlinks it after the open if it is *@temporary. */
 int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, const char **path, bool *temporary);
 int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name);
 int queue_make(struct op *op, struct snapshot *s, uint32_t id, struct queue_ends **ret);
 int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w);
+/* Reads and checks the pagemap of an object. */
+int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);

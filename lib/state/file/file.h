@@ -85,7 +85,7 @@ int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t 
 /* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Owned by the caller. */
 int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
 /* Owner for signals (F_SETOWN, F_SETSIG) of a description: applied by the restorer, when the tasks exist. NULL: none. */
-const FownEntry *files_fown(const struct snap_file *f);
+const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
 /* Applies seals that would have been in the way of the tasks' mappings, removes temporary names, closes our descriptors. After the tree exists, or after a failure. Never fails. */
 void files_restore_done(struct op *op, struct snapshot *s, bool success);
 
