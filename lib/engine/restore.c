@@ -65,6 +65,7 @@ static void plan_undo(struct op *op, void *arg)
 	struct restore *r = arg;
 
 	(void)op;
+	restore_spawn_done(r);
 	plan_free(&r->build);
 	if (r->plan)
 		munmap(r->plan, r->plan_len);

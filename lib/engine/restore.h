@@ -29,6 +29,7 @@ struct restore {
 	int plan_fd, elf_fd;
 	char argv[4][24]; /* of the restorer */
 	void *stack; /* the new task's, until it has executed the restorer */
+	int exec_errno; /* why it did not */
 	pid_t pid;   /* of the new task, as we see it; 0: there is none */
 	int pidfd;
 	bool stop_wanted; /* somebody sent it a SIGSTOP meanwhile */
@@ -49,6 +50,7 @@ int restore_plan(struct op *op, struct restore *r);
 /* restore_spawn.c: how the PIDs will be had; the new process, seized, about to execute the restorer. */
 int restore_prepare_pids(struct op *op, struct restore *r);
 int restore_spawn(struct op *op, struct restore *r);
+void restore_spawn_done(struct restore *r); /* after restore_drive() or restore_kill() */
 void restore_kill(struct op *op, struct restore *r);
 /* restore_trace.c */
 int restore_drive(struct op *op, struct restore *r);  /* until all threads are ready */

@@ -28,7 +28,7 @@ struct child {
 	size_t n_inherit;
 	int elf_fd;
 	const char *argv[6];
-	int err; /* why the restorer was not executed */
+	int *err; /* why the restorer was not executed */
 };
 
 /* Runs in the new process. */
@@ -52,7 +52,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static void child
 		raw_syscall(__NR_nanosleep, (long)&ts, 0, 0, 0, 0);
 		ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	}
-	c->err = (int)-ret;
+	*c->err = (int)-ret;
 	raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
 }
 
@@ -192,55 +192,35 @@ static int make_child(struct op *op, struct restore *r, struct child *c, int go[
 	return seize(op, r) ?: write(go[1], "", 1) == 1 ? 0 : op_errno(op, errno, NULL, "start process %d", r->pid);
 }
 
-/* The child uses our memory until it has executed the restorer: it is waited for here. */
-static int wait_exec(struct op *op, struct restore *r, const struct child *c)
-{
-	char path[64], exe[64];
-	ssize_t n;
-	int ret = 0, status;
-
-	snprintf(path, sizeof(path), "/proc/%d/exe", r->pid);
-	for (unsigned i = 0; !ret; i++) {
-		n = readlink(path, exe, sizeof(exe) - 1);
-		if (n > 0) {
-			exe[n] = '\0';
-			if (!strncmp(exe, "/memfd:ckpt-restorer", 20))
-				return 0;
-		}
-		if (waitpid(r->pid, &status, __WALL | WNOHANG | WNOWAIT) > 0 && (WIFEXITED(status) || WIFSIGNALED(status)))
-			return op_errno(op, c->err ?: ECHILD, AT(.pid = r->pid), "execute the restorer");
-		sched_yield();
-		if (i > 100)
-			usleep(50);
-		ret = op_check_cancel(op);
-	}
-	return ret;
-}
-
 int restore_spawn(struct op *op, struct restore *r)
 {
-	struct child c = {
-		.inherit = r->build.inherit.v, .n_inherit = r->build.inherit.n, .elf_fd = r->elf_fd,
-		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
-	};
+	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
+	struct child *c = op_new(op, struct child);
 	int go[2], ret;
 
+	if (!c)
+		return CKPT_E_NOMEM;
+	*c = (struct child){
+		.inherit = r->build.inherit.v, .n_inherit = r->build.inherit.n, .elf_fd = r->elf_fd, .err = &r->exec_errno,
+		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
+	};
 	r->forked_at = now_ns();
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return op_errno(op, errno, NULL, "make a pipe");
-	c.go = go[0];
-	c.go_other = go[1];
-	ret = make_child(op, r, &c, go);
-	ret = ret ?: wait_exec(op, r, &c);
-	/* On failure the child is ended here: it runs on this function's frame. */
-	if (ret)
-		restore_kill(op, r);
+	c->go = go[0];
+	c->go_other = go[1];
+	ret = make_child(op, r, c, go);
 	close(go[0]);
 	close(go[1]);
+	return ret;
+}
+
+/* After the child has executed the restorer, or ended. */
+void restore_spawn_done(struct restore *r)
+{
 	if (r->stack)
 		munmap(r->stack, CHILD_STACK);
 	r->stack = NULL;
-	return ret;
 }
 
 void restore_kill(struct op *op, struct restore *r)
