@@ -56,6 +56,13 @@ void restore_kill(struct op *op, struct restore *r);
 int restore_drive(struct op *op, struct restore *r);  /* until all threads are ready */
 int restore_finish(struct op *op, struct restore *r); /* registers and the last touches; nothing runs yet */
 int restore_release(struct op *op, struct restore *r); /* they run */
+/* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */
+int restore_sleeps(struct op *op, struct restore *r);
+/* Makes a stopped thread do one system call that does not block. */
+int restore_call(struct op *op, struct restore *r, pid_t tid, long nr, const uint64_t *args, long *result);
+/* Writes into the scratch page at the end of the restorer's area (at most PLAN_SCRATCH bytes); *@at is its address. */
+int restore_scratch(struct op *op, struct restore *r, const void *p, size_t n, uint64_t *at);
+int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs);
 /* A thread's next stop: like waitpid, but it can be cancelled. */
 int restore_wait(struct op *op, struct restore *r, pid_t tid, int *status);
 

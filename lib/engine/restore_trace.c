@@ -287,7 +287,7 @@ int restore_drive(struct op *op, struct restore *r)
 
 /* ------------------------------------------------------------------------------------- the last touches */
 
-static int set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs)
+int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs)
 {
 	struct iovec iov = { (void *)regs, sizeof(*regs) };
 
@@ -312,8 +312,7 @@ static int wait_syscall_stop(struct op *op, struct restore *r, pid_t tid)
 	return 1; /* another stop */
 }
 
-/* Makes the stopped thread do one system call, one that does not block. */
-static int remote_call(struct op *op, struct restore *r, pid_t tid, long nr, const uint64_t *args, long *result)
+int restore_call(struct op *op, struct restore *r, pid_t tid, long nr, const uint64_t *args, long *result)
 {
 	struct user_regs_struct regs;
 	int stops = 0, ret;
@@ -329,7 +328,7 @@ static int remote_call(struct op *op, struct restore *r, pid_t tid, long nr, con
 	regs.r10 = args[3];
 	regs.r8 = args[4];
 	regs.r9 = args[5];
-	ret = set_regs(op, tid, &regs);
+	ret = restore_set_regs(op, tid, &regs);
 	while (!ret && stops < 2) {
 		ret = resume(op, r, tid, PTRACE_SYSCALL, 0) ?: wait_syscall_stop(op, r, tid);
 		if (!ret)
@@ -348,25 +347,50 @@ static int remote_call(struct op *op, struct restore *r, pid_t tid, long nr, con
 static int must_call(struct op *op, struct restore *r, long nr, const uint64_t *args, const char *what)
 {
 	long result = 0;
-	int ret = remote_call(op, r, r->pid, nr, args, &result);
+	int ret = restore_call(op, r, r->pid, nr, args, &result);
 
 	if (!ret && result < 0)
 		ret = op_errno(op, (int)-result, AT(.pid = r->pid), "task %d: %s", r->pid, what);
 	return ret;
 }
 
+int restore_scratch(struct op *op, struct restore *r, const void *p, size_t n, uint64_t *at)
+{
+	uint64_t scratch = r->plan->base + r->plan->map_len - PLAN_SCRATCH;
+	struct iovec local = { (void *)p, n }, remote = { (void *)scratch, n };
+
+	*at = scratch;
+	if (process_vm_writev(r->pid, &local, 1, &remote, 1, 0) == (ssize_t)n)
+		return 0;
+	return op_errno(op, errno, AT(.pid = r->pid), "write into task %d", r->pid);
+}
+
 static int ignore_sigtrap(struct op *op, struct restore *r)
 {
 	const SaEntry *sa = r->task->threads.v[0].core->tc->sigactions[SIGTRAP - 1];
-	uint64_t scratch = r->plan->base + r->plan->map_len - PLAN_SCRATCH;
-	uint64_t act[4] = { sa->sigaction, sa->flags, sa->restorer, sa->mask };
-	struct iovec local = { act, sizeof(act) }, remote = { (void *)scratch, sizeof(act) };
+	uint64_t act[4] = { sa->sigaction, sa->flags, sa->restorer, sa->mask }, at;
+	int ret;
 
 	if (sa->sigaction != (uint64_t)(uintptr_t)SIG_IGN)
 		return 0;
-	if (process_vm_writev(r->pid, &local, 1, &remote, 1, 0) != sizeof(act))
-		return op_errno(op, errno, AT(.pid = r->pid), "write into task %d", r->pid);
-	return must_call(op, r, __NR_rt_sigaction, (const uint64_t[6]){ SIGTRAP, scratch, 0, 8 }, "ignore SIGTRAP");
+	ret = restore_scratch(op, r, act, sizeof(act), &at);
+	return ret ?: must_call(op, r, __NR_rt_sigaction, (const uint64_t[6]){ SIGTRAP, at, 0, 8 }, "ignore SIGTRAP");
+}
+
+/* The pointer to a critical section that must survive signals: registering took it away. */
+static int set_rseq_cs(struct op *op, struct restore *r)
+{
+	for (size_t i = 0; i < r->task->threads.n; i++) {
+		const RseqEntry *e = r->task->threads.v[i].core->thread_core->rseq_entry;
+
+		if (!e || !e->has_rseq_cs_pointer)
+			continue;
+		/* rseq_cs is the third field, after two u32 */
+		if (ptrace(PTRACE_POKEDATA, r->threads[i].tid, (void *)(e->rseq_abi_pointer + 8), (void *)e->rseq_cs_pointer) < 0)
+			return op_errno(op, errno, AT(.pid = r->threads[i].tid, .kind = "rseq"),
+					"set the critical section of thread %d", r->threads[i].tid);
+	}
+	return 0;
 }
 
 /* A change of user takes the dumpable flag away: it comes after the last thread's. */
@@ -388,7 +412,7 @@ static int load_thread(struct op *op, struct restore *r, size_t i)
 {
 	struct new_thread *t = &r->threads[i];
 	struct iovec iov = { t->xstate, t->xstate_len };
-	int ret = set_regs(op, t->tid, &t->regs);
+	int ret = restore_set_regs(op, t->tid, &t->regs);
 
 	if (ret)
 		return ret;
@@ -404,26 +428,91 @@ static int set_mask(struct op *op, struct new_thread *t)
 	return op_errno(op, errno, AT(.pid = t->tid), "set the signal mask of thread %d", t->tid);
 }
 
+/* Runs the leader into its next stop, without a step of the program. */
+static int next_stop(struct op *op, struct restore *r, int request, int sig, int *status)
+{
+	int ret = resume(op, r, r->pid, request, sig) ?: restore_wait(op, r, r->pid, status);
+
+	if (!ret && !WIFSTOPPED(*status)) {
+		r->pid = 0;
+		ret = op_fail(op, CKPT_E_SYS, AT(.pid = r->threads[0].tid), "task %d was killed while it was restored",
+			      r->threads[0].tid);
+	}
+	return ret;
+}
+
+/*
+ * A call that is to be restarted is restarted on the way out of a stop for a signal or an event. The leader's last stop
+ * was the exit from a remote call.
+ */
+static int leave_call(struct op *op, struct restore *r)
+{
+	int status = 0, ret = 0;
+
+	if ((long)r->threads[0].regs.orig_rax < 0)
+		return 0;
+	if (ptrace(PTRACE_INTERRUPT, r->pid, NULL, NULL) < 0)
+		return op_errno(op, errno, AT(.pid = r->pid), "interrupt task %d", r->pid);
+	while (!ret && status >> 16 != PTRACE_EVENT_STOP)
+		ret = next_stop(op, r, PTRACE_CONT, 0, &status);
+	return ret;
+}
+
 int restore_finish(struct op *op, struct restore *r)
 {
 	size_t n = r->task->threads.n;
 	int ret = ignore_sigtrap(op, r);
 
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = sched_restore(op, &r->task->threads.v[i], r->threads[i].tid);
+	if (!ret)
+		proc_values_restore(op, r->task, r->pid);
 	ret = ret ?: set_dumpable(op, r);
+	ret = ret ?: restore_sleeps(op, r);
 	ret = ret ?: unmap_area(op, r);
+	ret = ret ?: set_rseq_cs(op, r);
+	ret = ret ?: leave_call(op, r);
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = load_thread(op, r, i);
-	for (size_t i = 0; i < n && !ret; i++)
-		ret = set_mask(op, &r->threads[i]);
 	return ret;
+}
+
+/* --------------------------------------------------------------------------------------------- letting go */
+
+static bool to_be_stopped(struct op *op, const struct restore *r)
+{
+	return op->opts->leave_stopped || r->stop_wanted || r->task->threads.v[0].core->tc->task_state == 3;
+}
+
+/*
+ * A group stop is begun while all threads still stand still: each joins it as it is let go, and none runs. It begins with
+ * the delivery of a SIGSTOP to the leader.
+ */
+static int begin_stop(struct op *op, struct restore *r)
+{
+	int status = 0, ret = 0;
+
+	if (sys_tgkill(r->pid, r->pid, SIGSTOP) < 0)
+		return op_errno(op, errno, AT(.pid = r->pid), "stop task %d", r->pid);
+	for (int i = 0; i < 16 && !ret; i++) {
+		ret = next_stop(op, r, PTRACE_CONT, 0, &status);
+		if (!ret && !(status >> 16) && WSTOPSIG(status) == SIGSTOP)
+			break;
+	}
+	/* Deliver it: the leader reports the group stop. */
+	return ret ?: next_stop(op, r, PTRACE_CONT, SIGSTOP, &status);
 }
 
 int restore_release(struct op *op, struct restore *r)
 {
 	size_t n = r->task->threads.n;
+	int ret = to_be_stopped(op, r) ? begin_stop(op, r) : 0;
 
-	for (size_t i = n; i-- > 0;)
+	/* From here on signals are delivered: as soon as a thread is let go. */
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = set_mask(op, &r->threads[i]);
+	for (size_t i = n; i-- > 0 && !ret;)
 		if (ptrace(PTRACE_DETACH, r->threads[i].tid, NULL, NULL) < 0 && errno != ESRCH)
 			return op_errno(op, errno, AT(.pid = r->threads[i].tid), "let thread %d go", r->threads[i].tid);
-	return 0;
+	return ret;
 }

@@ -57,4 +57,9 @@ int plan_seccomp(struct plan_build *b, struct plan_thread *threads);
 int plan_threads(struct plan_build *b);
 int plan_task(struct plan_build *b);	/* everything of the two lines above and the rest of tc */
 
+/* ---- on the new task, which stands still; @tid, @pid as we see them: restore_sched.c */
+int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid);
+/* oom_score_adj, coredump_filter, loginuid; what is refused is warned about. */
+void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid);
+
 #endif
