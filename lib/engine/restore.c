@@ -6,6 +6,8 @@
  */
 #include "lib/engine/restore.h"
 
+#include "lib/engine/restore_parts.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 

@@ -2,7 +2,7 @@
 /* What can be known to be in the way of a restore is found here, before anything is created. */
 #include <signal.h>
 
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
 

@@ -6,7 +6,7 @@
  */
 #include <fcntl.h>
 
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 #include "lib/state/file/file.h"
 
 #define MAX_FD (1u << 20)

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/sys.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Images of the process tree into the snapshot. What must be there is there afterwards; what it says is checked later. */
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 
 #define MAX_THREADS 262144
 

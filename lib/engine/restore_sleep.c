@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 #include "lib/kernel/uapi.h"
 
 #define ERESTART_RESTARTBLOCK 516

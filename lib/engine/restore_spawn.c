@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "lib/engine/restore.h"
+#include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/sys.h"
