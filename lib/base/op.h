@@ -39,6 +39,7 @@ struct op {
 	const char *fault_stage;   /* tests: fail at the stage of this name */
 	struct ckpt_err *err;	   /* the first failure; later ones are only logged */
 	struct features *features; /* lib/kernel/features.h; probed lazily, owned by the context */
+	struct cpu_info *cpu;	   /* lib/kernel/arch: asked for once an operation, for CPUID is slow in guests */
 	const struct ckpt_opts *opts; /* complete (never NULL, current size) */
 	struct ckpt_stats *stats;     /* never NULL */
 };

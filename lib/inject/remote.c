@@ -49,7 +49,8 @@ static bool looks_like_libc(const char *name)
 
 static void search_mappings(const struct target *t, const struct proc_maps *maps, bool libc, struct gadgets *g)
 {
-	const size_t step = 1u << 20;
+	/* Small steps: both pieces are mostly found early, and pages of text that nobody used yet have to be faulted in. */
+	const size_t step = 64u << 10;
 	_cleanup_free_ uint8_t *buf = malloc(step);
 
 	for (size_t i = 0; buf && i < maps->vmas.n && !(g->syscall_ret && g->sigreturn); i++) {
@@ -59,7 +60,7 @@ static void search_mappings(const struct target *t, const struct proc_maps *maps
 		    !strcmp(v->name, "[vsyscall]"))
 			continue;
 		/* Steps overlap a little, so that nothing is cut in two. */
-		for (uint64_t at = v->start; at < v->end; at += step - 16) {
+		for (uint64_t at = v->start; at < v->end && !(g->syscall_ret && g->sigreturn); at += step - 16) {
 			ssize_t n = pread(t->mem, buf, MIN(step, v->end - at), (off_t)at);
 
 			if (n > 0)

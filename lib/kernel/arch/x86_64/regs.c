@@ -30,25 +30,13 @@ static const struct {
 	[C_PKRU] = { "protection keys", 8 },
 };
 
-/* Where component @c lies in the standard form; 0 where this processor has none of the size we know. */
-static uint32_t component_offset(int c)
-{
-	uint32_t a, b, cx, d;
-
-	if (c >= C_MAX || !components[c].size || !__get_cpuid_count(0xd, (unsigned)c, &a, &b, &cx, &d))
-		return 0;
-	return a >= components[c].size ? b : 0;
-}
-
-static uint64_t enabled_components(void)
-{
-	uint32_t a, b, c, d;
-
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-		return LEGACY;
-	__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-	return (uint64_t)d << 32 | a;
-}
+/* What this processor can do. */
+struct cpu_info {
+	uint64_t enabled;	  /* XCR0 */
+	uint32_t xstate_size;	  /* of the enabled components, standard form */
+	uint32_t offset[C_MAX];	  /* 0: not there, or not of the size we know */
+	bool shadow_stack;
+};
 
 /* The bits of MXCSR that may be set here: another one faults. Includes "denormals are zero" on all but the oldest. */
 static uint32_t mxcsr_mask(void)
@@ -61,11 +49,30 @@ static uint32_t mxcsr_mask(void)
 	return mask ?: MXCSR_DEFAULT_MASK;
 }
 
-static bool cpu_has_shadow_stack(void)
+static struct cpu_info *cpu_info(struct op *op)
 {
+	struct cpu_info *cpu = op->cpu;
 	uint32_t a, b, c, d;
 
-	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 7 & 1);
+	if (cpu)
+		return cpu;
+	cpu = op_new(op, struct cpu_info);
+	if (!cpu)
+		return NULL;
+	cpu->enabled = LEGACY;
+	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
+		__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+		cpu->enabled = (uint64_t)d << 32 | a;
+	}
+	if (__get_cpuid_count(0xd, 0, &a, &b, &c, &d))
+		cpu->xstate_size = b;
+	for (unsigned i = 0; i < C_MAX; i++)
+		if (components[i].size && (cpu->enabled >> i & 1) && __get_cpuid_count(0xd, i, &a, &b, &c, &d) &&
+		    a >= components[i].size)
+			cpu->offset[i] = b;
+	cpu->shadow_stack = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 7 & 1);
+	op->cpu = cpu;
+	return cpu;
 }
 
 static uint64_t xstate_bv(const void *xstate)
@@ -111,11 +118,11 @@ static int gpregs_to_image(struct op *op, const struct user_regs_struct *r, Thre
 /* A component as an array of @size-byte elements; left out where the processor does not have it. */
 static int component_to_image(struct op *op, const uint8_t *xstate, size_t len, int c, size_t size, size_t *n, void *array)
 {
-	uint32_t off = component_offset(c);
+	uint32_t off = op->cpu->offset[c];
 	void *copy;
 
 	*n = 0;
-	if (!off || (size_t)off + components[c].size > len || !(enabled_components() >> c & 1))
+	if (!off || (size_t)off + components[c].size > len)
 		return 0;
 	copy = arena_memdup(op->arena, xstate + off, components[c].size);
 	if (!copy)
@@ -146,7 +153,7 @@ static int xsave_to_image(struct op *op, const uint8_t *x, size_t len, UserX86Xs
 	r = r ?: component_to_image(op, x, len, C_PKRU, 4, &e->n_pkru, &e->pkru);
 	if (r)
 		return r;
-	if (cpu_has_shadow_stack()) {
+	if (op->cpu->shadow_stack) {
 		e->cet = op_new(op, UserX86CetEntry);
 		if (!e->cet)
 			return CKPT_E_NOMEM;
@@ -194,6 +201,8 @@ int x86_regs_to_image(struct op *op, const struct user_regs_struct *regs, const 
 	if (!info)
 		return CKPT_E_NOMEM;
 	thread_info_x86__init(info);
+	if (!cpu_info(op))
+		return CKPT_E_NOMEM;
 	if (len < HEADER_END)
 		return op_fail(op, CKPT_E_KERNEL, NULL, "the extended state is only %zu bytes long: a processor without XSAVE", len);
 	r = gpregs_to_image(op, regs, info);
@@ -233,13 +242,13 @@ static int gpregs_from_image(struct op *op, const UserX86RegsEntry *g, struct us
 static int component_from_image(struct op *op, uint8_t *x, size_t total, int c, size_t size, size_t n, const void *array,
 				uint64_t image_bv, uint64_t *bv)
 {
-	uint32_t off = component_offset(c);
+	uint32_t off = op->cpu->offset[c];
 
 	if (!(image_bv >> c & 1))
 		return 0;
 	if (n * size != components[c].size)
 		return n ? bad(op, components[c].name, n) : bad(op, "xstate_bv", image_bv);
-	if (!off || !(enabled_components() >> c & 1) || (size_t)off + components[c].size > total)
+	if (!off || (size_t)off + components[c].size > total)
 		return op_fail(op, CKPT_E_KERNEL,
 			       AT(.kind = "processor", .hint = "restore on a processor that has it"),
 			       "the checkpointed program uses %s registers, which this processor or kernel does not have",
@@ -276,7 +285,7 @@ static int xsave_from_image(struct op *op, const UserX86XsaveEntry *e, uint8_t *
 
 static int fpregs_from_image(struct op *op, const UserX86FpregsEntry *f, uint8_t *x, size_t total)
 {
-	uint64_t bv = LEGACY, xcr0 = enabled_components();
+	uint64_t bv = LEGACY, xcr0 = op->cpu->enabled;
 	uint32_t mxcsr;
 	int r = 0;
 
@@ -304,13 +313,18 @@ static int fpregs_from_image(struct op *op, const UserX86FpregsEntry *f, uint8_t
 int x86_regs_from_image(struct op *op, const ThreadInfoX86 *info, struct user_regs_struct *regs, void *xstate, size_t cap,
 			size_t *len)
 {
-	uint32_t a, total = 0, c, d;
+	const struct cpu_info *cpu = cpu_info(op);
+	size_t total;
 	int r;
+
+	if (!cpu)
+		return CKPT_E_NOMEM;
+	total = cpu->xstate_size;
 
 	if (!info->gpregs || !info->fpregs)
 		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "registers"), "a core image has no registers");
-	if (!__get_cpuid_count(0xd, 0, &a, &total, &c, &d) || total < HEADER_END || total > cap)
-		return op_fail(op, CKPT_E_KERNEL, AT(.kind = "processor"), "this processor has no usable XSAVE (%u bytes)", total);
+	if (total < HEADER_END || total > cap)
+		return op_fail(op, CKPT_E_KERNEL, AT(.kind = "processor"), "this processor has no usable XSAVE (%zu bytes)", total);
 	memset(xstate, 0, total);
 	*len = total;
 	r = gpregs_from_image(op, info->gpregs, regs);
