@@ -6,11 +6,10 @@
  */
 #include "lib/engine/restore.h"
 
-#include "lib/engine/restore_parts.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
 #include "lib/state/file/file.h"
 #include "lib/state/msg.h"
