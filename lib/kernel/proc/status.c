@@ -209,8 +209,8 @@ int proc_parse_stat(const char *text, size_t len, struct proc_stat *out)
 	memset(out, 0, sizeof(*out));
 	if (!open || !close || close < open || !scan_int(&s, &out->pid) || !scan_char(&s, ' ') || s.p != open)
 		return -1;
-	/* The last parenthesis ends the name: numbers follow, the name may hold anything. */
-	parse_name((struct scan){ open + 1, close }, out->comm, sizeof(out->comm));
+	/* The last parenthesis ends the name: numbers follow, the name may hold anything, and here nothing is escaped. */
+	scan_copy(&(struct scan){ open + 1, close }, out->comm, sizeof(out->comm));
 	s.p = close + 1;
 	s.end = memchr(s.p, '\n', SCAN_LEN(&s)) ?: s.end;
 	if (!scan_word(&s, &word) || SCAN_LEN(&word) != 1)
