@@ -151,6 +151,9 @@ const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f)
 	case FD_TYPES__MEMFD:
 		fown = f->msg->memfd->fown;
 		break;
+	case FD_TYPES__EVENTFD:
+		fown = f->msg->efd->fown;
+		break;
 	case FD_TYPES__FIFO: /* its REG entry has it */
 		reg = snapshot_file(s, f->msg->fifo->has_regf_id ? f->msg->fifo->regf_id : f->id);
 		fown = reg && reg->msg->reg ? reg->msg->reg->fown : NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of this folder share: the state of the file layer in one operation, and the services of the core to kinds. */
+/* What the files of this folder share: the state of the layer in one operation, and the services of the core to kinds. */
 #ifndef CKPT_STATE_FILE_CORE_H
 #define CKPT_STATE_FILE_CORE_H
 
@@ -56,6 +56,7 @@ struct file_state {
 	struct file_index queue_ids; /* (id, is fifo) -> struct queue */
 	ARRAY(struct queue *) all_queues;
 	ARRAY(PacketPipeEntry *) packet_pipes;
+	ARRAY(uint32_t) semaphores; /* file ids of eventfds that are */
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
@@ -111,7 +112,7 @@ int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target,
 /* queue.c: bytes queued in pipes and FIFOs */
 int queue_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool fifo, uint32_t *id);
 
-/* Gives s->extra the lengths of queued packets. */
+/* Puts down the lengths of queued packets, in packet_pipes. */
 int queues_note_packets(struct op *op, struct snapshot *s);
 
 /* memfd.c */
@@ -158,6 +159,6 @@ int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
-extern const struct file_kind file_reg, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
+extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
 
 #endif

@@ -71,7 +71,8 @@ int files_write(struct op *op, struct snapshot *s);
  * the tree, except that then link-remap names stay. Never fails. */
 void files_dump_done(struct op *op, struct snapshot *s, bool success);
 
-/* For ckpt_check_task(): looks at every descriptor of a running task, reports obstacles, changes nothing. Returns how many. */
+/* For ckpt_check_task(): looks at every descriptor of a running task, reports obstacles (how many:
+ * returned), changes nothing. */
 int files_check_task(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
 
 /* ---- restore */
@@ -86,7 +87,8 @@ int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t 
 int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
 /* Owner for signals (F_SETOWN, F_SETSIG) of a description: applied by the restorer, when the tasks exist. NULL: none. */
 const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
-/* Applies seals that would have been in the way of the tasks' mappings, removes temporary names, closes our descriptors. After the tree exists, or after a failure. Never fails. */
+/* Applies seals that would have been in the way of the tasks' mappings (so: before the tasks run), removes temporary names,
+ * closes our descriptors. After the tree exists, or after a failure. Never fails. */
 void files_restore_done(struct op *op, struct snapshot *s, bool success);
 
 #endif

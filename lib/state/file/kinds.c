@@ -6,6 +6,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_pipe,
 	&file_memfd,
 	&file_tty,
+	&file_eventfd,
 	&file_unsupported,
 	&file_fifo,
 	&file_reg,

@@ -6,7 +6,7 @@
  */
 #include "lib/state/file/core.h"
 
-#define QUEUE_MAX (1ull << 31)
+#define QUEUE_MAX (1u << 30)
 
 struct pieces {
 	char *bytes;
@@ -110,13 +110,7 @@ int queues_note_packets(struct op *op, struct snapshot *s)
 		if (q->pieces.lengths.n > 1 || (q->pieces.lengths.n && q->packets))
 			r = note_packets(op, s, q);
 	}
-	if (r || !fs->packet_pipes.n)
-		return r;
-	if (!s->extra)
-		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for the packets of pipes");
-	s->extra->n_packet_pipes = fs->packet_pipes.n;
-	s->extra->packet_pipes = fs->packet_pipes.v;
-	return 0;
+	return r;
 }
 
 static int save(struct op *op, struct snapshot *s, const struct fd_view *v, struct queue *q, bool fifo)
@@ -239,7 +233,9 @@ int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w)
 
 	if (!d)
 		return 0;
-	if (d->msg->has_size && d->msg->size && (d->msg->size > QUEUE_MAX || fcntl(w, F_SETPIPE_SZ, d->msg->size) < 0))
+	if (d->msg->has_size && d->msg->size > QUEUE_MAX)
+		return image_bad(op, "pipe %u: a capacity of %u bytes is absurd", id, d->msg->size);
+	if (d->msg->has_size && d->msg->size && fcntl(w, F_SETPIPE_SZ, d->msg->size) < 0)
 		return op_errno(op, errno, AT(.kind = "pipe", .hint = "/proc/sys/fs/pipe-max-size may be too small"),
 				"pipe %u: cannot make it hold %u bytes", id, d->msg->size);
 	if (!d->msg->bytes)

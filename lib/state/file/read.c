@@ -70,6 +70,9 @@ static bool sub_id(const FileEntry *m, uint32_t *id)
 	case FD_TYPES__TTY:
 		*id = m->tty ? m->tty->id : 0;
 		return m->tty;
+	case FD_TYPES__EVENTFD:
+		*id = m->efd ? m->efd->id : 0;
+		return m->efd;
 	case FD_TYPES__MEMFD:
 		*id = m->memfd ? m->memfd->id : 0;
 		return m->memfd;

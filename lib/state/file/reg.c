@@ -213,7 +213,7 @@ int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct 
 		return r;
 	reg_file_entry__init(m);
 	m->id = f->id;
-	m->flags = v->info.flags & ~KFLAG_TMPFILE;
+	m->flags = v->info.flags;
 	m->pos = position(v);
 	m->fown = file_fown(op, v);
 	m->name = key ? key : arena_strdup(op->arena, path);

@@ -107,6 +107,23 @@ static int write_shmems(struct op *op, struct snapshot *s)
 	return r;
 }
 
+/* What the format has no place for goes into our own file, which the caller writes. */
+static int fill_extra(struct op *op, struct snapshot *s)
+{
+	struct file_state *fs = s->file_state;
+	int r = queues_note_packets(op, s);
+
+	if (r || (!fs->packet_pipes.n && !fs->semaphores.n))
+		return r;
+	if (!s->extra)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for what the format cannot hold of files");
+	s->extra->n_packet_pipes = fs->packet_pipes.n;
+	s->extra->packet_pipes = fs->packet_pipes.v;
+	s->extra->n_eventfd_semaphores = fs->semaphores.n;
+	s->extra->eventfd_semaphores = fs->semaphores.v;
+	return 0;
+}
+
 int files_write(struct op *op, struct snapshot *s)
 {
 	int r;
@@ -117,7 +134,7 @@ int files_write(struct op *op, struct snapshot *s)
 	r = r ? r : write_fdinfos(op, s);
 	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
 	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
-	r = r ? r : queues_note_packets(op, s);
+	r = r ? r : fill_extra(op, s);
 	r = r ? r : write_ghosts(op, s);
 	r = r ? r : WRITE_LIST(IMG_REMAP_FPATH, 0, s->remaps);
 	r = r ? r : write_shmems(op, s);
