@@ -143,6 +143,9 @@ struct plan_timer {
 	uint64_t value;
 	int32_t tid;
 	uint32_t arm;
+	/* > 0: the timer is to have expired so many intervals before its next expiry, which leaves its signal pending... */
+	uint64_t expired;
+	uint32_t take, pad; /* ...or, with this, taken: overruns are then what they were */
 	uint64_t interval_s, interval_ns, value_s, value_ns;
 };
 

@@ -51,6 +51,8 @@ int plan_files(struct plan_build *b);	/* engine/restore_files.c */
 int plan_signals(struct plan_build *b, SignalQueueEntry *q, pid_t tid, struct plan_array *arr);
 int plan_sigactions(struct plan_build *b);
 int plan_timers(struct plan_build *b);
+/* Whether this pending signal comes from a timer that will make it again. */
+bool plan_timer_makes(const struct plan_build *b, const ProtobufCBinaryData *siginfo);
 int plan_rlimits(struct plan_build *b);
 int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_creds *c);
 int plan_seccomp(struct plan_build *b, struct plan_thread *threads);

@@ -116,6 +116,7 @@ int plan_sigactions(struct plan_build *b)
 int plan_signals(struct plan_build *b, SignalQueueEntry *q, pid_t tid, struct plan_array *arr)
 {
 	struct plan_siginfo *v;
+	size_t n = 0;
 
 	*arr = (struct plan_array){ 0 };
 	if (!q || !q->n_signals)
@@ -136,9 +137,10 @@ int plan_signals(struct plan_build *b, SignalQueueEntry *q, pid_t tid, struct pl
 			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = tid, .kind = "signals"),
 				       "thread %d has a pending %s, which is not supported yet", tid,
 				       signo == SIGTRAP ? "SIGTRAP" : "SIGSTOP");
-		memcpy(v[i].bytes, d->data, sizeof(*v));
+		if (!plan_timer_makes(b, d))
+			memcpy(v[n++].bytes, d->data, sizeof(*v));
 	}
-	return plan_put_array(b, v, q->n_signals, sizeof(*v), arr);
+	return plan_put_array(b, v, n, sizeof(*v), arr);
 }
 
 int plan_rlimits(struct plan_build *b)

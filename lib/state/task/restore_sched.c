@@ -30,11 +30,13 @@ static int set_policy(struct op *op, const ThreadCoreEntry *tc, pid_t tid)
 	    want.sched_nice > 19)
 		return op_fail(op, CKPT_E_IMAGE, AT(.pid = tid, .kind = "scheduling"),
 			       "the scheduling of thread %d makes no sense in the image", tid);
-	if (sys_sched_getattr(tid, &now, sizeof(now), 0) == 0 && now.sched_policy == policy && now.sched_nice == want.sched_nice &&
+	if (sys_sched_getattr(tid, &now, sizeof(now), 0) == 0 && now.sched_policy == policy &&
+	    getpriority(PRIO_PROCESS, (id_t)tid) == want.sched_nice &&
 	    now.sched_priority == want.sched_priority &&
 	    (now.sched_flags & SCHED_FLAG_RESET_ON_FORK) == want.sched_flags)
 		return 0;
-	if (sys_sched_setattr(tid, &want, 0) == 0)
+	/* The policies that do not go by it keep a nice value, too, for the day they are left. */
+	if (setpriority(PRIO_PROCESS, (id_t)tid, want.sched_nice) == 0 && sys_sched_setattr(tid, &want, 0) == 0)
 		return 0;
 	return op_errno(op, errno, AT(.pid = tid, .kind = "scheduling", .hint = "this needs CAP_SYS_NICE"),
 			"give thread %d its scheduling policy %u, nice %d, priority %u", tid, policy, want.sched_nice,

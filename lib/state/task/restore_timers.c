@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Interval timers and POSIX timers: from the image to the plan. */
 #include <signal.h>
+#include <time.h>
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/task/plan_build.h"
@@ -38,6 +39,68 @@ static bool has_thread(const struct plan_build *b, int32_t tid)
 	return false;
 }
 
+/* Clocks whose timers can be armed in the past. */
+static bool counts_overruns(const PosixTimerEntry *e)
+{
+	uint32_t c = e->clock_id;
+
+	return (c == CLOCK_REALTIME || c == CLOCK_MONOTONIC || c == CLOCK_BOOTTIME || c == CLOCK_TAI) && (e->isec || e->insec) &&
+	       e->isec < INT32_MAX && e->vsec < INT32_MAX && e->si_signo >= 1 && e->si_signo <= 64 && e->si_signo != SIGTRAP;
+}
+
+/* The kernel's siginfo of a timer: signo, errno, code, (pad), timer id, overrun, value. */
+static bool is_signal_of(const PosixTimerEntry *e, const ProtobufCBinaryData *d)
+{
+	int32_t v[6];
+
+	if (d->len < sizeof(v))
+		return false;
+	memcpy(v, d->data, sizeof(v));
+	return (uint32_t)v[0] == e->si_signo && v[2] == SI_TIMER && (uint32_t)v[4] == e->it_id;
+}
+
+bool plan_timer_makes(const struct plan_build *b, const ProtobufCBinaryData *siginfo)
+{
+	const TaskTimersEntry *t = b->task->threads.v[0].core->tc->timers;
+
+	for (size_t i = 0; t && i < t->n_posix; i++)
+		if (is_signal_of(t->posix[i], siginfo))
+			return counts_overruns(t->posix[i]);
+	return false;
+}
+
+static bool is_pending_in(const PosixTimerEntry *e, const SignalQueueEntry *q)
+{
+	for (size_t i = 0; q && i < q->n_signals; i++)
+		if (is_signal_of(e, &q->signals[i]->siginfo))
+			return true;
+	return false;
+}
+
+static bool is_pending(const struct plan_build *b, const PosixTimerEntry *e)
+{
+	bool found = is_pending_in(e, b->task->threads.v[0].core->tc->signals_s);
+
+	for (size_t i = 0; i < b->task->threads.n && !found; i++)
+		found = is_pending_in(e, b->task->threads.v[i].core->thread_core->signals_p);
+	return found;
+}
+
+/* A signal that is pending has been due once at least; overruns of one that was taken are had by taking another. */
+static void plan_overruns(const struct plan_build *b, const PosixTimerEntry *e, struct plan_timer *t)
+{
+	bool mine = !(e->it_sigev_notify & SIGEV_THREAD_ID) || t->tid == b->task->pid;
+
+	if (!counts_overruns(e))
+		return;
+	if (is_pending(b, e))
+		t->expired = 1;
+	else if (e->overrun && mine && (e->it_sigev_notify & ~SIGEV_THREAD_ID) == SIGEV_SIGNAL) {
+		t->expired = (uint64_t)e->overrun + 1;
+		t->take = 1;
+	}
+}
+
 static int one_timer(struct plan_build *b, const PosixTimerEntry *e, struct plan_timer *t)
 {
 	if (e->insec >= NSEC || e->vnsec >= NSEC || e->it_id > MAX_TIMER_ID || e->isec > INT64_MAX || e->vsec > INT64_MAX)
@@ -56,6 +119,7 @@ static int one_timer(struct plan_build *b, const PosixTimerEntry *e, struct plan
 		if (!has_thread(b, t->tid))
 			return bad(b, "the thread that a POSIX timer notifies");
 	}
+	plan_overruns(b, e, t);
 	return 0;
 }
 
