@@ -78,6 +78,17 @@ static void plan_undo(struct op *op, void *arg)
 	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
 }
 
+static int namespaces(struct op *op, void *arg)
+{
+	return restore_clocks(op, arg) ?: restore_pidns(op, arg);
+}
+
+static void namespaces_undo(struct op *op, void *arg)
+{
+	(void)op;
+	restore_pidns_done(arg, false);
+}
+
 static int spawn(struct op *op, void *arg)
 {
 	return restore_spawn(op, arg);
@@ -114,6 +125,7 @@ static const struct stage stages[] = {
 	{ "check", check, NULL, 1 },
 	{ "open files", open_files, files_undo, 5 },
 	{ "plan", plan, plan_undo, 3 },
+	{ "namespaces", namespaces, namespaces_undo, 1 },
 	{ "spawn", spawn, kill_undo, 5 },
 	{ "restorer", drive, NULL, 70 },
 	{ "finish", finish, NULL, 5 },
@@ -151,11 +163,13 @@ int restore_run(struct op *op, pid_t *pid)
 	if (!r)
 		return CKPT_E_NOMEM;
 	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
+	r->init_pidfd = r->init_go = r->own_pidns = -1;
 	ret = stages_run(op, stages, r);
 	if (ret)
 		return ret;
 	*pid = r->pid;
 	files_restore_done(op, &r->s, true);
+	restore_pidns_done(r, true);
 	write_stats(op, r);
 	plan_undo(op, r);
 	close_images(op, r);

@@ -34,6 +34,11 @@ struct restore {
 	int pidfd;
 	bool stop_wanted; /* somebody sent it a SIGSTOP meanwhile */
 	struct new_thread *threads;
+	int init_pidfd;	   /* new_pidns: its init, -1: none */
+	int init_go;	   /* pipe that it waits on */
+	int own_pidns;	   /* our own, to come back to */
+	char timens[128];  /* offsets of the clocks, as the kernel takes them; "": ours are right */
+	const char *child_step; /* what exec_errno is about */
 	int last_pid_fd; /* /proc/sys/kernel/ns_last_pid, locked */
 	uint64_t forked_at, started_at;
 };
@@ -50,6 +55,12 @@ int restore_plan(struct op *op, struct restore *r);
 /* restore_spawn.c: how the PIDs will be had; the new process, seized, about to execute the restorer. */
 int restore_prepare_pids(struct op *op, struct restore *r);
 int restore_spawn(struct op *op, struct restore *r);
+/* restore_ns.c: namespaces the new process gets */
+int restore_clocks(struct op *op, struct restore *r);
+int restore_pidns(struct op *op, struct restore *r);
+int restore_pidns_enter(struct op *op, struct restore *r, bool enter); /* the calling thread's children go there */
+int restore_pidns_go(struct op *op, struct restore *r);	/* the root task exists */
+void restore_pidns_done(struct restore *r, bool success);
 void restore_spawn_done(struct restore *r); /* after restore_drive() or restore_kill() */
 void restore_kill(struct op *op, struct restore *r);
 /* restore_trace.c */

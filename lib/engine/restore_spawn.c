@@ -29,10 +29,60 @@ struct child {
 	int elf_fd;
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
+	const char **step;
+	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
+	int cwd_fd, root_fd; /* are then opened anew: these are of our mounts */
+	const char *cwd, *root;
+	const char *timens;
+	size_t timens_len;
 };
 
+#define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
+
+/* Ends the new process with a word on what failed. */
+IN_CHILD static void child_fail(struct child *c, const char *step, long ret)
+{
+	*c->step = step;
+	*c->err = (int)-ret;
+	for (;;)
+		raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
+}
+
+IN_CHILD static void reopen(struct child *c, const char *path, int fd)
+{
+	long got;
+
+	if (!path)
+		return;
+	got = raw_syscall(__NR_openat, AT_FDCWD, (long)path, O_PATH | O_DIRECTORY, 0, 0);
+	if (got < 0 || (got = raw_syscall(__NR_dup3, got, fd, 0, 0, 0)) < 0)
+		child_fail(c, "open its directory in the new mount namespace", got);
+}
+
+IN_CHILD static void enter_namespaces(struct child *c)
+{
+	long ret;
+
+	if (c->timens_len) {
+		ret = raw_syscall(__NR_unshare, CLONE_NEWTIME, 0, 0, 0, 0);
+		if (ret == 0)
+			ret = raw_syscall(__NR_openat, AT_FDCWD, (long)"/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0, 0);
+		if (ret >= 0)
+			ret = raw_syscall(__NR_write, ret, (long)c->timens, (long)c->timens_len, 0, 0);
+		if (ret < 0)
+			child_fail(c, "make a time namespace", ret);
+	}
+	if (c->init_pidfd < 0)
+		return;
+	ret = raw_syscall(__NR_setns, c->init_pidfd, CLONE_NEWNS, 0, 0, 0);
+	if (ret < 0)
+		child_fail(c, "join the mount namespace of the new pid namespace", ret);
+	reopen(c, c->cwd, c->cwd_fd);
+	reopen(c, c->root, c->root_fd);
+}
+
 /* Runs in the new process. */
-__attribute__((no_sanitize("address", "undefined", "thread"))) static void child_main(void *arg)
+IN_CHILD static void child_main(void *arg)
 {
 	struct child *c = arg;
 	static const char *const env[] = { NULL };
@@ -42,6 +92,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static void child
 	raw_syscall(__NR_close, c->go_other, 0, 0, 0, 0);
 	if (raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
 		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
+	enter_namespaces(c);
 	for (size_t i = 0; i < c->n_inherit; i++)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
 	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
@@ -52,8 +103,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static void child
 		raw_syscall(__NR_nanosleep, (long)&ts, 0, 0, 0, 0);
 		ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	}
-	*c->err = (int)-ret;
-	raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
+	child_fail(c, "execute the restorer", ret);
 }
 
 static bool use_set_tid(struct op *op)
@@ -178,18 +228,50 @@ static int seize(struct op *op, struct restore *r)
 static int make_child(struct op *op, struct restore *r, struct child *c, int go[2])
 {
 	long pid;
+	int ret;
 
 	r->stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	if (r->stack == MAP_FAILED) {
 		r->stack = NULL;
 		return op_errno(op, errno, NULL, "allocate a stack");
 	}
+	ret = restore_pidns_enter(op, r, true);
+	if (ret)
+		return ret;
 	pid = clone_blocked(op, r, c);
+	ret = restore_pidns_enter(op, r, false);
 	if (pid < 0)
 		return clone_failed(op, r, (int)-pid);
 	r->pid = (pid_t)pid;
 	r->threads[0].tid = r->pid;
-	return seize(op, r) ?: write(go[1], "", 1) == 1 ? 0 : op_errno(op, errno, NULL, "start process %d", r->pid);
+	ret = ret ?: restore_pidns_go(op, r);
+	ret = ret ?: seize(op, r);
+	if (!ret && write(go[1], "", 1) != 1)
+		ret = op_errno(op, errno, NULL, "start process %d", r->pid);
+	return ret;
+}
+
+static const char *path_of(struct op *op, int fd)
+{
+	char link[32], path[4096];
+	ssize_t n;
+
+	if (fd < 0)
+		return NULL;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	return n > 0 ? arena_strndup(op->arena, path, (size_t)n) : NULL;
+}
+
+static void join_init(struct op *op, struct restore *r, struct child *c)
+{
+	c->init_pidfd = r->init_pidfd;
+	if (r->init_pidfd < 0)
+		return;
+	c->cwd_fd = r->plan->cwd_fd;
+	c->root_fd = r->plan->root_fd;
+	c->cwd = path_of(op, c->cwd_fd);
+	c->root = path_of(op, c->root_fd);
 }
 
 int restore_spawn(struct op *op, struct restore *r)
@@ -202,8 +284,10 @@ int restore_spawn(struct op *op, struct restore *r)
 		return CKPT_E_NOMEM;
 	*c = (struct child){
 		.inherit = r->build.inherit.v, .n_inherit = r->build.inherit.n, .elf_fd = r->elf_fd, .err = &r->exec_errno,
+		.step = &r->child_step, .timens = r->timens, .timens_len = strlen(r->timens),
 		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
 	};
+	join_init(op, r, c);
 	r->forked_at = now_ns();
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return op_errno(op, errno, NULL, "make a pipe");

@@ -143,7 +143,8 @@ static int ended(struct op *op, struct restore *r, pid_t tid, int status)
 	if (e.step)
 		return report(op, r, &e);
 	if (r->exec_errno)
-		return op_errno(op, r->exec_errno, AT(.pid = tid), "execute the restorer");
+		return op_errno(op, r->exec_errno, AT(.pid = tid), "task %d: %s", r->task->pid,
+				r->child_step ?: "execute the restorer");
 	if (WIFSIGNALED(status))
 		return op_fail(op, CKPT_E_SYS, AT(.pid = tid), "task %d was killed by signal %d while it was restored%s", r->pid,
 			       WTERMSIG(status), WTERMSIG(status) == SIGKILL ? " (out of memory?)" : "");

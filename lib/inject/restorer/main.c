@@ -57,7 +57,7 @@ static uint64_t number(const char *s)
 	return v;
 }
 
-/* argv: name, descriptor of the memfd, base, length, offset of the plan. */
+/* argv: name, descriptor of the memfd, base, length, offset of the plan; or name, and the three numbers of init_main(). */
 _Noreturn void restorer_boot(uint64_t *stack)
 {
 	char **argv = (char **)(stack + 1);
@@ -65,6 +65,8 @@ _Noreturn void restorer_boot(uint64_t *stack)
 	struct plan *p;
 	long ret;
 
+	if (stack[0] == 4)
+		init_main((int)number(argv[1]), (int)number(argv[2]), (int)number(argv[3]));
 	while (*aux++) /* the environment */
 		;
 	for (; aux[0] != AT_NULL; aux += 2)

@@ -27,4 +27,6 @@ void signals_queue(struct plan *p, struct plan_array signals, int tid);
 void creds_restore(struct plan *p, struct plan_thread *t); /* creds.c */
 void seccomp_restore(struct plan *p, struct plan_thread *t);
 
+_Noreturn void init_main(int ready, int go, int root); /* init.c: quite another program in the same file */
+
 #endif
