@@ -27,7 +27,7 @@ function(ckpt_blob name kind)
 	file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/inject/${name}/*.h ${CMAKE_CURRENT_SOURCE_DIR}/inject/blob/*.h)
 	add_custom_command(OUTPUT ${out}
 		COMMAND ${CMAKE_C_COMPILER} ${BLOB_FLAGS} -I${PROJECT_SOURCE_DIR} -static -Wl,-T,${lds} -Wl,--build-id=none
-			-Wl,-z,noexecstack -Wl,-z,max-page-size=4096 -o ${elf} ${sources}
+			-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o ${elf} ${sources}
 		COMMAND ${make_out}
 		DEPENDS ${sources} ${headers} ${lds} VERBATIM)
 	set(asm ${BLOB_DIR}/${name}.S)
@@ -40,3 +40,5 @@ function(ckpt_blob name kind)
 endfunction()
 
 ckpt_blob(parasite flat parasite/parasite.c)
+ckpt_blob(restorer elf blob/mem.c restorer/start.S restorer/main.c restorer/memory.c restorer/task.c restorer/thread.c
+	restorer/files.c restorer/timers.c restorer/creds.c restorer/init.c)
