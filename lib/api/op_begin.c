@@ -94,6 +94,7 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 	r = r ?: check_opts(op, own);
 	if (r)
 		return r;
+	op->fault_stage = own->fault_stage;
 	if (own->timeout) {
 		op->timeout_s = own->timeout;
 		op->deadline_ns = now_ns() + own->timeout * 1000000000ull;

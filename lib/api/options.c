@@ -57,6 +57,7 @@ static const struct ckpt_option table[] = {
 	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
 	OPT("timeout", 0, U32, DR, timeout, "SECONDS",
 	    "give up, and undo everything, after this time (0: never; default of dump: 10)"),
+	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME", "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
 	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD", "how PIDs are chosen: auto, set-tid, ns-last-pid"),
 
