@@ -19,7 +19,7 @@ static const struct command commands[] = {
 	  "  ckpt restore -D ck -j                    with this terminal\n"
 	  "  ckpt restore -D ck --new-pidns           where its PIDs are taken\n"
 	  "  ckpt restore -D ck --inherit-fd 'fd[5]:pipe:[4711]' 5>&1\n" },
-	{ "check", CKPT_FOR_CHECK, cmd_check, "[-t PID]", "what this kernel allows, or what is in a process's way",
+	{ "check", CKPT_FOR_CHECK, cmd_check, "[-t PID]", "what the kernel allows, or what is in the way",
 	  "  ckpt check                               a line for each kernel feature\n"
 	  "  ckpt check -t 1234                       could process 1234 be saved now?\n"
 	  "  ckpt check --feature pagemap_scan        one feature, for scripts\n" },

@@ -295,15 +295,19 @@ static bool only_informs(const struct cli *cli)
 
 int options_parse(struct cli *cli, int argc, char **argv)
 {
+	/* getopt moves everything that is not an option to the end: each pass gets its own array. */
+	char **sorted = calloc((size_t)argc + 1, sizeof(*sorted));
 	int r;
 
-	options_each(cli, argc, argv, false, true, take_early);
-	/* getopt has moved everything that is not an option to the end. */
+	if (!sorted)
+		return fail(cli, NULL, "out of memory");
+	memcpy(sorted, argv, (size_t)argc * sizeof(*sorted));
+	options_each(cli, argc, sorted, false, true, take_early);
 	if (optind < argc) {
-		r = find_command(cli, argv[optind]);
+		r = find_command(cli, sorted[optind]);
 		if (r)
 			return r;
-		cli->args = argv + optind + 1;
+		cli->args = sorted + optind + 1;
 		cli->n_args = argc - optind - 1;
 	}
 	if (only_informs(cli))
