@@ -38,27 +38,47 @@ __attribute__((noreturn)) static void helper(struct op *op, pid_t pid, int fd)
 	_exit(0);
 }
 
+/* In the child between: a helper that is not in our session, whose number would otherwise be taken for a restore. */
+__attribute__((noreturn)) static void fork_helper(struct op *op, pid_t self, const int fds[2], const int go[2])
+{
+	char c;
+	pid_t pid;
+
+	setsid();
+	pid = fork();
+	if (pid == 0) {
+		close(fds[0]);
+		close(go[1]);
+		/* Until the child between is gone from the tree that is dumped. */
+		while (read(go[0], &c, 1) < 0 && errno == EINTR)
+			;
+		close(go[0]);
+		helper(op, self, fds[1]);
+	}
+	_exit(pid < 0);
+}
+
 /* Two forks and an end in between: the helper is adopted by somebody above. */
 static int start_helper(struct op *op, pid_t self, const int fds[2])
 {
-	pid_t child = fork();
-	int status;
+	_cleanup_close_ int go_write = -1;
+	pid_t child;
+	int go[2], status = 0;
 
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return op_errno(op, errno, NULL, "make a pipe");
+	child = fork();
+	if (child == 0)
+		fork_helper(op, self, fds, go);
+	close(go[0]);
+	go_write = go[1];
 	if (child < 0)
 		return op_errno(op, errno, NULL, "start the process that makes the checkpoint");
-	if (child == 0) {
-		pid_t pid = fork();
-
-		if (pid == 0) {
-			close(fds[0]);
-			helper(op, self, fds[1]);
-		}
-		_exit(pid < 0);
-	}
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
 		return op_fail(op, CKPT_E_SYS, NULL, "the process that makes the checkpoint could not be started");
+	/* The end of the pipe, when we close it, is the word; nothing is written that could raise SIGPIPE. */
 	return 0;
 }
 
