@@ -230,7 +230,7 @@ def main():
         if args.quick and e.slow:
             continue
         if args.way:  # asked for: run it, unless the target is one that is refused
-            ways = [w for w in args.way if w in e.ways or e.refuse is None and w != "refuse"]
+            ways = [w for w in args.way if w in e.ways or (e.refuse is None and w != "refuse")]
         else:
             ways = [w for w in e.ways if not args.quick or w in ("kill", "refuse")]
         for way in ways:
