@@ -260,11 +260,11 @@ def folder_holds_a_checkpoint():
 
 @case
 def folder_keeps_other_files():
-    with Bed("refused", "eventfd") as b:
+    with Bed("refused", "timerfd") as b:
         other = os.path.join(b.images, "notes.txt")
         with open(other, "w") as f:
             f.write("mine")
-        refused(h.dump(b.pid, b.images), "eventfd")
+        refused(h.dump(b.pid, b.images), "timerfd")
         h.require(os.listdir(b.images) == ["notes.txt"] and h.read_text(other) == "mine", "other files were touched")
 
 

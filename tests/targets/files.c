@@ -2,6 +2,7 @@
 /* Descriptors, one variant a kind. Files are made in the current directory. */
 #include "target.h"
 
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -210,6 +211,18 @@ static void fifo(void)
 	CHECK(read(rd, b, 1) < 0 && errno == EAGAIN);
 }
 
+static void eventfds(void)
+{
+	int fd = eventfd(3, EFD_NONBLOCK), sem = eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
+	uint64_t v = 0;
+
+	CHECK(fd >= 0 && sem >= 0);
+	t_wait();
+	CHECK(read(fd, &v, 8) == 8 && v == 3 && read(fd, &v, 8) < 0 && errno == EAGAIN);
+	CHECK(read(sem, &v, 8) == 8 && v == 1 && read(sem, &v, 8) == 8 && v == 1 && read(sem, &v, 8) < 0);
+	CHECK(fcntl(sem, F_GETFD) == FD_CLOEXEC);
+}
+
 static void cwd(void)
 {
 	char b[4096], want[4096];
@@ -273,7 +286,7 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "offsets", offsets }, { "flags", flags }, { "owner", owner }, { "dirs", dirs }, { "ghost", ghost },
 		{ "ghostname", ghostname }, { "ghostdir", ghostdir }, { "linked", linked }, { "devices", devices },
-		{ "pipes", pipes }, { "packets", packets }, { "fifo", fifo }, { "cwd", cwd }, { "root", root }, { "locks", locks },
+		{ "pipes", pipes }, { "packets", packets }, { "fifo", fifo }, { "eventfds", eventfds }, { "cwd", cwd }, { "root", root }, { "locks", locks },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -6,7 +6,6 @@
 #include "target.h"
 
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -14,16 +13,6 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
-
-static void eventfd_(void)
-{
-	uint64_t v = 0;
-	int fd = eventfd(3, 0);
-
-	CHECK(fd >= 0);
-	t_wait();
-	CHECK(read(fd, &v, 8) == 8 && v == 3);
-}
 
 static void timerfd(void)
 {
@@ -116,7 +105,7 @@ static void procfd(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "eventfd", eventfd_ }, { "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
+		{ "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
 		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem }, { "procfd", procfd },
 	};
 
