@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Whole-process wall time and freeze time of dumps and restores, against the reference engine where it works, in turns.
 

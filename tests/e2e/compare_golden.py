@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Our images beside the reference engine's: the golden program is dumped here, and
   1. Debian's crit decodes every image (it drops fields newer than itself, so this proves framing and types only);

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """How an operation is steered: deadline, cancelling, leave-stopped, foreground restores and their exit codes and signals,
 pidfile, inspect and check for programs, terminals and pipes as standard streams, fresh PID namespaces, the name criu."""

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """perl with hashes, regular expressions, a timer, an open file that it reads line by line, and a signal handler."""
 import os

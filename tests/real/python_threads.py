@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """python3 with four threads and a data structure that grows; three checkpoints on the way."""
 import real

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """sqlite3 inserting in a loop, one transaction a row, with a journal: nothing is lost, nothing is damaged."""
 import os

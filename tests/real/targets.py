@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Programs of ours that are big in one way:  targets.py threads1000 | 2gib | restarts | hundred"""
 import os

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """xz -T2 compressing 200 MB: the result is what an uninterrupted run gives, byte for byte."""
 import hashlib
