@@ -322,7 +322,7 @@ def image_files(path):
 
 # Absent is the same as empty for these.
 MAY_BE_MISSING = ("remap-fpath", "tty-info", "tty-data", "filelocks", "cgroup", "ids-", "timens-", "pipes-data",
-                  "fifo-data", "seccomp", "stats", "utsns", "memfd")
+                  "fifo-data", "seccomp", "stats", "utsns", "memfd", "fdinfo")
 
 
 @case
@@ -440,7 +440,7 @@ def image_lies():
         def vma_order(m): m.vmas[0].start, m.vmas[1].start = m.vmas[1].start, m.vmas[0].start
         def vma_unaligned(m): m.vmas[0].start += 1
         def vma_empty(m): m.vmas[0].end = m.vmas[0].start
-        def vma_kernel(m): m.vmas[-1].end = 0xffffffffff600000
+        def vma_kernel(m): next(v for v in reversed(m.vmas) if v.status & 1).end = 0xffffffffff600000
         def vma_overlap(m): m.vmas[0].end = m.vmas[1].end
         def vma_no_file(m): m.vmas[0].shmid = 99999
         def no_exe(m): m.exe_file_id = 77777
@@ -463,7 +463,7 @@ def image_lies():
         for fn in (page_outside, page_many, page_kernel):
             bad(pagemap, fn, index=1)
         for fn in (no_tc, no_thread_core, sigactions, task_state):
-            bad(core, fn, "core")
+            bad(core, fn)
         bad("pstree.img", two_roots)
         bad("pstree.img", no_threads)
         for fn in (fd_negative, fd_unknown):
@@ -523,14 +523,13 @@ def processor_lacks_something():
 
     with Checkpoint() as c:
         def more(m):
-            m.thread_info.xsave.xstate_bv |= 1 << 18 | 1 << 17  # AMX tiles: no processor may pretend
-            m.thread_info.xsave.ClearField("ymmh_space")
+            m.thread_info.fpregs.xsave.xstate_bv |= 1 << 18 | 1 << 17  # AMX tiles: no processor may pretend
 
         def odd(m):
-            del m.thread_info.xsave.ymmh_space[10:]
+            del m.thread_info.fpregs.xsave.ymmh_space[10:]
         path = c.copy()
         core = os.path.join(path, f"core-{c.pid}.img")
-        if not im.read(core)[0].thread_info.HasField("xsave"):
+        if not im.read(core)[0].thread_info.fpregs.HasField("xsave"):
             raise h.Skip("no xsave in the image")
         if h.re.search(r"\bamx_tile\b", h.read_text("/proc/cpuinfo")):
             raise h.Skip("this processor has it all")

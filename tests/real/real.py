@@ -14,8 +14,8 @@ import harness as h  # noqa: E402
 
 
 class Program:
-    def __init__(self, work, argv, out="out", **kw):
-        self.work, self.rounds = work, 0
+    def __init__(self, work, argv, out="out", opts=(), **kw):
+        self.work, self.rounds, self.opts = work, 0, opts
         self.out, self.err = os.path.join(work, out), os.path.join(work, "err")
         if not shutil.which(argv[0]):
             raise h.Skip(f"no {argv[0]} here")
@@ -39,14 +39,14 @@ class Program:
         images = os.path.join(self.work, f"images{self.rounds}")
         h.require(h.alive(self.pid), f"the program ended by itself too early: {h.read_text(self.err)[-500:]}")
         threads = len(os.listdir(f"/proc/{self.pid}/task"))
-        d = h.must(h.dump(self.pid, images), f"dump {self.rounds}")
+        d = h.must(h.dump(self.pid, images, *self.opts), f"dump {self.rounds}")
         h.reap(self.pid)
         self.p.returncode = 0
         h.require(not os.path.exists(f"/proc/{self.pid}"), "not gone after the dump")
         size = os.path.getsize(self.out)
         time.sleep(gap)
         h.require(os.path.getsize(self.out) == size, "something still writes to the output")
-        r = h.must(h.ckpt("restore", "-d", "-D", images), f"restore {self.rounds}")
+        r = h.must(h.ckpt("restore", "-d", "-D", images, *self.opts), f"restore {self.rounds}")
         h.require(h.alive(self.pid) or h.state(self.pid) == "Z", f"gone after the restore: {h.read_text(self.err)[-500:]}")
         if h.alive(self.pid):
             h.require(len(os.listdir(f"/proc/{self.pid}/task")) <= threads, "has more threads than before")

@@ -19,7 +19,7 @@ def test(work):
                 f.write(f"select 'row {i}';\n")
         f.write("select 'done';\n")
     db = os.path.join(work, "test.db")
-    with real.Program(work, ["sqlite3", "-batch", db, ".read insert.sql"]) as p:
+    with real.Program(work, ["sqlite3", "-batch", db, ".read insert.sql"], opts=["--file-locks"]) as p:
         done = 0
         for want in ("row 100\n", "row 1000\n", "row 2000\n"):
             p.wait_for(lambda t: want in t, want, 60)

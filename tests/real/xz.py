@@ -23,9 +23,10 @@ def make(path):
     with open(path, "wb") as f:
         while left:
             n = min(left, 1 << 20)
-            # words of text-like letters and noise: takes xz some work and shrinks a little
-            noise = rnd.randbytes(n // 2)
-            f.write(noise + noise.translate(bytes(97 + b % 26 for b in range(256)))[:n - n // 2])
+            # noise, letters, and the noise again: some work for xz, but seconds of it rather than minutes
+            noise = rnd.randbytes(n // 4)
+            letters = noise.translate(bytes(97 + b % 26 for b in range(256)))
+            f.write((noise + letters + noise * 3)[:n])
             left -= n
 
 
