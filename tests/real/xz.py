@@ -22,11 +22,11 @@ def make(path):
     rnd, left = random.Random(11), SIZE
     with open(path, "wb") as f:
         while left:
-            n = min(left, 1 << 20)
-            # noise, letters, and the noise again: some work for xz, but seconds of it rather than minutes
-            noise = rnd.randbytes(n // 4)
+            n = min(left, 1000000)
+            # noise and letters, several times over: seconds of work for xz rather than minutes
+            noise = rnd.randbytes(n // 8)
             letters = noise.translate(bytes(97 + b % 26 for b in range(256)))
-            f.write((noise + letters + noise * 3)[:n])
+            f.write(((noise[:n // 16] + letters[:n // 16]) + (noise + letters) * 4)[:n])
             left -= n
 
 
