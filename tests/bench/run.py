@@ -1,0 +1,165 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Whole-process wall time and freeze time of dumps and restores, against the reference engine where it works, in turns.
+
+  tests/bench/run.py [--rounds N] [--sizes 1M,100M,1G] [--dir DIR] [--json FILE] [--stages]
+
+The memory is incompressible; images go to DIR (default /var/tmp, which should be a disk). A dump is timed from the start
+of the program to its end, which includes syncing to stable storage for us; the reference engine does not sync, so its
+files are synced and timed with it (the column `synced`). Freeze times come from stats-dump, which both write.
+The reference engine is $CRIU or `criu` on PATH; whether it works here is tried first.
+"""
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import harness as h  # noqa: E402
+import images as im  # noqa: E402
+
+
+class Engine:
+    def __init__(self, name, path, syncs):
+        self.name, self.path, self.syncs = name, path, syncs
+
+    def run(self, *args):
+        return h.run([self.path, *map(str, args)], timeout=120)
+
+
+def stats(folder, which):
+    path = os.path.join(folder, which)
+    if not os.path.exists(path):
+        return {}
+    try:
+        m = im.read(path)[0]
+    except Exception:
+        return {}
+    part = m.dump if which == "stats-dump" else m.restore
+    return {f.name: v for f, v in part.ListFields()}
+
+
+def sync_folder(folder):
+    for name in os.listdir(folder):
+        fd = os.open(os.path.join(folder, name), os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+
+
+def once(engine, size, base):
+    """Figures of one dump and one restore, in milliseconds."""
+    with h.Workdir() as w:
+        folder = os.path.join(base, "images")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        with h.Target(w, "size", size) as t:
+            t.ready(60)
+            os.sync()
+            start = time.monotonic()
+            r = h.must(engine.run("dump", "-t", t.pid, "-D", folder), f"{engine.name} dump")
+            dump = time.monotonic() - start
+            if not engine.syncs:
+                sync_folder(folder)
+            synced = time.monotonic() - start
+            t.reap()
+            start = time.monotonic()
+            h.must(engine.run("restore", "-d", "-D", folder), f"{engine.name} restore")
+            restore = time.monotonic() - start
+            t.go()
+        s = stats(folder, "stats-dump")
+        total = sum(e.stat().st_size for e in os.scandir(folder))
+        shutil.rmtree(folder)
+        return {"dump": dump * 1e3, "synced": synced * 1e3, "frozen": s.get("frozen_time", 0) / 1e3,
+                "restore": restore * 1e3, "bytes": total}, r
+
+
+def works(engine, base):
+    try:
+        once(engine, "1M", base)
+        return None
+    except h.Failure as e:
+        return str(e).splitlines()[0][:200]
+
+
+def stages(engine, size, base):
+    """The tables of --display-stats of one dump and one restore."""
+    with h.Workdir() as w:
+        folder = os.path.join(base, "images")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        with h.Target(w, "size", size) as t:
+            t.ready(60)
+            d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
+            t.reap()
+            r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
+            t.go()
+        shutil.rmtree(folder)
+        return d.out + r.out
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--rounds", type=int, default=7)
+    ap.add_argument("--sizes", default="1M,100M,1G")
+    ap.add_argument("--dir", default="/var/tmp")
+    ap.add_argument("--json")
+    ap.add_argument("--stages", action="store_true", help="print the engine's own table of stages, too")
+    args = ap.parse_args()
+    h.become_subreaper()
+    try:
+        h.need_engine()
+    except h.Skip as e:
+        print(f"skip: {e}")
+        sys.exit(h.SKIP_CODE)
+    base = os.path.join(args.dir, f"ckpt-bench-{os.getpid()}")
+    os.makedirs(base)
+    try:
+        measure(args, base)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def measure(args, base):
+    engines = [Engine("ckpt", h.CKPT, True)]
+    other = os.environ.get("CRIU") or shutil.which("criu")
+    if other:
+        reference = Engine("criu", other, False)
+        why = works(reference, base)
+        if why:
+            print(f"# {other} does not work here, measured without it: {why}")
+        else:
+            engines.append(reference)
+    else:
+        print("# no reference engine (set CRIU=path)")
+    results = {}
+    for size in args.sizes.split(","):
+        rounds = {e.name: [] for e in engines}
+        for i in range(args.rounds + 1):
+            for e in engines:
+                figures, _ = once(e, size, base)
+                if i:  # the first round warms things up
+                    rounds[e.name].append(figures)
+        results[size] = {n: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for n, rs in rounds.items()}
+        for n, rs in rounds.items():
+            results[size][n]["all"] = rs
+    kernel = os.uname().release
+    print(f"# Linux {kernel}, {os.cpu_count()} processors, {args.rounds} rounds, medians; milliseconds")
+    print(f"{'size':>6} {'engine':>7} {'dump':>9} {'synced':>9} {'frozen':>9} {'restore':>9} {'GB/s dump':>10}")
+    for size, per in results.items():
+        for name, f in per.items():
+            rate = f["bytes"] / f["synced"] / 1e6
+            print(f"{size:>6} {name:>7} {f['dump']:9.1f} {f['synced']:9.1f} {f['frozen']:9.1f} {f['restore']:9.1f} {rate:10.2f}")
+    if args.stages:
+        for size in args.sizes.split(","):
+            print(f"\n# stages, {size}\n{stages(engines[0], size, base)}")
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump({"kernel": kernel, "cpus": os.cpu_count(), "rounds": args.rounds, "results": results}, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()

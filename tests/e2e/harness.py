@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: MIT
+"""What the tests that run the ckpt program have in common: starting targets, running ckpt, looking at a process from
+outside, TAP-ish reporting. Python's standard library only.
+
+Environment: CKPT       the ckpt program              (default: ckpt on PATH)
+             CKPT_TARGETS  folder of built targets    (default: build/tests/targets)
+             CKPT_SHARED   reference material         (default: ../shared; tests that need it are skipped without it)
+             CKPT_KEEP=1   keep the folders of failed runs
+"""
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = os.path.dirname(os.path.dirname(HERE))
+TARGETS = os.environ.get("CKPT_TARGETS", os.path.join(SOURCE, "build", "tests", "targets"))
+SHARED = os.environ.get("CKPT_SHARED", os.path.join(SOURCE, "..", "shared"))
+SKIP_CODE = 77
+# Sanitizers and busy machines make everything slower; this multiplies every deadline.
+PATIENCE = float(os.environ.get("CKPT_PATIENCE", "1"))
+
+
+def default_ckpt():
+    built = os.path.join(SOURCE, "build", "tools", "ckpt", "ckpt")
+    return built if os.path.exists(built) else shutil.which("ckpt")
+
+
+CKPT = os.environ.get("CKPT") or default_ckpt()
+
+
+class Failure(Exception):
+    """A check of a test did not hold; the text says what."""
+
+
+class Skip(Exception):
+    """The test cannot run here; the text says why."""
+
+
+def become_subreaper():
+    """Restored programs become our children when `ckpt restore -d` ends, so that we can wait for them."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def need_engine():
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    if not CKPT or not os.access(CKPT, os.X_OK):
+        raise Skip("no ckpt program (set CKPT)")
+
+
+def require(cond, text):
+    if not cond:
+        raise Failure(text)
+
+
+class Result:
+    def __init__(self, rc, out, seconds):
+        self.rc, self.out, self.seconds = rc, out, seconds
+
+    def __str__(self):
+        return f"exit code {self.rc}: {self.out.strip()[-1500:]}"
+
+
+def run(argv, timeout=60, stdin=subprocess.DEVNULL, **kw):
+    """Runs a command to its end; output (both streams) goes through a file, since a program restored in the background
+    would otherwise hold a pipe open."""
+    with tempfile.TemporaryFile() as f:
+        start = time.monotonic()
+        p = subprocess.Popen(argv, stdin=stdin, stdout=f, stderr=subprocess.STDOUT, **kw)
+        try:
+            rc = p.wait(timeout * PATIENCE)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+            rc = "timeout"
+        took = time.monotonic() - start
+        f.seek(0)
+        return Result(rc, f.read().decode(errors="replace"), took)
+
+
+def ckpt(*args, **kw):
+    return run([CKPT, *map(str, args)], **kw)
+
+
+def dump(pid, images, *args, **kw):
+    os.makedirs(images, exist_ok=True)
+    return ckpt("dump", "-t", pid, "-D", images, *args, **kw)
+
+
+def wait_until(cond, what, seconds=20, interval=0.005):
+    end = time.monotonic() + seconds * PATIENCE
+    while time.monotonic() < end:
+        got = cond()
+        if got:
+            return got
+        time.sleep(interval)
+    raise Failure(f"waited {seconds:g} s in vain for {what}")
+
+
+def read_text(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read().decode(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def alive(pid):
+    """Running or stopped, but not a zombie."""
+    stat = read_text(f"/proc/{pid}/stat")
+    return bool(stat) and stat[stat.rindex(")") + 2] not in "ZX"
+
+
+def state(pid):
+    stat = read_text(f"/proc/{pid}/stat")
+    return stat[stat.rindex(")") + 2] if stat else "gone"
+
+
+def reap(pid, seconds=10):
+    """Waits for a child of ours (started, or adopted). Returns its exit code as Popen would, None if it is not ours."""
+    end = time.monotonic() + seconds * PATIENCE
+    while True:
+        try:
+            got, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if got:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            raise Failure(f"process {pid} did not end")
+        time.sleep(0.002)
+
+
+def kill_hard(pid):
+    """Ends a process that this test started or restored, by its number."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    try:
+        reap(pid)
+    except Failure:
+        pass
+
+
+class Workdir:
+    """A fresh folder for one run; kept when the run fails and CKPT_KEEP is set."""
+
+    def __init__(self, prefix="ckpt-test-"):
+        self.path = tempfile.mkdtemp(prefix=prefix, dir=os.environ.get("CKPT_TEST_DIR"))
+        os.chmod(self.path, 0o777)
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, kind, value, tb):
+        if kind and kind is not Skip and os.environ.get("CKPT_KEEP"):
+            print(f"# kept {self.path}")
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Target:
+    """A running self-checking program (tests/targets) in its own folder and session."""
+
+    def __init__(self, work, name, variant=""):
+        self.work, self.out = work, os.path.join(work, "out")
+        self.files = os.path.join(work, "files")
+        os.makedirs(self.files, exist_ok=True)
+        os.chmod(self.files, 0o777)
+        argv = [os.path.join(TARGETS, name), self.out] + ([variant] if variant else [])
+        require(os.path.exists(argv[0]), f"no target {argv[0]}: build first")
+        self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL, start_new_session=True)
+        self.pid = self.proc.pid
+
+    def lines(self):
+        return read_text(self.out).splitlines()
+
+    def verdict(self):
+        for line in self.lines():
+            if line.startswith(("PASS", "FAIL", "SKIP")):
+                return line
+        return ""
+
+    def ready(self, seconds=30):
+        wait_until(lambda: self.lines(), "the target to be ready", seconds)
+        if self.verdict().startswith("SKIP"):
+            self.reap()
+            raise Skip(self.verdict()[5:])
+        require(self.lines()[0] == "ready", f"the target said: {self.lines()}")
+        return self
+
+    def go(self):
+        """SIGUSR1, and the verdict must be PASS."""
+        require(alive(self.pid), f"the target is not alive (state {state(self.pid)}) before it was asked")
+        os.kill(self.pid, signal.SIGUSR1)
+        wait_until(lambda: self.verdict() or not alive(self.pid), "the target's verdict", 30)
+        verdict = self.verdict()
+        require(verdict, f"the target died without a verdict (wait status {self.reap()})")
+        require(verdict == "PASS", verdict)
+        self.reap()
+
+    def reap(self):
+        rc = reap(self.pid)
+        if self.proc.returncode is None:
+            self.proc.returncode = 0 if rc is None else rc
+        return rc
+
+    def kill(self):
+        if self.proc.returncode is None or alive(self.pid):
+            kill_hard(self.pid)
+        if self.proc.returncode is None:
+            self.proc.returncode = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.kill()
+
+
+def must(result, what):
+    require(result.rc == 0, f"{what}: {result}")
+    return result
+
+
+# ------------------------------------------------------------------------------------ a process seen from outside
+
+STATUS_KEYS = ("Name", "Umask", "Tgid", "Pid", "Uid", "Gid", "Groups", "NSpid", "Threads", "SigPnd", "ShdPnd", "SigBlk",
+               "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+               "Seccomp_filters", "Cpus_allowed", "THP_enabled", "VmLck", "TracerPid")
+# sd: soft-dirty; the rest of VmFlags is state
+FORGET_VMFLAGS = {"sd"}
+
+
+def _maps(pid):
+    """Areas with their smaps flags: [(start-end, perms, offset, path, flags)]."""
+    areas, current = [], None
+    for line in read_text(f"/proc/{pid}/smaps").splitlines():
+        m = re.match(r"^([0-9a-f]+-[0-9a-f]+) (....) ([0-9a-f]+) \S+ (\d+) *(.*)$", line)
+        if m:
+            path = m[5]
+            # nameless and deleted files come back as other inodes: the name must stay
+            current = [m[1], m[2], m[3], path, ""]
+            areas.append(current)
+        elif line.startswith("VmFlags:") and current:
+            current[4] = " ".join(sorted(set(line.split()[1:]) - FORGET_VMFLAGS))
+    return [" ".join(a) for a in areas]
+
+
+def _link(path):
+    try:
+        link = os.readlink(path)
+    except OSError:
+        return "?"
+    link = re.sub(r"^(pipe|socket):\[\d+\]$", r"\1", link)
+    # what has the name of a deleted file meanwhile cannot be moved away: such a file gets another name, deleted as well
+    return re.sub(r"\.cr\.[0-9a-f]+\.ghost( \(deleted\))$", r"\1", link)
+
+
+def _unnamed(line):
+    """O_TMPFILE was how a file was made; the image format does not keep it."""
+    key, _, value = line.partition(":")
+    if key == "flags" and int(value, 8) & 0o20200000 == 0o20200000:
+        return f"flags:\t0{int(value, 8) & ~0o20200000:o}"
+    return line
+
+
+def _fds(pid):
+    fds = {}
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return fds
+    for fd in names:
+        info = read_text(f"/proc/{pid}/fdinfo/{fd}")
+        keep = [_unnamed(l) for l in info.splitlines() if l.startswith(("pos:", "flags:"))]
+        fds[fd] = (_link(f"/proc/{pid}/fd/{fd}"), *keep)
+    return fds
+
+
+def snapshot(pid):
+    """Everything of /proc/PID that must be the same before a dump, after it, and after a restore."""
+    see = {"comm": read_text(f"/proc/{pid}/comm")}
+    for name in ("cmdline", "environ", "limits", "personality", "oom_score_adj", "coredump_filter"):
+        see[name] = read_text(f"/proc/{pid}/{name}")
+    try:
+        with open(f"/proc/{pid}/auxv", "rb") as f:
+            see["auxv"] = f.read()
+    except OSError:
+        pass
+    for name in ("exe", "cwd", "root"):
+        see[name] = _link(f"/proc/{pid}/{name}")
+    see["maps"] = _maps(pid)
+    see["fds"] = _fds(pid)
+    stat = read_text(f"/proc/{pid}/stat").rsplit(")", 1)[-1].split()
+    # session, group, then what the kernel knows of the address space (start_code ... env_end), exit_code left out
+    names = {2: "pgrp", 3: "session", 23: "startcode", 24: "endcode", 25: "startstack", 42: "start_data", 43: "end_data",
+             44: "start_brk", 45: "arg_start", 46: "arg_end", 47: "env_start", 48: "env_end"}
+    see["stat"] = {name: stat[i] for i, name in names.items() if i < len(stat)}
+    tasks = {}
+    for tid in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
+        base = f"/proc/{pid}/task/{tid}"
+        fields = dict(l.split(":", 1) for l in read_text(f"{base}/status").splitlines() if ":" in l)
+        one = {k: fields[k].split() for k in STATUS_KEYS if k in fields}
+        st = read_text(f"{base}/stat").rsplit(")", 1)[-1].split()
+        if len(st) > 40:
+            one["sched"] = (st[15], st[16], st[37], st[38])  # priority, nice, rt_priority, policy
+        one["timerslack"] = read_text(f"/proc/{tid}/timerslack_ns").strip()
+        tasks[tid] = one
+    see["tasks"] = tasks
+    timers = re.findall(r"^(?:ID|signal|notify|ClockID): .*$", read_text(f"/proc/{pid}/timers"), re.M)
+    see["timers"] = timers
+    return see
+
+
+def differences(before, after, ignore=()):
+    """Lines that say what is not the same; [] when all is."""
+    found = []
+
+    def walk(path, a, b):
+        if path in ignore or a == b:
+            return
+        if isinstance(a, dict) and isinstance(b, dict):
+            for k in sorted(set(a) | set(b), key=str):
+                walk(f"{path}.{k}" if path else str(k), a.get(k), b.get(k))
+        elif isinstance(a, list) and isinstance(b, list) and path == "maps":
+            for line in [x for x in a if x not in set(b)][:5]:
+                found.append(f"area gone: {line}")
+            for line in [x for x in b if x not in set(a)][:5]:
+                found.append(f"area new: {line}")
+        else:
+            found.append(f"{path}: {a!r} became {b!r}"[:600])
+    walk("", before, after)
+    return found
+
+
+def settled_snapshot(pid):
+    """A snapshot taken twice alike, so that what the program itself changes just now is not blamed on anybody."""
+    last = snapshot(pid)
+    for _ in range(50):
+        time.sleep(0.01)
+        now = snapshot(pid)
+        if now == last:
+            break
+        last = now
+    return last
+
+
+def same_process(before, pid, what, ignore=()):
+    diff = differences(before, settled_snapshot(pid), ignore)
+    require(not diff, f"{what}: " + "; ".join(diff[:8]))
+
+
+def untouched(pid):
+    """Nobody traces it and it is not stopped."""
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        status = read_text(f"/proc/{pid}/task/{tid}/status")
+        m = re.search(r"^TracerPid:\s*(\d+)", status, re.M)
+        require(m and m[1] == "0", f"thread {tid} is traced by {m and m[1]}")
+        s = re.search(r"^State:\s*(\S)", status, re.M)
+        require(s and s[1] not in "tT", f"thread {tid} is stopped (state {s and s[1]})")
+
+
+def folder_listing(path):
+    return sorted((e.name, e.stat().st_size) for e in os.scandir(path))
+
+
+# ----------------------------------------------------------------------------------------------------- reporting
+
+class Report:
+    """ok / not ok / skip lines, and the exit code they add up to."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def case(self, name, fn, *args):
+        start = time.monotonic()
+        try:
+            fn(*args)
+        except Skip as e:
+            self.skipped += 1
+            print(f"skip {name}  # {e}", flush=True)
+        except Failure as e:
+            self.failed += 1
+            print(f"not ok {name} ({time.monotonic() - start:.2f} s)", flush=True)
+            for line in str(e).splitlines() or [""]:
+                print(f"#   {line}", flush=True)
+        except Exception as e:  # a bug of the test, or something that vanished under it: a failure too
+            self.failed += 1
+            print(f"not ok {name} ({type(e).__name__}: {e})", flush=True)
+            import traceback
+            for line in traceback.format_exc().splitlines():
+                print(f"#   {line}", flush=True)
+        else:
+            self.passed += 1
+            print(f"ok {name} ({time.monotonic() - start:.2f} s)", flush=True)
+
+    def finish(self):
+        print(f"# {self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
+        if self.failed:
+            sys.exit(1)
+        sys.exit(0 if self.passed else SKIP_CODE)

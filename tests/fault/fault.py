@@ -1,0 +1,186 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The engine is ended at moments nobody chose, and the program must not notice.
+
+  fault.py [--rounds N] [--seed N] [CASE]...
+
+  kill-dump     kill -9 of the engine at a random moment of dump -R; the target is then alive, not traced, not stopped,
+                has the same threads, areas, descriptors and masks, and no new children; every tenth round it is
+                dumped and restored in earnest, and at the end it passes its own checks
+  cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
+  full-disk     dumps to file systems that fill up after a random number of bytes
+  kill-restore  kill -9 of the engine at a random moment of a restore: no process of the tree is left behind, and the
+                checkpoint still restores
+
+With the same seed the moments are the same, as far as the machine's speed is.
+"""
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import harness as h  # noqa: E402
+
+
+def start(argv):
+    return subprocess.Popen([h.CKPT, *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def settle(pid, before, what, seconds=5):
+    """Helpers and guardians may need a moment to clean up after a dead engine."""
+    end = time.monotonic() + seconds * h.PATIENCE
+    while True:
+        try:
+            diff = h.differences(before, h.snapshot(pid))
+            h.untouched(pid)
+            if not diff:
+                break
+            problem = "; ".join(diff[:6])
+        except (h.Failure, OSError) as e:
+            problem = str(e)
+        h.require(time.monotonic() < end, f"{what}: {problem}")
+        time.sleep(0.01)
+    kids = h.read_text(f"/proc/{pid}/task/{pid}/children").split()
+    h.require(not kids, f"{what}: the target has children now: {kids}")
+
+
+def how_long(t, images, runs=3):
+    took = []
+    for _ in range(runs):
+        shutil.rmtree(images, ignore_errors=True)
+        took.append(h.must(h.dump(t.pid, images, "-R"), "a dump that nobody disturbs").seconds)
+    shutil.rmtree(images, ignore_errors=True)
+    return sorted(took)[len(took) // 2]
+
+
+def disturb_dump(rounds, rnd, signals):
+    with h.Workdir() as w, h.Target(w, "size", "8M,4,w") as t:
+        t.ready()
+        images = os.path.join(w, "i")
+        before = h.settled_snapshot(t.pid)
+        span = how_long(t, images) * 1.1
+        ended_early = 0
+        for i in range(rounds):
+            os.makedirs(images, exist_ok=True)
+            sig, delay = rnd.choice(signals), rnd.uniform(0, span)
+            p = start(["dump", "-R", "-t", t.pid, "-D", images])
+            time.sleep(delay)
+            p.send_signal(sig)
+            rc = p.wait(20 * h.PATIENCE)
+            what = f"round {i}: {sig.name} after {delay * 1000:.2f} ms (engine: {rc})"
+            ended_early += rc != 0
+            settle(t.pid, before, what)
+            if sig != signal.SIGKILL and rc != 0:
+                left = os.listdir(images)
+                h.require(not left, f"{what}: left in the folder: {left}")
+            elif os.path.exists(os.path.join(images, "inventory.img")) and rc != 0 and i % 5 == 0:
+                # killed, but complete: then it must be good
+                h.must(h.ckpt("inspect", images), f"{what}: the inventory is there")
+            shutil.rmtree(images)
+        h.require(ended_early > rounds // 4, f"only {ended_early} of {rounds} rounds met a dump under way")
+        print(f"#   {ended_early} of {rounds} dumps were cut short")
+        h.must(h.dump(t.pid, images), "the dump in earnest")
+        t.reap()
+        h.must(h.ckpt("restore", "-d", "-D", images), "restore")
+        t.go()
+
+
+def kill_dump(rounds, rnd):
+    disturb_dump(rounds, rnd, [signal.SIGKILL])
+
+
+def cancel_dump(rounds, rnd):
+    disturb_dump(rounds, rnd, [signal.SIGINT, signal.SIGTERM])
+
+
+def full_disk(rounds, rnd):
+    with h.Workdir() as w, h.Target(w, "size", "8M,2,w") as t:
+        t.ready()
+        before = h.settled_snapshot(t.pid)
+        mnt = os.path.join(w, "disk")
+        os.mkdir(mnt)
+        for i in range(max(rounds // 20, 5)):
+            size, inodes = rnd.randrange(64, 12 << 10), rnd.choice((0, rnd.randrange(3, 14)))
+            opts = f"size={size}k" + (f",nr_inodes={inodes}" if inodes else "")
+            if h.run(["mount", "-t", "tmpfs", "-o", opts, "none", mnt]).rc:
+                raise h.Skip("cannot mount a tmpfs")
+            try:
+                r = h.ckpt("dump", "-t", t.pid, "-D", mnt, "-R")
+                settle(t.pid, before, f"round {i} ({opts}): {r.rc}")
+                if r.rc:
+                    h.require(r.rc == 1 and not os.listdir(mnt), f"round {i} ({opts}): {r}; left {os.listdir(mnt)}")
+            finally:
+                h.run(["umount", mnt])
+        t.go()
+
+
+def kill_restore(rounds, rnd):
+    with h.Workdir() as w, h.Target(w, "size", "8M,4") as t:
+        t.ready()
+        images = os.path.join(w, "i")
+        h.must(h.dump(t.pid, images), "dump")
+        t.reap()
+        begin = time.monotonic()
+        h.must(h.ckpt("restore", "-d", "-D", images), "restore")
+        span = (time.monotonic() - begin) * 1.1
+        h.kill_hard(t.pid)
+        came_back = 0
+        for i in range(rounds):
+            delay = rnd.uniform(0, span)
+            # not detached: when the engine dies the tree has nobody who waits for it, but may run on once it was
+            # started; before that it must vanish
+            p = start(["restore", "-d", "-D", images])
+            time.sleep(delay)
+            p.kill()
+            rc = p.wait(20)
+            what = f"round {i}: killed after {delay * 1000:.2f} ms (engine: {rc})"
+            time.sleep(0.01)
+            stat = h.state(t.pid)
+            if rc == 0 or stat in "SR" and runs(t.pid):
+                came_back += 1
+                h.kill_hard(t.pid)
+            h.wait_until(lambda: h.state(t.pid) in ("gone", "Z"), f"{what}: process {t.pid} to be gone", 5)
+            h.reap(t.pid)
+        print(f"#   {rounds - came_back} of {rounds} restores were cut short")
+        h.must(h.ckpt("restore", "-d", "-D", images), "the restore in earnest")
+        t.go()
+
+
+def runs(pid):
+    """Fully back: all five threads are there and nobody traces them."""
+    try:
+        h.untouched(pid)
+        return len(os.listdir(f"/proc/{pid}/task")) == 5 and h.read_text(f"/proc/{pid}/comm") == "size\n"
+    except (h.Failure, OSError):
+        return False
+
+
+CASES = {"kill-dump": kill_dump, "cancel-dump": cancel_dump, "full-disk": full_disk, "kill-restore": kill_restore}
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--rounds", type=int, default=200)
+    ap.add_argument("--seed", type=int, default=None)
+    ap.add_argument("cases", nargs="*", choices=[[], *CASES])
+    args = ap.parse_args()
+    seed = args.seed if args.seed is not None else random.randrange(1 << 30)
+    print(f"# seed {seed}")
+    h.become_subreaper()
+    report = h.Report()
+    for name in args.cases or CASES:
+        def guarded(fn=CASES[name]):
+            h.need_engine()
+            fn(args.rounds, random.Random(seed))
+        report.case(name, guarded)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()
