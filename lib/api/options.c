@@ -15,6 +15,7 @@
 #define I CKPT_FOR_INSPECT
 #define P CKPT_FOR_PRE_DUMP
 #define DR (D | R)
+#define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
 #define ALL (D | R | C | I | P)
 #define NEG CKPT_OPTF_NEGATABLE
@@ -62,24 +63,24 @@ static const struct ckpt_option table[] = {
 	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD", "how PIDs are chosen: auto, set-tid, ns-last-pid"),
 
 	/* what is allowed */
-	FLAG("shell-job", 'j', DR | NEG, shell_job,
+	FLAG("shell-job", 'j', DRC | NEG, shell_job,
 	     "the root task may belong to the session and terminal of a shell; restore gives it the caller's"),
-	FLAG("file-locks", 'l', DR | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
-	FLAG("link-remap", 0, DR | NEG, link_remap,
+	FLAG("file-locks", 'l', DRC | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
+	FLAG("link-remap", 0, DRC | NEG, link_remap,
 	     "deleted files that have other names may be kept by a temporary hard link"),
-	OPT("ghost-limit", 0, SIZE, DR, ghost_limit, "SIZE",
+	OPT("ghost-limit", 0, SIZE, DRC, ghost_limit, "SIZE",
 	    "largest deleted file whose contents are stored, N or N with K, M or G (default: 1M)"),
-	FLAG("evasive-devices", 0, DR | NEG, evasive_devices, "a device node may be found at another path"),
+	FLAG("evasive-devices", 0, DRC | NEG, evasive_devices, "a device node may be found at another path"),
 	WORD("file-validation", 0, DR, file_validation, validations, "HOW",
 	     "recognise changed files by filesize, or by size and buildid (default)"),
-	FLAG("skip-file-rwx-check", 0, DR | NEG, skip_file_rwx_check,
+	FLAG("skip-file-rwx-check", 0, DRC | NEG, skip_file_rwx_check,
 	     "the permission bits of files may have changed since the dump"),
-	FLAG("ext-unix-sk", 'x', DR | OPTARG, ext_unix_sk, "allow UNIX sockets whose peer is outside (sockets: not yet)"),
-	FLAG("tcp-established", 0, DR | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk, "allow UNIX sockets whose peer is outside (sockets: not yet)"),
+	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
 
 	/* things that come from outside */
-	OPT("external", 0, STRV, DR, external, "RESOURCE",
+	OPT("external", 0, STRV, DRC, external, "RESOURCE",
 	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV]; may be repeated"),
 	OPT("inherit-fd", 0, STRV, R, inherit_fd, "fd[N]:KEY",
 	    "use the open descriptor N in place of KEY: a pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV] or path; may be repeated"),
