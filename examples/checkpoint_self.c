@@ -2,8 +2,8 @@
 /*
  * A long computation that saves itself now and then, and can be brought back from the last saved point.
  *
- * ckpt_dump_self() returns as fork(2) does, twice: 0 in the original, which goes on, and 1 in each life that is restored
- * from the images. Without arguments this program plays both parts: it starts the computation as a child, which saves
+ * ckpt_dump_self() returns as fork(2) does, twice: 0 in the original, which goes on, and 1 in each life that is
+ * restored from the images. Without arguments this program plays both parts: it starts the computation as a child, which saves
  * itself half-way and then "crashes", and restores it.
  *
  *     cc checkpoint_self.c $(pkg-config --cflags --libs libckpt) && sudo ./a.out

@@ -52,7 +52,8 @@ int ckpt_dump_self(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ck
 	forget_err(err);
 	r = op_begin(&op, ctx, opts, NULL);
 	if (!r && op.opts->leave_stopped)
-		r = op_fail(&op, CKPT_E_INVAL, NULL, "a process that checkpoints itself runs on: leave_stopped is not possible");
+		r = op_fail(&op, CKPT_E_INVAL, NULL,
+			    "a process that checkpoints itself runs on: leave_stopped is not possible");
 	r = r ?: dump_self_run(&op);
 	return op_end(&op, r, err);
 }

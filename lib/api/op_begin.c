@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * How an operation begins and ends: here the promises about sized structs are kept, so that the rest of the library sees
- * complete, checked options and never asks how old its caller is.
+ * How an operation begins and ends: here the promises about sized structs are kept, so that the rest of the library
+ * sees complete, checked options and never asks how old its caller is.
  */
 #include "lib/api/ctx.h"
 
@@ -29,7 +29,7 @@ static int copy_opts(struct op *op, const struct ckpt_opts *from, struct ckpt_op
 		return op_fail(op, CKPT_E_INVAL, AT(.hint = "start from CKPT_OPTS_INIT"),
 			       "the field sz of struct ckpt_opts is not set");
 	if (from->sz > known && !is_zero((const char *)from + known, from->sz - known))
-		return op_fail(op, CKPT_E_INVAL, AT(.hint = "use the libckpt that the program was made for, or a newer one"),
+		return op_fail(op, CKPT_E_INVAL, AT(.hint = "use the libckpt that the program was made for, or newer"),
 			       "the program sets options that this libckpt (%s) does not know", ckpt_version());
 	memcpy(to, from, MIN(from->sz, known));
 	to->sz = known;
@@ -46,6 +46,30 @@ static int check_strv(struct op *op, const struct ckpt_strv *strv, const char *n
 	return 0;
 }
 
+/* A resource of a kind that nothing looks for would be dumped, or missed, without a word. */
+static int check_external(struct op *op, const struct ckpt_strv *external)
+{
+	static const char *const done[] = { "file[", "tty[" };
+	static const char *const later[] = { "mnt[", "dev[", "unix[", "net[", "pid[", "veth[", "macvlan[", "netdev[" };
+
+	for (size_t i = 0; i < external->n; i++) {
+		const char *res = external->v[i];
+		bool known = false;
+
+		for (size_t j = 0; j < ARRAY_SIZE(later); j++)
+			if (strncmp(res, later[j], strlen(later[j])) == 0)
+				return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "external"),
+					       "option --external %s: this kind of resource is not implemented yet",
+					       res);
+		for (size_t j = 0; j < ARRAY_SIZE(done); j++)
+			known = known || strncmp(res, done[j], strlen(done[j])) == 0;
+		if (!known || !strchr(res, ']'))
+			return op_fail(op, CKPT_E_INVAL, AT(.kind = "external", .hint = "file[MNT:INODE] or tty[RDEV:DEV]"),
+				       "option --external %s: not understood", res);
+	}
+	return 0;
+}
+
 /* What makes no sense whatever the operation is. */
 static int check_opts(struct op *op, const struct ckpt_opts *o)
 {
@@ -58,6 +82,7 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 	if (o->tcp_close)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
 	r = check_strv(op, &o->external, "external");
+	r = r ?: check_external(op, &o->external);
 	return r ?: check_strv(op, &o->inherit_fd, "inherit-fd");
 }
 
@@ -80,7 +105,8 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 	struct ckpt_opts *own;
 	int r;
 
-	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel, .features = ctx->features };
+	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel,
+			   .features = ctx->features };
 	op->arena = arena_new();
 	if (!op->arena)
 		return op_nomem(op);

@@ -15,6 +15,7 @@
 #define I CKPT_FOR_INSPECT
 #define P CKPT_FOR_PRE_DUMP
 #define DR (D | R)
+#define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
 #define ALL (D | R | C | I | P)
 #define NEG CKPT_OPTF_NEGATABLE
@@ -51,45 +52,51 @@ static const struct ckpt_option table[] = {
 	FLAG("leave-running", 'R', D, leave_running, "let the tasks run on after the dump instead of killing them"),
 	FLAG("leave-stopped", 's', DR, leave_stopped,
 	     "dump: leave the tasks stopped; restore: let them start stopped (SIGCONT continues them)"),
-	FLAG("restore-detached", 'd', R | NEG, restore_detached, "return when the tasks run, do not wait for their end"),
+	FLAG("restore-detached", 'd', R | NEG, restore_detached,
+	     "return when the tasks run, do not wait for their end"),
 	FLAG("restore-sibling", 'S', R | NEG, restore_sibling,
 	     "make the root task a child of the caller's parent; needs --restore-detached"),
 	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
 	OPT("timeout", 0, U32, DR, timeout, "SECONDS",
 	    "give up, and undo everything, after this time (0: never; default of dump: 10)"),
-	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME", "tests: fail at the stage of this name"),
+	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
+	    "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
-	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD", "how PIDs are chosen: auto, set-tid, ns-last-pid"),
+	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD",
+	     "how PIDs are chosen: auto, set-tid, ns-last-pid"),
 
 	/* what is allowed */
-	FLAG("shell-job", 'j', DR | NEG, shell_job,
+	FLAG("shell-job", 'j', DRC | NEG, shell_job,
 	     "the root task may belong to the session and terminal of a shell; restore gives it the caller's"),
-	FLAG("file-locks", 'l', DR | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
-	FLAG("link-remap", 0, DR | NEG, link_remap,
+	FLAG("file-locks", 'l', DRC | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
+	FLAG("link-remap", 0, DRC | NEG, link_remap,
 	     "deleted files that have other names may be kept by a temporary hard link"),
-	OPT("ghost-limit", 0, SIZE, DR, ghost_limit, "SIZE",
+	OPT("ghost-limit", 0, SIZE, DRC, ghost_limit, "SIZE",
 	    "largest deleted file whose contents are stored, N or N with K, M or G (default: 1M)"),
-	FLAG("evasive-devices", 0, DR | NEG, evasive_devices, "a device node may be found at another path"),
+	FLAG("evasive-devices", 0, DRC | NEG, evasive_devices, "a device node may be found at another path"),
 	WORD("file-validation", 0, DR, file_validation, validations, "HOW",
 	     "recognise changed files by filesize, or by size and buildid (default)"),
-	FLAG("skip-file-rwx-check", 0, DR | NEG, skip_file_rwx_check,
+	FLAG("skip-file-rwx-check", 0, DRC | NEG, skip_file_rwx_check,
 	     "the permission bits of files may have changed since the dump"),
-	FLAG("ext-unix-sk", 'x', DR | OPTARG, ext_unix_sk, "allow UNIX sockets whose peer is outside (sockets: not yet)"),
-	FLAG("tcp-established", 0, DR | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
+	     "allow UNIX sockets whose peer is outside (sockets: not yet)"),
+	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
 
 	/* things that come from outside */
-	OPT("external", 0, STRV, DR, external, "RESOURCE",
+	OPT("external", 0, STRV, DRC, external, "RESOURCE",
 	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV]; may be repeated"),
 	OPT("inherit-fd", 0, STRV, R, inherit_fd, "fd[N]:KEY",
-	    "use the open descriptor N in place of KEY: a pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV] or path; may be repeated"),
+	    "use the open descriptor N in place of KEY: a pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV] or path;"
+	    " may be repeated"),
 
 	/* words that say what this version does anyway */
 	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
 		   "cgroups; only the modes none and ignore are implemented"),
 	LATER_WORD("network-lock", 0, DR, network_locks, "METHOD",
 		   "how traffic is blocked meanwhile; only skip and none are implemented"),
-	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST", "processor features to check; only none and fpu are implemented"),
+	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST",
+	      "processor features to check; only none and fpu are implemented"),
 
 	/* not implemented yet: general */
 	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
@@ -186,8 +193,8 @@ static int parse_bool(const struct ckpt_option *opt, const char *value, bool *re
 		return 0;
 	/* A list of inodes (--ext-unix-sk=123) narrows the permission down; that is not implemented. */
 	if (opt->flags & CKPT_OPTF_OPTIONAL_ARG)
-		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s with a value (%s) is not implemented yet", opt->name,
-			    value);
+		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s with a value (%s) is not implemented yet",
+			    opt->name, value);
 	return fail(err, CKPT_E_INVAL, NULL, "option --%s takes no value, and '%s' was given", opt->name, value);
 }
 

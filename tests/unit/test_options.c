@@ -99,7 +99,8 @@ static void flags(void **state)
 
 static void sizes_and_numbers(void **state)
 {
-	static const char *const bad[] = { "", "0", "K", "-1", " 1", "1k", "1KB", "1.5M", "99999999999G", "18446744073709551616" };
+	static const char *const bad[] = { "", "0", "K", "-1", " 1", "1k", "1KB", "1.5M", "99999999999G",
+				    "18446744073709551616" };
 	struct ckpt_opts o = CKPT_OPTS_INIT;
 
 	(void)state;
@@ -272,6 +273,13 @@ static void statistics_of_other_sizes(void **state)
 
 static void senseless_options(void **state)
 {
+	static const struct {
+		const char *text;
+		int code;
+	} externals[] = {
+		{ "file[1:2]", 0 },	   { "tty[1:2]", 0 },		     { "mnt[]", CKPT_E_NOT_YET },
+		{ "net[5]:x", CKPT_E_NOT_YET }, { "file[1:2", CKPT_E_INVAL }, { "nonsense", CKPT_E_INVAL },
+	};
 	struct ckpt_opts o = CKPT_OPTS_INIT, seen;
 	char text[256];
 
@@ -281,6 +289,10 @@ static void senseless_options(void **state)
 	o = (struct ckpt_opts)CKPT_OPTS_INIT;
 	o.external.n = 1;
 	assert_int_equal(begin(&o, NULL, &seen, text), CKPT_E_INVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(externals); i++) {
+		o.external.v = &externals[i].text;
+		assert_int_equal(begin(&o, NULL, &seen, text), externals[i].code);
+	}
 	o = (struct ckpt_opts)CKPT_OPTS_INIT;
 	o.tcp_close = true;
 	assert_int_equal(begin(&o, NULL, &seen, text), CKPT_E_NOT_YET);
@@ -288,6 +300,7 @@ static void senseless_options(void **state)
 
 static void cancelled_before_it_began(void **state)
 {
+	struct ckpt_opts nowhere = CKPT_OPTS_INIT;
 	struct ckpt_err *err = NULL;
 	struct ckpt_ctx *ctx;
 	char *json;
@@ -300,9 +313,8 @@ static void cancelled_before_it_began(void **state)
 	assert_null(json);
 	err = ckpt_err_free(err);
 	ckpt_ctx_reset(ctx);
-	assert_int_equal(ckpt_inspect(ctx, &(struct ckpt_opts){ .sz = sizeof(struct ckpt_opts), .images_dir = "/nonexistent",
-								.images_dir_fd = -1, .work_dir_fd = -1 },
-				      &json, &err) < 0, 1);
+	nowhere.images_dir = "/nonexistent";
+	assert_true(ckpt_inspect(ctx, &nowhere, &json, &err) < 0);
 	assert_int_not_equal(ckpt_err_code(err), CKPT_E_CANCELED);
 	ckpt_err_free(err);
 	ckpt_ctx_free(ctx);

@@ -52,6 +52,7 @@ struct cli {
 	bool json, extra, experimental, no_default_config, help, version, man_options, list_options;
 	const char *feature, *config;
 
+	char **sorted;		/* argv, options first; owned */
 	char **args;		/* what is not an option, after the command */
 	int n_args;
 	char **warnings;	/* found before the log was open */

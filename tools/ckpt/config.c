@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Configuration files: an option a line, its long name without dashes, an argument after blanks or '=', "quoted" where it
- * holds blanks, # for comments. Each line becomes one word "--name" or "--name=value" of an argv[].
+ * Configuration files: an option a line, its long name without dashes, an argument after blanks or '=', "quoted" where
+ * it holds blanks, # for comments. Each line becomes one word "--name" or "--name=value" of an argv[].
  */
 #include <ctype.h>
 #include <errno.h>

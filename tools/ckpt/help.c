@@ -87,8 +87,8 @@ void usage(const struct cli *cli, FILE *f)
 	size_t n;
 
 	if (command && command->run) {
-		fprintf(f, "usage: %s %s %s [OPTION...]\nTry '%s %s --help'.\n", cli->prog, command->name, command->args,
-			cli->prog, command->name);
+		fprintf(f, "usage: %s %s %s [OPTION...]\nTry '%s %s --help'.\n", cli->prog, command->name,
+			command->args, cli->prog, command->name);
 		return;
 	}
 	table = command_table(&n);
@@ -129,8 +129,8 @@ void print_help(const struct cli *cli)
 		printf("command '%s' is not implemented yet\n", command->name);
 		return;
 	}
-	printf("%s %s: %s\n\nusage: %s %s %s [OPTION...]\n\nExamples:\n%s\nOptions:\n", cli->prog, command->name, command->help,
-	       cli->prog, command->name, command->args, command->examples);
+	printf("%s %s: %s\n\nusage: %s %s %s [OPTION...]\n\nExamples:\n%s\nOptions:\n", cli->prog,
+	       command->name, command->help, cli->prog, command->name, command->args, command->examples);
 	each_row(command->for_flag, false, help_row);
 	if (!(command->for_flag & (CKPT_FOR_DUMP | CKPT_FOR_RESTORE)))
 		return;

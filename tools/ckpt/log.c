@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Where words go. Messages go to the log file, or to stderr where there is none; what failed is always said on stderr, in
- * a form for people, and in the log in the form that callers search for ("Error"). Progress is one line that is
+ * Where words go. Messages go to the log file, or to stderr where there is none; what failed is always said on stderr,
+ * in a form for people, and in the log in the form that callers search for ("Error"). Progress is one line that is
  * overwritten, on a terminal only.
  */
 #include <errno.h>
@@ -129,7 +129,8 @@ void out_progress(void *arg, const char *stage, uint64_t done, uint64_t total)
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &out->last_progress);
 	if (total)
-		fprintf(stderr, "\r\033[K%s: %s %3.0f %%", cli->command->name, stage, 100.0 * (double)done / (double)total);
+		fprintf(stderr, "\r\033[K%s: %s %3.0f %%", cli->command->name, stage,
+			100.0 * (double)done / (double)total);
 	else
 		fprintf(stderr, "\r\033[K%s: %s", cli->command->name, stage);
 	fflush(stderr);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * ckpt: the command line of libckpt. It parses, calls the library, prints, and waits; everything else is in the library.
+ * ckpt: the command line of libckpt. It parses, calls the library, prints, and waits; the rest is in the library.
  * Started as `criu` (by a symbolic link) it keeps the few habits that callers of that name rely on.
  */
 #include <string.h>
@@ -95,6 +95,7 @@ int main(int argc, char **argv)
 		ckpt_ctx_free(cli.ctx);
 	}
 	ckpt_opts_clear(&cli.opts);
+	free(cli.sorted);
 	/* Output that never arrived (a full disk, a closed pipe) must not look like success. */
 	if (fflush(stdout) != 0 || ferror(stdout))
 		return r ? r : 1;

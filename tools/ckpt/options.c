@@ -11,8 +11,8 @@
 #include "cli.h"
 
 enum own_id {
-	OWN_TREE, OWN_JSON, OWN_FEATURE, OWN_EXTRA, OWN_EXPERIMENTAL, OWN_ALL, OWN_MS, OWN_CONFIG, OWN_NO_DEFAULT_CONFIG,
-	OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS,
+	OWN_TREE, OWN_JSON, OWN_FEATURE, OWN_EXTRA, OWN_EXPERIMENTAL, OWN_ALL, OWN_MS, OWN_CONFIG,
+	OWN_NO_DEFAULT_CONFIG, OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS,
 };
 
 #define ANY (CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP)
@@ -28,7 +28,7 @@ static const struct ckpt_option own[] = {
 	FLAG("json", 0, CKPT_FOR_CHECK | CKPT_FOR_INSPECT, OWN_JSON, "print JSON, for programs"),
 	TEXT("feature", 0, CKPT_FOR_CHECK, OWN_FEATURE, "NAME", "test one feature; exit status 0 when it is there"),
 	FLAG("extra", 0, CKPT_FOR_CHECK | NEG, OWN_EXTRA, "also fail when an optional feature is missing"),
-	FLAG("experimental", 0, CKPT_FOR_CHECK | NEG, OWN_EXPERIMENTAL, "also fail when an experimental one is missing"),
+	FLAG("experimental", 0, CKPT_FOR_CHECK | NEG, OWN_EXPERIMENTAL, "also fail when an experimental one is"),
 	FLAG("all", 0, CKPT_FOR_CHECK, OWN_ALL, "fail when any feature is missing"),
 	FLAG("ms", 0, CKPT_FOR_CHECK | HID, OWN_MS, "refused"),
 	TEXT("config", 0, ANY, OWN_CONFIG, "FILE", "read options from FILE instead of the default files"),
@@ -213,7 +213,8 @@ static int set_own(struct cli *cli, enum own_id id, const char *value)
 		cli->extra = cli->experimental = true;
 		break;
 	case OWN_MS:
-		return fail(cli, "check tells optional features apart by itself", "option --ms does not exist any more");
+		return fail(cli, "check tells optional features apart by itself",
+			    "option --ms does not exist any more");
 	default:
 		break; /* taken early */
 	}
@@ -271,7 +272,8 @@ static int find_command(struct cli *cli, const char *name)
 	size_t n;
 
 	if (strcmp(name, "exec") == 0 || strcmp(name, "show") == 0) {
-		fail(cli, strcmp(name, "show") == 0 ? "use inspect" : NULL, "command '%s' does not exist any more", name);
+		fail(cli, strcmp(name, "show") == 0 ? "use inspect" : NULL, "command '%s' does not exist any more",
+		     name);
 		return EXIT_REMOVED;
 	}
 	table = command_table(&n);
@@ -301,6 +303,7 @@ int options_parse(struct cli *cli, int argc, char **argv)
 
 	if (!sorted)
 		return fail(cli, NULL, "out of memory");
+	cli->sorted = sorted;
 	memcpy(sorted, argv, (size_t)argc * sizeof(*sorted));
 	options_each(cli, argc, sorted, false, true, take_early);
 	if (optind < argc) {

@@ -12,8 +12,8 @@
 #include "cli.h"
 
 /*
- * The file is made before the restore, under another name and as long as it can get, and gets its name when the PID is in
- * it: whoever sees it, sees it complete, and what can go wrong goes wrong before there are processes.
+ * The file is made before the restore, under another name and as long as it can get, and gets its name when the PID is
+ * in it: whoever sees it, sees it complete, and what can go wrong goes wrong before there are processes.
  */
 struct pidfile {
 	int dir, fd;
@@ -24,8 +24,8 @@ struct pidfile {
 
 static int pidfile_fail(struct cli *cli, const char *name)
 {
-	return fail(cli, errno == EEXIST ? "remove it, or choose another name" : NULL, "cannot create the pidfile %s: %s", name,
-		    strerror(errno));
+	return fail(cli, errno == EEXIST ? "remove it, or choose another name" : NULL,
+		    "cannot create the pidfile %s: %s", name, strerror(errno));
 }
 
 static int pidfile_prepare(struct cli *cli, struct pidfile *p)
@@ -95,7 +95,8 @@ static int check_usage(struct cli *cli)
 		return EXIT_USAGE;
 	}
 	if (cli->opts.restore_sibling && !cli->opts.restore_detached)
-		return fail(cli, "add --restore-detached (-d)", "--restore-sibling makes no sense without --restore-detached");
+		return fail(cli, "add --restore-detached (-d)",
+			    "--restore-sibling makes no sense without --restore-detached");
 	return 0;
 }
 

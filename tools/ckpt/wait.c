@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * A restored program that was started in the foreground looks to whoever started us as if we were it: signals are passed
- * on, the terminal is its, it stops and continues with us, and we end as it ends.
+ * A restored program that was started in the foreground looks to whoever started us as if we were it: signals are
+ * passed on, the terminal is its, it stops and continues with us, and we end as it ends.
  */
 #include <errno.h>
 #include <fcntl.h>
