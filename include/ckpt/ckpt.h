@@ -151,22 +151,23 @@ struct ckpt_opts {
 	bool file_locks;
 	bool link_remap;
 	bool tcp_established;	      /* permission only: sockets are not supported yet */
-	bool tcp_close;
-	bool ext_unix_sk;
+	bool tcp_close;		      /* CKPT_E_NOT_YET */
+	bool ext_unix_sk;	      /* permission only, likewise */
 	bool skip_file_rwx_check;
-	bool display_stats;	      /* log the stages and counters at CKPT_LOG_MSG when done */
+	bool display_stats;	      /* log stages and counters at CKPT_LOG_MSG when the operation ends */
 	bool restore_sibling;	      /* restore: the root becomes a child of the caller's parent */
 	bool restore_detached;	      /* CLI only: return after start */
 	bool new_pidns;		      /* restore: into a fresh pid namespace */
 	bool evasive_devices;
 	bool unprivileged;
 	bool no_sync;		      /* dump: do not wait for stable storage (only with leave_running) */
-	uint64_t ghost_limit;	      /* bytes; largest deleted file whose contents are stored; default 1 MiB */
+	uint64_t ghost_limit;	      /* bytes; largest deleted file whose contents are stored; 0: 1 MiB */
 	uint32_t timeout;	      /* seconds for the whole operation, 0 = none; default 10 on the CLI's dump */
 	enum ckpt_pid_method pid_method;
 	enum ckpt_file_validation file_validation;
 	struct ckpt_strv external;    /* "file[MNT:INO]", "tty[RDEV:DEV]" ... as on the command line */
 	struct ckpt_strv inherit_fd;  /* "fd[N]:KEY" */
+	const char *fault_stage;      /* tests: the operation fails at the stage of this name */
 	const char *pidfile;	      /* CLI only */
 	const char *log_file;	      /* CLI only */
 	uint32_t log_level;	      /* CLI only; default 2 */
@@ -175,7 +176,7 @@ struct ckpt_opts {
 #define CKPT_OPTS_INIT                                                                                    \
 	{                                                                                                 \
 		.sz = sizeof(struct ckpt_opts), .images_dir = NULL, .work_dir = NULL, .images_dir_fd = -1, \
-		.work_dir_fd = -1                                                                         \
+		.work_dir_fd = -1, .log_level = 2                                                         \
 	}
 
 /* ------------------------------------------------------------------------------------------ operations */
@@ -278,7 +279,7 @@ struct ckpt_option {
 	char short_name;  /* 0 if none */
 	enum ckpt_option_type type;
 	unsigned flags;	   /* CKPT_FOR_* | CKPT_OPTF_* */
-	size_t offset;	   /* into struct ckpt_opts; (size_t)-1 with CKPT_OPTF_NOT_YET */
+	size_t offset;	   /* into struct ckpt_opts; (size_t)-1 where nothing is stored */
 	const char *arg;   /* name of the argument in --help, NULL for none */
 	const char *const *values;
 	const char *help;

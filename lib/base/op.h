@@ -36,8 +36,10 @@ struct op {
 	uint64_t deadline_ns;	   /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t timeout_s;	   /* for the message */
 	const char *stage;	   /* static; what is going on, for progress and errors */
+	const char *fault_stage;   /* tests: fail at the stage of this name */
 	struct ckpt_err *err;	   /* the first failure; later ones are only logged */
 	struct features *features; /* lib/kernel/features.h; probed lazily, owned by the context */
+	struct cpu_info *cpu;	   /* lib/kernel/arch: asked for once an operation, for CPUID is slow in guests */
 	const struct ckpt_opts *opts; /* complete (never NULL, current size) */
 	struct ckpt_stats *stats;     /* never NULL */
 };

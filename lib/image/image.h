@@ -79,7 +79,7 @@ int pages_close(struct op *op, struct pages_out *out);
 
 /* ---- reading */
 /* Opens the images folder for reading: CKPT_E_SYS when missing, CKPT_E_IMAGE "not a checkpoint" without inventory. The
- * inventory is read and checked (version, fdinfo_per_id, root_ids). */
+ * inventory is read and checked (version, fdinfo_per_id, root_ids, no plugins asked for). */
 int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory);
 struct img_dir *img_dir_close(struct img_dir *dir); /* for both; NULL allowed; returns NULL */
 
@@ -93,7 +93,7 @@ int img_read(struct op *op, struct img_in *in, ProtobufCMessage **msg);
 int img_read_as(struct op *op, struct img_in *in, const ProtobufCMessageDescriptor *type, ProtobufCMessage **msg);
 /* Payload that follows an entry: into the arena. */
 int img_read_payload(struct op *op, struct img_in *in, size_t n, void **p);
-/* Everything that is left, as (fd, offset, length): for ghost contents. */
+/* Everything that is left, as (fd, offset, length): for ghost contents. *@fd is a new descriptor, the caller's to close. */
 int img_rest(struct op *op, struct img_in *in, int *fd, uint64_t *offset, uint64_t *length);
 struct img_in *img_in_close(struct img_in *in);
 /* Reads the only entry of a single-entry image. Returns 0, IMG_ABSENT. */

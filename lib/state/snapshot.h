@@ -81,9 +81,10 @@ struct snapshot {
 	ARRAY(TtyInfoEntry *) ttys;
 	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
 	struct img_dir *dir;
+	struct file_state *file_state; /* what the file layer keeps for itself (lib/state/file/core.h); NULL at first */
 };
 
-/* NULL if there is none. */
+/* NULL if there is none. s->files is in the order of ids, always. */
 struct snap_file *snapshot_file(const struct snapshot *s, uint32_t id);
 
 #endif

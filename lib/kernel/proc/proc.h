@@ -95,12 +95,14 @@ struct proc_vma {
 	uint64_t start, end, pgoff; /* pgoff in bytes */
 	uint32_t dev_major, dev_minor;
 	uint64_t inode;
-	uint32_t vmflags; /* VMF_*, 0 from plain maps but for RD WR EX SH */
+	/* VMF_*; from plain maps RD WR EX SH only. SH is set for every MAP_SHARED area, also where the kernel's own VmFlags lack
+	 * "sh" because the file is open for reading only. */
+	uint32_t vmflags;
 	bool has_vmflags;
 	uint16_t protection_key;
 	uint64_t rss_kb, anon_kb, locked_kb, kernel_page_kb;
 	char perms[5]; /* "rwxp" */
-	const char *name; /* "" if anonymous; kernel escapes (\012) undone; " (deleted)" kept */
+	const char *name; /* "" if anonymous; the kernel's only escape here, \012, undone; " (deleted)" kept */
 };
 struct proc_maps {
 	ARRAY(struct proc_vma) vmas;

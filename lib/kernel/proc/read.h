@@ -6,7 +6,10 @@
 #include "lib/base/op.h"
 #include "lib/kernel/proc/proc.h"
 
-/* A positive return of the functions below: the task is gone. Not recorded as a failure. */
+/*
+ * A positive return of the functions below: the task is gone, or the thread or descriptor that is a part of the name.
+ * Not recorded as a failure. A file right below /proc/PID that the kernel does not have is a failure.
+ */
 #define PROC_GONE 1
 
 /* Reads /proc/@pid/@file whole into the arena (NUL added, not counted). Returns 0, PROC_GONE or a recorded failure. */
@@ -30,7 +33,7 @@ struct proc_numbers {
 int proc_list_numbers(struct op *op, pid_t pid, const char *dir, struct proc_numbers *out);
 /* Children of @pid: /proc/PID/task/TID/children of all its threads. */
 int proc_list_children(struct op *op, pid_t pid, struct proc_numbers *out);
-/* readlink("/proc/@pid/@file") into the arena. */
+/* readlink("/proc/@pid/@file") into the arena. PROC_GONE also for a link a task does not have (exe of a kernel thread). */
 int proc_read_link(struct op *op, pid_t pid, const char *file, char **target);
 
 #endif

@@ -26,7 +26,10 @@ struct fd_view {
 	struct stat st;	    /* of the thing itself */
 	struct proc_fdinfo info; /* flags from it have O_CLOEXEC taken out; zero for special references */
 	bool cloexec;
-	int copy;	    /* our descriptor of the same description (for special references: O_PATH of the same inode) */
+	int copy;	    /* our descriptor of the same description (for special references: O_PATH of the same inode);
+			     * -1 in .check of a running task */
+	uint32_t fs_magic;  /* f_type of the file system it is on */
+	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
 };
 
 struct file_kind {
@@ -34,6 +37,9 @@ struct file_kind {
 	FdTypes type;
 	/* Dump; host, task frozen (or running, for ckpt_check_task): link name and stat only. */
 	bool (*match)(const struct fd_view *v);
+	/* ckpt_check_task; host, task running: what .dump would refuse, as far as it can be seen without a copy, is refused
+	 * here with op_fail() in the same words. NULL: nothing to refuse. */
+	int (*check)(struct op *op, const struct fd_view *v);
 	/* Dump; host, task frozen; may block. Fills f->msg (id and type are set by the core), and what hangs on it in the
 	 * snapshot. Refuses with op_fail(CKPT_E_UNSUPPORTED, AT(pid, fd, kind, hint)). Must not change the target. */
 	int (*dump)(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
@@ -58,14 +64,15 @@ int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struc
 		       bool *is_shmem, uint32_t *fdflags);
 /* Content of all shared memory objects: fills their pagemaps and writes pages-N. After all tasks were looked at. */
 int files_dump_shmem(struct op *op, struct snapshot *s);
-/* Writes files.img, fdinfo (per task), pipes-data, fifo-data, ghost-file-*, remap-fpath, memfd, filelocks, tty-info,
- * pagemap-shmem-*. */
+/* Writes files.img, fdinfo (per descriptor table: t->ids must be there), pipes-data, fifo-data, ghost-file-*, remap-fpath,
+ * memfd, filelocks, tty-info, pagemap-shmem-*. Adds to s->extra, which must be there and be written afterwards. */
 int files_write(struct op *op, struct snapshot *s);
 /* Undo of what the dump did outside the images (link_remap files, peeked queues). Also called after a success that kills
  * the tree, except that then link-remap names stay. Never fails. */
 void files_dump_done(struct op *op, struct snapshot *s, bool success);
 
-/* For ckpt_check_task(): looks at every descriptor of a running task, reports obstacles, changes nothing. */
+/* For ckpt_check_task(): looks at every descriptor of a running task, reports obstacles (how many:
+ * returned), changes nothing. */
 int files_check_task(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
 
 /* ---- restore */
@@ -78,7 +85,10 @@ int files_open(struct op *op, struct snapshot *s);
 int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd);
 /* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Owned by the caller. */
 int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
-/* Removes temporary names, closes our descriptors. After the tree exists, or after a failure. Never fails. */
+/* Owner for signals (F_SETOWN, F_SETSIG) of a description: applied by the restorer, when the tasks exist. NULL: none. */
+const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
+/* Applies seals that would have been in the way of the tasks' mappings (so: before the tasks run), removes temporary names,
+ * closes our descriptors. After the tree exists, or after a failure. Never fails. */
 void files_restore_done(struct op *op, struct snapshot *s, bool success);
 
 #endif

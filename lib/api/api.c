@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+/* The public operations: begin, let the engine do it, end. */
+#include "lib/api/ctx.h"
+
+#include "lib/engine/check.h"
+#include "lib/engine/dump.h"
+#include "lib/engine/inspect.h"
+#include "lib/engine/restore.h"
+#include "lib/kernel/features.h"
+
+static void forget_err(struct ckpt_err **err)
+{
+	if (err)
+		*err = NULL;
+}
+
+static int check_dump_opts(struct op *op)
+{
+	const struct ckpt_opts *o = op->opts;
+
+	if (o->leave_running && o->leave_stopped)
+		return op_fail(op, CKPT_E_INVAL, NULL, "--leave-running and --leave-stopped exclude each other");
+	if (o->no_sync && !o->leave_running)
+		return op_fail(op, CKPT_E_INVAL, AT(.hint = "add --leave-running"),
+			       "--no-sync would kill a program whose only copy is not on stable storage");
+	return 0;
+}
+
+int ckpt_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, struct ckpt_stats *stats,
+	      struct ckpt_err **err)
+{
+	uint64_t begin = now_ns();
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, stats);
+	if (!r && pid <= 0)
+		r = op_fail(&op, CKPT_E_INVAL, NULL, "%d is not a process ID", (int)pid);
+	r = r ?: check_dump_opts(&op);
+	r = r ?: dump_run(&op, pid);
+	if (op.stats)
+		op.stats->total_us = (now_ns() - begin) / 1000;
+	return op_end(&op, r, err);
+}
+
+int ckpt_dump_self(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	if (!r && op.opts->leave_stopped)
+		r = op_fail(&op, CKPT_E_INVAL, NULL, "a process that checkpoints itself runs on: leave_stopped is not possible");
+	r = r ?: dump_self_run(&op);
+	return op_end(&op, r, err);
+}
+
+int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pid_t *pid, struct ckpt_stats *stats,
+		 struct ckpt_err **err)
+{
+	uint64_t begin = now_ns();
+	pid_t root = 0;
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, stats);
+	r = r ?: restore_run(&op, &root);
+	if (op.stats)
+		op.stats->total_us = (now_ns() - begin) / 1000;
+	if (!r && pid)
+		*pid = root;
+	return op_end(&op, r, err);
+}
+
+int ckpt_check_task(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, ckpt_obstacle_fn fn, void *arg,
+		    struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	if (!r && pid <= 0)
+		r = op_fail(&op, CKPT_E_INVAL, NULL, "%d is not a process ID", (int)pid);
+	r = r ?: check_task_run(&op, pid, fn, arg);
+	return op_end(&op, r, err);
+}
+
+int ckpt_check_kernel(struct ckpt_ctx *ctx, ckpt_feature_fn fn, void *arg, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, NULL, NULL);
+	r = r ?: features_run(&op, fn, arg);
+	return op_end(&op, r, err);
+}
+
+int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	*json = NULL;
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: inspect_run(&op, json);
+	return op_end(&op, r, err);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of a context, and how an operation begins and ends on one. */
+#ifndef CKPT_API_CTX_H
+#define CKPT_API_CTX_H
+
+#include <stdatomic.h>
+
+#include "lib/base/op.h"
+
+struct features;
+
+struct ckpt_ctx {
+	struct log_sink log;
+	struct progress_sink progress;
+	atomic_bool cancel;
+	struct features *features; /* made by the first operation; what was probed once is known from then on */
+};
+
+/*
+ * Sets @op up for one operation: sinks, deadline, arena, and complete copies of @opts and @stats (both may be NULL, and
+ * may come from a caller that was compiled with another version of the header). Returns 0, or fails as every function
+ * of the public header does, with *@err (may be NULL) set. op_end() has to follow in both cases.
+ */
+int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_stats *stats);
+/* Hands statistics and error to the caller and frees what op_begin() made. Returns @r. */
+int op_end(struct op *op, int r, struct ckpt_err **err);
+
+#endif

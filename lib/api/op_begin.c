@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How an operation begins and ends: here the promises about sized structs are kept, so that the rest of the library sees
+ * complete, checked options and never asks how old its caller is.
+ */
+#include "lib/api/ctx.h"
+
+/* op->stats points into this; the caller's struct, of whatever size, is filled at the end. */
+struct stats_box {
+	struct ckpt_stats stats;
+	struct ckpt_stats *caller;
+};
+
+static bool is_zero(const void *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (((const unsigned char *)p)[i])
+			return false;
+	return true;
+}
+
+static int copy_opts(struct op *op, const struct ckpt_opts *from, struct ckpt_opts *to)
+{
+	size_t known = sizeof(*to);
+
+	if (!from)
+		return 0;
+	if (from->sz < sizeof(from->sz))
+		return op_fail(op, CKPT_E_INVAL, AT(.hint = "start from CKPT_OPTS_INIT"),
+			       "the field sz of struct ckpt_opts is not set");
+	if (from->sz > known && !is_zero((const char *)from + known, from->sz - known))
+		return op_fail(op, CKPT_E_INVAL, AT(.hint = "use the libckpt that the program was made for, or a newer one"),
+			       "the program sets options that this libckpt (%s) does not know", ckpt_version());
+	memcpy(to, from, MIN(from->sz, known));
+	to->sz = known;
+	return 0;
+}
+
+static int check_strv(struct op *op, const struct ckpt_strv *strv, const char *name)
+{
+	if (strv->n && !strv->v)
+		return op_fail(op, CKPT_E_INVAL, NULL, "the list of option --%s is NULL", name);
+	for (size_t i = 0; i < strv->n; i++)
+		if (!strv->v[i])
+			return op_fail(op, CKPT_E_INVAL, NULL, "entry %zu of option --%s is NULL", i, name);
+	return 0;
+}
+
+/* What makes no sense whatever the operation is. */
+static int check_opts(struct op *op, const struct ckpt_opts *o)
+{
+	int r;
+
+	if ((unsigned)o->pid_method > CKPT_PID_NS_LAST_PID)
+		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a method to choose PIDs", (int)o->pid_method);
+	if ((unsigned)o->file_validation > CKPT_VALIDATE_FILESIZE)
+		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to validate files", (int)o->file_validation);
+	if (o->tcp_close)
+		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
+	r = check_strv(op, &o->external, "external");
+	return r ?: check_strv(op, &o->inherit_fd, "inherit-fd");
+}
+
+static int begin_stats(struct op *op, struct ckpt_stats *caller)
+{
+	struct stats_box *box = op_new(op, struct stats_box);
+
+	if (!box)
+		return CKPT_E_NOMEM;
+	box->stats.sz = sizeof(box->stats);
+	op->stats = &box->stats;
+	if (caller && caller->sz < sizeof(caller->sz))
+		return op_fail(op, CKPT_E_INVAL, NULL, "the field sz of struct ckpt_stats is not set");
+	box->caller = caller;
+	return 0;
+}
+
+int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_stats *stats)
+{
+	struct ckpt_opts *own;
+	int r;
+
+	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel, .features = ctx->features };
+	op->arena = arena_new();
+	if (!op->arena)
+		return op_nomem(op);
+	own = op_new(op, struct ckpt_opts);
+	if (!own)
+		return CKPT_E_NOMEM;
+	*own = (struct ckpt_opts)CKPT_OPTS_INIT;
+	op->opts = own;
+	r = begin_stats(op, stats);
+	r = r ?: copy_opts(op, opts, own);
+	r = r ?: check_opts(op, own);
+	if (r)
+		return r;
+	op->fault_stage = own->fault_stage;
+	if (own->timeout) {
+		op->timeout_s = own->timeout;
+		op->deadline_ns = now_ns() + own->timeout * 1000000000ull;
+	}
+	return op_check_cancel(op);
+}
+
+static void give_stats(const struct stats_box *box)
+{
+	struct ckpt_stats *to = box->caller;
+	size_t sz = to->sz, known = MIN(sz, sizeof(*to)), max;
+
+	memcpy(to, &box->stats, known);
+	if (sz > known)
+		memset((char *)to + known, 0, sz - known);
+	to->sz = sz;
+	if (known < offsetof(struct ckpt_stats, stages))
+		return;
+	max = (known - offsetof(struct ckpt_stats, stages)) / sizeof(to->stages[0]);
+	to->n_stages = MIN(to->n_stages, max);
+}
+
+static void log_stats(struct op *op)
+{
+	const struct ckpt_stats *s = op->stats;
+
+	log_msg(op, "%-24s %12s", "stage", "ms");
+	for (size_t i = 0; i < MIN(s->n_stages, ARRAY_SIZE(s->stages)); i++)
+		log_msg(op, "%-24s %12.3f", s->stages[i].name, s->stages[i].us / 1e3);
+	log_msg(op, "%-24s %12.3f", "total", s->total_us / 1e3);
+	if (s->frozen_us)
+		log_msg(op, "%-24s %12.3f", "  of it frozen", s->frozen_us / 1e3);
+	if (s->memwrite_us)
+		log_msg(op, "%-24s %12.3f", "  of it pages", s->memwrite_us / 1e3);
+	log_msg(op, "%-24s %12lu", "pages scanned", s->pages_scanned);
+	log_msg(op, "%-24s %12lu", "pages", s->pages_written);
+	if (s->shpages_written)
+		log_msg(op, "%-24s %12lu", "shared pages", s->shpages_written);
+	if (s->image_bytes)
+		log_msg(op, "%-24s %12lu", "bytes of images", s->image_bytes);
+}
+
+int op_end(struct op *op, int r, struct ckpt_err **err)
+{
+	if (op->stats) {
+		struct stats_box *box = (struct stats_box *)op->stats;
+
+		if (op->opts->display_stats && box->stats.n_stages)
+			log_stats(op);
+		if (box->caller)
+			give_stats(box);
+	}
+	if (r < 0 && !op->err)
+		op_fail(op, r, NULL, "%s", ckpt_code_name(r));
+	if (r < 0 && err)
+		*err = TAKE_PTR(op->err);
+	ckpt_err_free(op->err);
+	op->arena = arena_free(op->arena);
+	return r;
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The option table: one row describes an option to the command line, to configuration files, to the RPC service, to
+ * --help and to the manual pages. Options of the field that this version lacks have a row, too, so that their arguments
+ * are parsed right and they are refused by name instead of being mistaken for something else.
+ */
+#include "lib/base/base.h"
+#include "lib/base/op.h"
+
+#define NOWHERE ((size_t)-1)
+#define AT_FIELD(f) offsetof(struct ckpt_opts, f)
+#define D CKPT_FOR_DUMP
+#define R CKPT_FOR_RESTORE
+#define C CKPT_FOR_CHECK
+#define I CKPT_FOR_INSPECT
+#define P CKPT_FOR_PRE_DUMP
+#define DR (D | R)
+#define DRP (D | R | P)
+#define ALL (D | R | C | I | P)
+#define NEG CKPT_OPTF_NEGATABLE
+#define HID CKPT_OPTF_HIDDEN
+#define OPTARG CKPT_OPTF_OPTIONAL_ARG
+
+/* A flag, an option with an argument, one with a list of words; and the same for what is not implemented. */
+#define FLAG(n, s, fl, field, h) { n, s, CKPT_OPT_BOOL, fl, AT_FIELD(field), NULL, NULL, h }
+#define OPT(n, s, t, fl, field, a, h) { n, s, CKPT_OPT_##t, fl, AT_FIELD(field), a, NULL, h }
+#define WORD(n, s, fl, field, words, a, h) { n, s, CKPT_OPT_ENUM, fl, AT_FIELD(field), a, words, h }
+#define LATER_FLAG(n, s, fl, h) { n, s, CKPT_OPT_BOOL, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, NULL, NULL, h }
+#define LATER(n, s, t, fl, a, h) { n, s, CKPT_OPT_##t, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, a, NULL, h }
+#define LATER_WORD(n, s, fl, words, a, h) { n, s, CKPT_OPT_ENUM, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, a, words, h }
+
+static const char *const pid_methods[] = { "auto", "set-tid", "ns-last-pid", NULL };
+static const char *const validations[] = { "buildid", "filesize", NULL };
+static const char *const pre_dump_modes[] = { "splice", "read", NULL };
+static const char *const network_locks[] = { "iptables", "nftables", "skip", "none", NULL };
+static const char *const cgroup_modes[] = { "none", "props", "soft", "full", "strict", "ignore", NULL };
+static const char *const empty_nss[] = { "net", NULL };
+
+static const struct ckpt_option table[] = {
+	/* where things are */
+	OPT("images-dir", 'D', STRING, ALL, images_dir, "DIR", "folder of the images (default: the current one)"),
+	OPT("work-dir", 'W', STRING, ALL, work_dir, "DIR",
+	    "folder of log, statistics and pidfile (default: the images folder)"),
+	OPT("log-file", 'o', STRING, ALL, log_file, "FILE", "write messages to FILE, relative to the work folder"),
+	OPT("verbosity", 'v', VERBOSITY, ALL | OPTARG, log_level, "N",
+	    "more messages: 0 none, 1 errors, 2 warnings (default), 3 what is done, 4 details; -v adds one"),
+	FLAG("display-stats", 0, DRP | NEG, display_stats, "print a table of what took how long"),
+	OPT("pidfile", 0, STRING, R, pidfile, "FILE", "write the PID of the root task to FILE, which must not exist"),
+
+	/* what happens to the tasks */
+	FLAG("leave-running", 'R', D, leave_running, "let the tasks run on after the dump instead of killing them"),
+	FLAG("leave-stopped", 's', DR, leave_stopped,
+	     "dump: leave the tasks stopped; restore: let them start stopped (SIGCONT continues them)"),
+	FLAG("restore-detached", 'd', R | NEG, restore_detached, "return when the tasks run, do not wait for their end"),
+	FLAG("restore-sibling", 'S', R | NEG, restore_sibling,
+	     "make the root task a child of the caller's parent; needs --restore-detached"),
+	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
+	OPT("timeout", 0, U32, DR, timeout, "SECONDS",
+	    "give up, and undo everything, after this time (0: never; default of dump: 10)"),
+	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME", "tests: fail at the stage of this name"),
+	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
+	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD", "how PIDs are chosen: auto, set-tid, ns-last-pid"),
+
+	/* what is allowed */
+	FLAG("shell-job", 'j', DR | NEG, shell_job,
+	     "the root task may belong to the session and terminal of a shell; restore gives it the caller's"),
+	FLAG("file-locks", 'l', DR | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
+	FLAG("link-remap", 0, DR | NEG, link_remap,
+	     "deleted files that have other names may be kept by a temporary hard link"),
+	OPT("ghost-limit", 0, SIZE, DR, ghost_limit, "SIZE",
+	    "largest deleted file whose contents are stored, N or N with K, M or G (default: 1M)"),
+	FLAG("evasive-devices", 0, DR | NEG, evasive_devices, "a device node may be found at another path"),
+	WORD("file-validation", 0, DR, file_validation, validations, "HOW",
+	     "recognise changed files by filesize, or by size and buildid (default)"),
+	FLAG("skip-file-rwx-check", 0, DR | NEG, skip_file_rwx_check,
+	     "the permission bits of files may have changed since the dump"),
+	FLAG("ext-unix-sk", 'x', DR | OPTARG, ext_unix_sk, "allow UNIX sockets whose peer is outside (sockets: not yet)"),
+	FLAG("tcp-established", 0, DR | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
+
+	/* things that come from outside */
+	OPT("external", 0, STRV, DR, external, "RESOURCE",
+	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV]; may be repeated"),
+	OPT("inherit-fd", 0, STRV, R, inherit_fd, "fd[N]:KEY",
+	    "use the open descriptor N in place of KEY: a pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV] or path; may be repeated"),
+
+	/* words that say what this version does anyway */
+	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
+		   "cgroups; only the modes none and ignore are implemented"),
+	LATER_WORD("network-lock", 0, DR, network_locks, "METHOD",
+		   "how traffic is blocked meanwhile; only skip and none are implemented"),
+	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST", "processor features to check; only none and fpu are implemented"),
+
+	/* not implemented yet: general */
+	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
+	LATER("status-fd", 0, U32, DRP, "FD", "tell by this descriptor when a service is ready"),
+	LATER("libdir", 'L', STRING, DRP, "DIR", "folder of plugins"),
+	LATER("close", 0, U32, DRP, "FD", "close an inherited descriptor first"),
+	LATER_FLAG("deprecated", 0, DRP | NEG, "accept old forms of images"),
+	LATER_FLAG("stream", 0, DRP | NEG, "send and receive images through a streamer"),
+	LATER_FLAG("allow-uprobes", 0, DR | NEG, "allow areas of uprobes"),
+	LATER("exec-cmd", 0, BOOL, R, NULL, "run a command after the restore that becomes the root task's parent"),
+	LATER("root", 'r', STRING, DR, "DIR", "root folder of the mount namespace"),
+	LATER("action-script", 0, STRV, DRP, "FILE", "run FILE at each step"),
+	LATER("freeze-cgroup", 0, STRING, DRP, "DIR", "freeze the tasks of this cgroup together"),
+
+	/* not implemented yet: kinds of state */
+	LATER_FLAG("tcp-close", 0, DR | NEG, "restore TCP connections as closed ones"),
+	LATER_FLAG("skip-in-flight", 0, DR | NEG, "drop TCP connections that were not accepted yet"),
+	LATER_FLAG("ghost-fiemap", 0, D | NEG, "find holes of deleted files by FIEMAP"),
+	LATER_FLAG("force-irmap", 0, D | NEG, "always search for the files of inotify watches"),
+	LATER("irmap-scan-path", 0, STRV, D, "DIR", "search here, too, for the files of inotify watches"),
+	LATER_FLAG("weak-sysctls", 0, R | NEG, "ignore sysctls that do not exist"),
+	LATER_FLAG("mntns-compat-mode", 0, R | NEG, "restore mount namespaces the old way"),
+	LATER("lsm-profile", 0, STRING, R, "TYPE:NAME", "replace the label of the security module"),
+	LATER("lsm-mount-context", 0, STRING, R, "CONTEXT", "replace the SELinux context of mounts"),
+
+	/* not implemented yet: memory in several steps, or elsewhere */
+	LATER_FLAG("track-mem", 0, D | P | NEG, "track what is written to memory from now on"),
+	LATER("prev-images-dir", 0, STRING, D | P, "DIR", "folder of the previous dump"),
+	LATER_FLAG("auto-dedup", 0, DRP | NEG, "free pages of images that are not needed any more"),
+	LATER_WORD("pre-dump-mode", 0, D | P, pre_dump_modes, "MODE", "how a pre-dump reads memory"),
+	LATER_FLAG("page-server", 0, D | P | NEG, "send pages to a page server"),
+	LATER_FLAG("lazy-pages", 0, DRP, "leave pages behind and fetch them when they are used"),
+	LATER("address", 0, STRING, DRP, "ADDRESS", "address of the page server"),
+	LATER("port", 0, U32, DRP, "PORT", "port of the page server"),
+	LATER("ps-socket", 0, U32, DRP, "FD", "a connection to the page server"),
+	LATER_FLAG("tls", 0, DRP | NEG, "encrypt the connection"),
+	LATER("tls-cacert", 0, STRING, DRP, "FILE", "certificate of the authority"),
+	LATER("tls-cacrl", 0, STRING, DRP, "FILE", "revocation list of the authority"),
+	LATER("tls-cert", 0, STRING, DRP, "FILE", "own certificate"),
+	LATER("tls-key", 0, STRING, DRP, "FILE", "key of the certificate"),
+	LATER_FLAG("tls-no-cn-verify", 0, DRP | NEG, "do not compare the name in the certificate"),
+
+	/* not implemented yet: namespaces, mounts, cgroups */
+	LATER("ext-mount-map", 'M', STRV, DR, "KEY:VALUE", "an external mount"),
+	LATER_FLAG("enable-external-sharing", 0, DR, "allow mounts that are shared with the outside"),
+	LATER_FLAG("enable-external-masters", 0, DR, "allow mounts whose master is outside"),
+	LATER("skip-mnt", 0, STRV, D, "PATH", "leave out the mount at PATH"),
+	LATER("enable-fs", 0, STRV, DR, "NAME", "treat these file systems as mountable by name"),
+	LATER("join-ns", 'J', STRV, R, "NS:PID", "restore into an existing namespace"),
+	LATER_WORD("empty-ns", 0, DR, empty_nss, "NS", "create the namespace but restore nothing in it"),
+	LATER("veth-pair", 0, STRV, R, "IN=OUT", "name of the outer end of a pair of network devices"),
+	LATER("cgroup-root", 0, STRV, DR, "[CTRL:]/PATH", "root of the cgroups"),
+	LATER("cgroup-yard", 0, STRING, DR, "DIR", "folder where the cgroup hierarchies are mounted"),
+	LATER("cgroup-dump-controller", 0, STRV, D, "NAME", "dump only these controllers"),
+	LATER("cgroup-props", 0, STRING, D, "TEXT", "properties of cgroups to dump"),
+	LATER("cgroup-props-file", 0, STRING, D, "FILE", "the same from a file"),
+};
+
+/* Words of rows that are not implemented which ask for nothing but what is done anyway. */
+static const struct {
+	const char *name, *word;
+} harmless[] = {
+	{ "manage-cgroups", "none" }, { "manage-cgroups", "ignore" }, { "network-lock", "none" },
+	{ "network-lock", "skip" },   { "cpu-cap", "none" },	      { "cpu-cap", "fpu" },
+};
+
+const struct ckpt_option *ckpt_option_table(size_t *n)
+{
+	*n = ARRAY_SIZE(table);
+	return table;
+}
+
+/* ---------------------------------------------------------------------------------------------- values */
+
+static int fail(struct ckpt_err **err, int code, const char *hint, const char *fmt, ...) PRINTF_LIKE(4, 5);
+static int fail(struct ckpt_err **err, int code, const char *hint, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (!err)
+		return code;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	*err = err_new(code, AT(.hint = hint), "%s", text);
+	return code;
+}
+
+static int parse_bool(const struct ckpt_option *opt, const char *value, bool *ret, struct ckpt_err **err)
+{
+	*ret = !value || strcmp(value, "0") != 0;
+	if (!value || strcmp(value, "0") == 0 || strcmp(value, "1") == 0)
+		return 0;
+	/* A list of inodes (--ext-unix-sk=123) narrows the permission down; that is not implemented. */
+	if (opt->flags & CKPT_OPTF_OPTIONAL_ARG)
+		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s with a value (%s) is not implemented yet", opt->name,
+			    value);
+	return fail(err, CKPT_E_INVAL, NULL, "option --%s takes no value, and '%s' was given", opt->name, value);
+}
+
+/* Digits only: strtoull() would take blanks and signs. Returns what follows the number, or NULL. */
+static const char *parse_digits(const char *s, uint64_t *ret)
+{
+	uint64_t n = 0;
+
+	if (*s < '0' || *s > '9')
+		return NULL;
+	for (; *s >= '0' && *s <= '9'; s++)
+		if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*s - '0'), &n))
+			return NULL;
+	*ret = n;
+	return s;
+}
+
+static int parse_u32(const struct ckpt_option *opt, const char *value, uint32_t *ret, struct ckpt_err **err)
+{
+	uint64_t n;
+	const char *end = parse_digits(value, &n);
+
+	if (!end || *end || n > UINT32_MAX)
+		return fail(err, CKPT_E_INVAL, NULL, "option --%s: '%s' is not a number from 0 to %u", opt->name, value,
+			    UINT32_MAX);
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+static int parse_size(const struct ckpt_option *opt, const char *value, uint64_t *ret, struct ckpt_err **err)
+{
+	static const char units[] = "KMG";
+	const char *end, *unit = NULL;
+	uint64_t n = 0;
+
+	end = parse_digits(value, &n);
+	if (end && *end) {
+		unit = strchr(units, *end);
+		if (!unit || end[1] || __builtin_mul_overflow(n, 1ull << 10 * (unit - units + 1), &n))
+			end = NULL;
+	}
+	if (!end || n == 0)
+		return fail(err, CKPT_E_INVAL, "for example 512K, 1M or 2G",
+			    "option --%s: '%s' is not a size greater than 0", opt->name, value);
+	*ret = n;
+	return 0;
+}
+
+static int parse_enum(const struct ckpt_option *opt, const char *value, int *ret, struct ckpt_err **err)
+{
+	char words[256] = "";
+	size_t used = 0;
+
+	for (int i = 0; opt->values[i]; i++) {
+		if (strcmp(opt->values[i], value) == 0) {
+			*ret = i;
+			return 0;
+		}
+		used += (size_t)snprintf(words + used, sizeof(words) - used, "%s%s", i ? ", " : "", opt->values[i]);
+		used = MIN(used, sizeof(words) - 1);
+	}
+	return fail(err, CKPT_E_INVAL, NULL, "option --%s: '%s' is not one of %s", opt->name, value, words);
+}
+
+/* -v, -vv (the text is what follows the first letter), -v4, --verbosity=4 */
+static int parse_verbosity(const struct ckpt_option *opt, const char *value, uint32_t *level, struct ckpt_err **err)
+{
+	uint32_t n = value ? (uint32_t)strspn(value, "v") : 0;
+
+	if (!value || !value[n]) {
+		*level += 1 + n;
+		return 0;
+	}
+	return parse_u32(opt, value, level, err);
+}
+
+static int strv_add(struct ckpt_strv *strv, const char *value, struct ckpt_err **err)
+{
+	const char **v = realloc((void *)strv->v, (strv->n + 1) * sizeof(*v));
+
+	if (!v)
+		return fail(err, CKPT_E_NOMEM, NULL, "out of memory");
+	v[strv->n] = value;
+	strv->v = v;
+	strv->n++;
+	return 0;
+}
+
+/* An argument that is missing or malformed is a mistake also where the option is refused anyway. */
+static int check_later(const struct ckpt_option *opt, const char *value, struct ckpt_err **err)
+{
+	uint32_t u32;
+	bool on = true;
+	int word, r = 0;
+
+	if (opt->type == CKPT_OPT_BOOL)
+		r = parse_bool(opt, value, &on, err);
+	else if (opt->type == CKPT_OPT_U32)
+		r = parse_u32(opt, value, &u32, err);
+	else if (opt->type == CKPT_OPT_ENUM && value)
+		r = parse_enum(opt, value, &word, err);
+	if (r || !on)
+		return r;
+	for (size_t i = 0; value && i < ARRAY_SIZE(harmless); i++)
+		if (strcmp(harmless[i].name, opt->name) == 0 && strcmp(harmless[i].word, value) == 0)
+			return 0;
+	if (opt->type == CKPT_OPT_BOOL || !value)
+		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s is not implemented yet", opt->name);
+	return fail(err, CKPT_E_NOT_YET, NULL, "option --%s is not implemented yet (it was given as '%s')", opt->name,
+		    value);
+}
+
+int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const char *value, struct ckpt_err **err)
+{
+	bool optional = opt->flags & CKPT_OPTF_OPTIONAL_ARG;
+	void *field;
+
+	if (err)
+		*err = NULL;
+	if (opt->type != CKPT_OPT_BOOL && !optional && !value)
+		return fail(err, CKPT_E_INVAL, NULL, "option --%s needs a value (%s)", opt->name, opt->arg);
+	if (opt->flags & CKPT_OPTF_NOT_YET)
+		return check_later(opt, value, err);
+	field = (char *)opts + opt->offset;
+	switch (opt->type) {
+	case CKPT_OPT_BOOL:
+		return parse_bool(opt, value, field, err);
+	case CKPT_OPT_U32:
+		return parse_u32(opt, value, field, err);
+	case CKPT_OPT_SIZE:
+		return parse_size(opt, value, field, err);
+	case CKPT_OPT_STRING:
+		*(const char **)field = value;
+		return 0;
+	case CKPT_OPT_STRV:
+		return strv_add(field, value, err);
+	case CKPT_OPT_ENUM:
+		return parse_enum(opt, value, field, err);
+	case CKPT_OPT_VERBOSITY:
+		return parse_verbosity(opt, value, field, err);
+	}
+	return fail(err, CKPT_E_INTERNAL, NULL, "option --%s has an unknown type", opt->name);
+}
+
+void ckpt_opts_clear(struct ckpt_opts *opts)
+{
+	free((void *)opts->external.v);
+	free((void *)opts->inherit_fd.v);
+	*opts = (struct ckpt_opts)CKPT_OPTS_INIT;
+}

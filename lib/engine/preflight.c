@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/engine/preflight.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "lib/kernel/proc/read.h"
+
+struct subject {
+	pid_t pid;
+	struct proc_status status;
+	bool there;
+};
+
+/* Each returns NULL, or an error value that the caller owns. They come in this order; some end the questions. */
+typedef struct ckpt_err *(*check_fn)(struct op *op, const struct subject *s);
+
+static struct ckpt_err *check_exists(struct op *op, const struct subject *s)
+{
+	(void)op;
+	if (s->pid <= 0)
+		return err_new(CKPT_E_INVAL, AT(.pid = s->pid, .hint = "name the root task with -t PID"),
+			       "%d is not a process number", s->pid);
+	if (!s->there)
+		return err_new(CKPT_E_NO_PROCESS, AT(.pid = s->pid), "no process %d", s->pid);
+	if (s->status.tgid != s->pid)
+		return err_new(CKPT_E_INVAL, AT(.pid = s->pid, .hint = "name the process, not one of its threads"),
+			       "%d is a thread of process %d", s->pid, s->status.tgid);
+	return NULL;
+}
+
+static struct ckpt_err *check_alive(struct op *op, const struct subject *s)
+{
+	(void)op;
+	if (s->status.state == 'Z' || s->status.state == 'X')
+		return err_new(CKPT_E_NO_PROCESS, AT(.pid = s->pid, .kind = "zombie"),
+			       "process %d (%s) has ended already: a zombie that its parent %d has not waited for", s->pid,
+			       s->status.name, s->status.ppid);
+	if (s->status.kernel_thread || !s->status.has_mm)
+		return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "kernel thread"),
+			       "process %d (%s) is a kernel thread", s->pid, s->status.name);
+	return NULL;
+}
+
+static struct ckpt_err *check_not_ourselves(struct op *op, const struct subject *s)
+{
+	struct proc_status st;
+	pid_t pid = getpid();
+
+	if (pid == s->pid)
+		return err_new(CKPT_E_INVAL, AT(.pid = pid, .hint = "a program checkpoints itself by ckpt_dump_self()"),
+			       "process %d is the one that checkpoints", pid);
+	while (pid > 1 && proc_read_status(op, pid, &st) == 0) {
+		pid = st.ppid;
+		if (pid == s->pid)
+			return err_new(CKPT_E_INVAL,
+				       AT(.pid = pid, .hint = "start the checkpoint from outside that tree, e.g. with setsid -f"),
+				       "process %d (%s) is an ancestor of the one that checkpoints, which would stop itself", pid,
+				       s->status.name);
+	}
+	op_forget(op);
+	return NULL;
+}
+
+static struct ckpt_err *check_not_traced(struct op *op, const struct subject *s)
+{
+	struct proc_status by = { 0 };
+
+	if (!s->status.tracer)
+		return NULL;
+	if (proc_read_status(op, s->status.tracer, &by) != 0)
+		op_forget(op);
+	return err_new(CKPT_E_BUSY, AT(.pid = s->pid, .kind = "ptrace", .hint = "detach the debugger or tracer first"),
+		       "process %d (%s) is traced by process %d (%s)", s->pid, s->status.name, s->status.tracer, by.name);
+}
+
+static struct ckpt_err *check_privilege(struct op *op, const struct subject *s)
+{
+	char path[64];
+
+	(void)op;
+	/* Opening map_files and mem of somebody else's task is what needs most. */
+	snprintf(path, sizeof(path), "/proc/%d/mem", s->pid);
+	if (access(path, R_OK | W_OK) == 0 && geteuid() == 0)
+		return NULL;
+	return err_new(CKPT_E_PERM, AT(.pid = s->pid, .hint = "run as root (CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)"),
+		       "not enough privilege to checkpoint process %d (%s): CAP_SYS_PTRACE and CAP_SYS_ADMIN are needed", s->pid,
+		       s->status.name);
+}
+
+static struct ckpt_err *check_children(struct op *op, const struct subject *s)
+{
+	struct proc_numbers children = { 0 };
+
+	if (proc_list_children(op, s->pid, &children) != 0)
+		op_forget(op);
+	if (!children.v.n)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "process tree", .hint = "checkpoint a program without child processes"),
+		       "process %d (%s) has %zu child process%s (%d%s): trees of processes are not supported yet", s->pid,
+		       s->status.name, children.v.n, children.v.n > 1 ? "es" : "", children.v.v[0],
+		       children.v.n > 1 ? ", ..." : "");
+}
+
+static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
+{
+	static const char *const names[] = { "pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time", "pid_for_children",
+					     "time_for_children" };
+	struct stat theirs, ours;
+	char path[64];
+
+	(void)op;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", s->pid, names[i]);
+		if (stat(path, &theirs) < 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/ns/%.*s", (int)strcspn(names[i], "_"), names[i]);
+		if (stat(path, &ours) == 0 && (ours.st_ino != theirs.st_ino || ours.st_dev != theirs.st_dev))
+			return err_new(CKPT_E_UNSUPPORTED,
+				       AT(.pid = s->pid, .kind = "namespace",
+					  .hint = "run the checkpoint inside the same namespaces (nsenter)"),
+				       "process %d (%s) is in another %s namespace: containers are not supported yet", s->pid,
+				       s->status.name, names[i]);
+	}
+	return NULL;
+}
+
+static const struct {
+	check_fn fn;
+	bool last_word; /* when it finds something, the other questions make no sense */
+} checks[] = {
+	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
+	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },
+};
+
+static int look_at(struct op *op, pid_t pid, struct subject *s)
+{
+	int r = 0;
+
+	*s = (struct subject){ .pid = pid };
+	if (pid > 0)
+		r = proc_read_status(op, pid, &s->status);
+	s->there = r == 0;
+	return r < 0 ? r : 0;
+}
+
+int preflight(struct op *op, pid_t pid)
+{
+	struct subject s;
+	int r = look_at(op, pid, &s);
+
+	for (size_t i = 0; i < ARRAY_SIZE(checks) && !r; i++) {
+		struct ckpt_err *e = checks[i].fn(op, &s);
+
+		if (e) {
+			op_forget(op);
+			op->err = e;
+			r = ckpt_err_code(e);
+		}
+	}
+	return r;
+}
+
+int preflight_frozen(struct op *op, pid_t pid)
+{
+	struct subject s;
+	struct ckpt_err *e = NULL;
+	int r = look_at(op, pid, &s);
+
+	if (!r)
+		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_children(op, &s);
+	if (e) {
+		op_forget(op);
+		op->err = e;
+		r = ckpt_err_code(e);
+	}
+	return r;
+}
+
+int preflight_report(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
+{
+	struct subject s;
+	int r = look_at(op, pid, &s), n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(checks) && !r; i++) {
+		struct ckpt_err *e = checks[i].fn(op, &s);
+
+		if (!e)
+			continue;
+		fn(arg, e);
+		ckpt_err_free(e);
+		n++;
+		if (checks[i].last_word)
+			break;
+	}
+	return r ?: n;
+}

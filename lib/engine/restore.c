@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The restore pipeline: from a folder to a running process. Everything is read and checked first; then files are opened,
+ * the plan is made, and only then a process. Until the release nothing of the program runs, and every failure ends the
+ * new process and takes back what was made.
+ */
+#include "lib/engine/restore.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "lib/engine/restore_parts.h"
+#include "lib/engine/stage.h"
+#include "lib/state/file/file.h"
+#include "lib/state/msg.h"
+
+static int open_images(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	r->started_at = now_ns();
+	return img_dir_open(op, &r->s.dir, &r->s.inventory);
+}
+
+static void close_images(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	(void)op;
+	r->s.dir = img_dir_close(r->s.dir);
+}
+
+static int read_images(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	return restore_read(op, &r->s) ?: files_read(op, &r->s);
+}
+
+static int check(struct op *op, void *arg)
+{
+	return restore_check(op, arg);
+}
+
+static int open_files(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	return files_open(op, &r->s);
+}
+
+static void files_undo(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	files_restore_done(op, &r->s, false);
+}
+
+static int plan(struct op *op, void *arg)
+{
+	return restore_prepare_pids(op, arg) ?: restore_plan(op, arg);
+}
+
+static void plan_undo(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	(void)op;
+	restore_spawn_done(r);
+	plan_free(&r->build);
+	if (r->plan)
+		munmap(r->plan, r->plan_len);
+	r->plan = NULL;
+	close_fd_p(&r->plan_fd);
+	close_fd_p(&r->elf_fd);
+	close_fd_p(&r->last_pid_fd);
+	close_fd_p(&r->pidfd);
+	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
+}
+
+static int namespaces(struct op *op, void *arg)
+{
+	return restore_clocks(op, arg) ?: restore_pidns(op, arg);
+}
+
+static void namespaces_undo(struct op *op, void *arg)
+{
+	(void)op;
+	restore_pidns_done(arg, false);
+}
+
+static int spawn(struct op *op, void *arg)
+{
+	return restore_spawn(op, arg);
+}
+
+static void kill_undo(struct op *op, void *arg)
+{
+	restore_kill(op, arg);
+}
+
+static int drive(struct op *op, void *arg)
+{
+	return restore_drive(op, arg);
+}
+
+static int finish(struct op *op, void *arg)
+{
+	return restore_finish(op, arg);
+}
+
+/* The last stage: what it returns cannot be taken back. */
+static int release(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+	int ret = restore_release(op, r);
+
+	op->stats->pages_written = r->build.n_pages;
+	return ret;
+}
+
+static const struct stage stages[] = {
+	{ "open images", open_images, close_images, 1 },
+	{ "read images", read_images, NULL, 5 },
+	{ "check", check, NULL, 1 },
+	{ "open files", open_files, files_undo, 5 },
+	{ "plan", plan, plan_undo, 3 },
+	{ "namespaces", namespaces, namespaces_undo, 1 },
+	{ "spawn", spawn, kill_undo, 5 },
+	{ "restorer", drive, NULL, 70 },
+	{ "finish", finish, NULL, 5 },
+	{ "release", release, NULL, 1 },
+	{ 0 },
+};
+
+/* Beside the log, in the work folder. A restore that went well does not fail for lack of them. */
+static void write_stats(struct op *op, const struct restore *r)
+{
+	StatsEntry e = STATS_ENTRY__INIT;
+	RestoreStatsEntry rs = RESTORE_STATS_ENTRY__INIT;
+	_cleanup_close_ int opened = -1;
+	int dir = img_dir_fd(r->s.dir);
+
+	rs.forking_time = (uint32_t)((r->forked_at - r->started_at) / 1000);
+	rs.restore_time = (uint32_t)((now_ns() - r->started_at) / 1000);
+	msg_set(&rs, pages_restored, r->build.n_pages);
+	e.restore = &rs;
+	if (op->opts->work_dir_fd >= 0)
+		dir = op->opts->work_dir_fd;
+	else if (op->opts->work_dir && (opened = open(op->opts->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
+		dir = opened;
+	if (img_write_at(op, dir, IMG_STATS_RESTORE, 0, &e.base) != 0) {
+		log_warn(op, "stats-restore could not be written");
+		op_forget(op);
+	}
+}
+
+int restore_run(struct op *op, pid_t *pid)
+{
+	struct restore *r = op_new(op, struct restore);
+	int ret;
+
+	if (!r)
+		return CKPT_E_NOMEM;
+	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
+	r->init_pidfd = r->init_go = r->own_pidns = -1;
+	ret = stages_run(op, stages, r);
+	if (ret)
+		return ret;
+	*pid = r->pid;
+	files_restore_done(op, &r->s, true);
+	restore_pidns_done(r, true);
+	write_stats(op, r);
+	plan_undo(op, r);
+	close_images(op, r);
+	return 0;
+}

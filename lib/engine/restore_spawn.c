@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The new process. It shares our memory until it executes the restorer (as posix_spawn does), so that a large host is not
+ * copied, and makes raw system calls on prepared data only, because the host may have other threads. It waits until we
+ * trace it with EXITKILL: from then on it cannot outlive us unfinished.
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "lib/engine/restore_parts.h"
+#include "lib/kernel/arch/x86_64/clone_vm.h"
+#include "lib/kernel/features.h"
+#include "lib/kernel/sys.h"
+
+#define CHILD_STACK (64u << 10)
+#define LAST_PID "/proc/sys/kernel/ns_last_pid"
+#define LAST_PID_TRIES 64
+#define EXEC_TRIES 50
+#define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD)
+
+struct child {
+	int go, go_other; /* pipe: read end, and the end that is to be closed */
+	const int *inherit;
+	size_t n_inherit;
+	int elf_fd;
+	const char *argv[6];
+	int *err; /* why the restorer was not executed */
+	const char **step;
+	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
+	int cwd_fd, root_fd; /* are then opened anew: these are of our mounts */
+	const char *cwd, *root;
+	const char *timens;
+	size_t timens_len;
+};
+
+#define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
+
+/* Ends the new process with a word on what failed. */
+IN_CHILD static void child_fail(struct child *c, const char *step, long ret)
+{
+	*c->step = step;
+	*c->err = (int)-ret;
+	for (;;)
+		raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
+}
+
+IN_CHILD static void reopen(struct child *c, const char *path, int fd)
+{
+	long got;
+
+	if (!path)
+		return;
+	got = raw_syscall(__NR_openat, AT_FDCWD, (long)path, O_PATH | O_DIRECTORY, 0, 0);
+	if (got < 0 || (got = raw_syscall(__NR_dup3, got, fd, 0, 0, 0)) < 0)
+		child_fail(c, "open its directory in the new mount namespace", got);
+}
+
+IN_CHILD static void enter_namespaces(struct child *c)
+{
+	long ret;
+
+	if (c->timens_len) {
+		ret = raw_syscall(__NR_unshare, CLONE_NEWTIME, 0, 0, 0, 0);
+		if (ret == 0)
+			ret = raw_syscall(__NR_openat, AT_FDCWD, (long)"/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0, 0);
+		if (ret >= 0)
+			ret = raw_syscall(__NR_write, ret, (long)c->timens, (long)c->timens_len, 0, 0);
+		if (ret < 0)
+			child_fail(c, "make a time namespace", ret);
+	}
+	if (c->init_pidfd < 0)
+		return;
+	ret = raw_syscall(__NR_setns, c->init_pidfd, CLONE_NEWNS, 0, 0, 0);
+	if (ret < 0)
+		child_fail(c, "join the mount namespace of the new pid namespace", ret);
+	reopen(c, c->cwd, c->cwd_fd);
+	reopen(c, c->root, c->root_fd);
+}
+
+/* Runs in the new process. */
+IN_CHILD static void child_main(void *arg)
+{
+	struct child *c = arg;
+	static const char *const env[] = { NULL };
+	long ret;
+	char byte;
+
+	raw_syscall(__NR_close, c->go_other, 0, 0, 0, 0);
+	if (raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
+		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
+	enter_namespaces(c);
+	for (size_t i = 0; i < c->n_inherit; i++)
+		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
+	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
+	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
+	for (int i = 0; ret == -ETXTBSY && i < EXEC_TRIES; i++) {
+		const struct timespec ts = { 0, 1000000 };
+
+		raw_syscall(__NR_nanosleep, (long)&ts, 0, 0, 0, 0);
+		ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
+	}
+	child_fail(c, "execute the restorer", ret);
+}
+
+static bool use_set_tid(struct op *op)
+{
+	if (op->opts->pid_method == CKPT_PID_AUTO)
+		return feature_has(op->features, FEATURE_CLONE3_SET_TID);
+	return op->opts->pid_method == CKPT_PID_SET_TID;
+}
+
+static int lock_last_pid(struct op *op, struct restore *r)
+{
+	int ret = 0;
+
+	r->last_pid_fd = open(LAST_PID, O_RDWR | O_CLOEXEC);
+	if (r->last_pid_fd < 0)
+		return op_errno(op, errno, NULL, "open %s", LAST_PID);
+	/* Only other restores honour the lock; everybody else's forks are what the retries are for. */
+	while (!ret && flock(r->last_pid_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return op_errno(op, errno, NULL, "lock %s", LAST_PID);
+		usleep(500);
+		ret = op_check_cancel(op);
+	}
+	return ret;
+}
+
+int restore_prepare_pids(struct op *op, struct restore *r)
+{
+	if (use_set_tid(op))
+		return 0;
+	if (op->opts->new_pidns)
+		return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "pid"), "--new-pidns needs clone3 with set_tid");
+	return lock_last_pid(op, r);
+}
+
+static long clone_once(struct op *op, struct restore *r, struct child *c, pid_t *want)
+{
+	bool sibling = op->opts->restore_sibling;
+	struct clone_args args = {
+		.flags = CLONE_VM | CLONE_PIDFD | (sibling ? CLONE_PARENT : 0),
+		.pidfd = (uintptr_t)&r->pidfd,
+		.exit_signal = sibling ? 0 : SIGCHLD,
+		.stack = (uintptr_t)r->stack,
+		.stack_size = CHILD_STACK,
+		.set_tid = (uintptr_t)want,
+		.set_tid_size = want ? 1 : 0,
+	};
+
+	return clone_vm(&args, sizeof(args), child_main, c);
+}
+
+static void discard(struct restore *r, pid_t pid)
+{
+	sys_pidfd_send_signal(r->pidfd, SIGKILL, NULL, 0);
+	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	close_fd_p(&r->pidfd);
+	r->pidfd = -1;
+}
+
+static long clone_by_last_pid(struct op *op, struct restore *r, struct child *c)
+{
+	pid_t want = r->task->pid;
+
+	for (int i = 0; i < LAST_PID_TRIES; i++) {
+		char text[16];
+		int n = snprintf(text, sizeof(text), "%d", want - 1);
+		long pid;
+
+		if (pwrite(r->last_pid_fd, text, (size_t)n, 0) != n)
+			return -errno;
+		pid = clone_once(op, r, c, NULL);
+		if (pid < 0 || pid == want)
+			return pid;
+		discard(r, (pid_t)pid);
+	}
+	return -EAGAIN;
+}
+
+static int clone_failed(struct op *op, struct restore *r, int eno)
+{
+	pid_t pid = r->task->pid;
+
+	if (eno == EEXIST)
+		return restore_pid_taken(op, pid);
+	if (eno == EAGAIN && r->last_pid_fd >= 0)
+		return op_fail(op, CKPT_E_PID_IN_USE, AT(.pid = pid), "PID %d was not to be had in %d attempts: too much is started here",
+			       pid, LAST_PID_TRIES);
+	if (eno == EINVAL)
+		return op_fail(op, CKPT_E_PID_IN_USE, AT(.pid = pid, .hint = "raise kernel.pid_max"),
+			       "PID %d cannot exist in this pid namespace", pid);
+	return op_errno(op, eno, AT(.pid = pid), "make process %d", pid);
+}
+
+/* Signals stay blocked in the child, whose handlers would be ours, and after exec, until the final mask is loaded. But
+ * for SIGTRAP: a blocked one would be forced, which resets its handler. */
+static long clone_blocked(struct op *op, struct restore *r, struct child *c)
+{
+	sigset_t all, old;
+	long pid;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_once(op, r, c, &r->task->pid);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return pid;
+}
+
+static int seize(struct op *op, struct restore *r)
+{
+	long options = TRACE_OPTIONS | (r->build.seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+
+	if (ptrace(PTRACE_SEIZE, r->pid, NULL, (void *)options) == 0)
+		return 0;
+	if (r->build.seccomp)
+		return op_errno(op, errno, AT(.pid = r->pid, .kind = "seccomp", .hint = "this needs CAP_SYS_ADMIN, and no seccomp filter on us"),
+				"trace process %d with its seccomp filters suspended", r->pid);
+	return op_errno(op, errno, AT(.pid = r->pid), "trace the new process %d", r->pid);
+}
+
+static int make_child(struct op *op, struct restore *r, struct child *c, int go[2])
+{
+	long pid;
+	int ret;
+
+	r->stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (r->stack == MAP_FAILED) {
+		r->stack = NULL;
+		return op_errno(op, errno, NULL, "allocate a stack");
+	}
+	ret = restore_pidns_enter(op, r, true);
+	if (ret)
+		return ret;
+	pid = clone_blocked(op, r, c);
+	ret = restore_pidns_enter(op, r, false);
+	if (pid < 0)
+		return clone_failed(op, r, (int)-pid);
+	r->pid = (pid_t)pid;
+	r->threads[0].tid = r->pid;
+	ret = ret ?: restore_pidns_go(op, r);
+	ret = ret ?: seize(op, r);
+	if (!ret && write(go[1], "", 1) != 1)
+		ret = op_errno(op, errno, NULL, "start process %d", r->pid);
+	return ret;
+}
+
+static const char *path_of(struct op *op, int fd)
+{
+	char link[32], path[4096];
+	ssize_t n;
+
+	if (fd < 0)
+		return NULL;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	return n > 0 ? arena_strndup(op->arena, path, (size_t)n) : NULL;
+}
+
+static void join_init(struct op *op, struct restore *r, struct child *c)
+{
+	c->init_pidfd = r->init_pidfd;
+	if (r->init_pidfd < 0)
+		return;
+	c->cwd_fd = r->plan->cwd_fd;
+	c->root_fd = r->plan->root_fd;
+	c->cwd = path_of(op, c->cwd_fd);
+	c->root = path_of(op, c->root_fd);
+}
+
+int restore_spawn(struct op *op, struct restore *r)
+{
+	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
+	struct child *c = op_new(op, struct child);
+	int go[2], ret;
+
+	if (!c)
+		return CKPT_E_NOMEM;
+	*c = (struct child){
+		.inherit = r->build.inherit.v, .n_inherit = r->build.inherit.n, .elf_fd = r->elf_fd, .err = &r->exec_errno,
+		.step = &r->child_step, .timens = r->timens, .timens_len = strlen(r->timens),
+		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
+	};
+	join_init(op, r, c);
+	r->forked_at = now_ns();
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return op_errno(op, errno, NULL, "make a pipe");
+	c->go = go[0];
+	c->go_other = go[1];
+	ret = make_child(op, r, c, go);
+	close(go[0]);
+	close(go[1]);
+	return ret;
+}
+
+/* After the child has executed the restorer, or ended. */
+void restore_spawn_done(struct restore *r)
+{
+	if (r->stack)
+		munmap(r->stack, CHILD_STACK);
+	r->stack = NULL;
+}
+
+void restore_kill(struct op *op, struct restore *r)
+{
+	(void)op;
+	if (!r->pid)
+		return;
+	sys_pidfd_send_signal(r->pidfd, SIGKILL, NULL, 0);
+	/* Threads that we trace are ours to reap; the leader's end comes after all of theirs. */
+	for (size_t i = 1; i < r->task->threads.n; i++)
+		if (r->threads[i].tid && !r->threads[i].gone)
+			while (waitpid(r->threads[i].tid, NULL, __WALL) < 0 && errno == EINTR)
+				;
+	while (waitpid(r->pid, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	r->pid = 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of the image folder, shared by the files of lib/image and nobody else. */
+#ifndef CKPT_IMAGE_DIR_H
+#define CKPT_IMAGE_DIR_H
+
+#include "lib/image/image.h"
+
+#define IMG_COMMON_HEAD 0x54564319u
+#define IMG_SERVICE_HEAD 0x55105940u
+#define IMG_MAX_ENTRY (64u << 20) /* no entry of a sane image comes near; what is longer is damage or malice */
+#define IMG_NAME_MAX 64		  /* longest pattern and 20 digits fit */
+
+/* A file that this dump made. Few are kept open until the commit: reopening one is cheap, running out is not. */
+struct img_made {
+	char *name;
+	int fd; /* -1: reopen by name */
+};
+#define IMG_KEEP_OPEN 128
+
+struct pages_ring;
+
+struct img_dir {
+	int fd;
+	bool writing;
+	ARRAY(struct img_made) made;
+	size_t n_kept;
+	uint64_t bytes;
+	struct img_out *outs; /* those not closed yet */
+	void *spare;	      /* an output buffer to be used again */
+	struct pages_ring *ring;
+};
+
+/* Header of an image into @head; returns its length in bytes. */
+size_t img_put_head(enum img_kind kind, uint32_t head[2]);
+/* Does an image of a checkpoint bear this name? Statistics do not count: they may lie in any folder. */
+bool img_name_known(const char *name);
+
+/* Makes @name in the folder, in place of what may be left there of an earlier attempt; it is removed at abort. */
+int img_make(struct op *op, struct img_dir *dir, const char *name, int *fd);
+/* Hands the descriptor of a finished file over to the commit. */
+void img_made_done(struct img_dir *dir, const char *name, int fd);
+int img_write_all(struct op *op, int fd, const char *name, const void *p, size_t n);
+/* A whole image with one entry, under a name of the caller's. */
+int img_write_named(struct op *op, struct img_dir *dir, const char *name, enum img_kind kind,
+		    const ProtobufCMessage *msg);
+/* Frees outputs that were never closed. */
+void img_outs_free(struct img_dir *dir);
+
+/* Waits for what is in flight and frees the ring. NULL allowed; returns NULL. */
+struct pages_ring *pages_ring_free(struct pages_ring *ring);
+
+#endif

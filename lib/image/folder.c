@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The image folder as a whole: how it is opened, how the files made in it become a checkpoint, and how they vanish again.
+ *
+ * Commit, in this order: the inventory under a temporary name; leftovers of earlier attempts removed; write-back started
+ * for all files; all files and the folder synced in one batch; the inventory renamed; the folder synced again. Whoever
+ * finds an inventory therefore finds everything else complete, also after a power failure.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "lib/image/dir.h"
+
+#define INVENTORY_TMP ".inventory.img.tmp"
+#define SYNC_BATCH 128
+
+static const char *folder_name(const struct op *op)
+{
+	if (op->opts->images_dir)
+		return op->opts->images_dir;
+	return op->opts->images_dir_fd >= 0 ? "(given as descriptor)" : ".";
+}
+
+static int open_folder(struct op *op, struct img_dir **ret)
+{
+	const char *path = op->opts->images_dir ? op->opts->images_dir : ".";
+	struct img_dir *dir = op_new(op, struct img_dir);
+
+	if (!dir)
+		return CKPT_E_NOMEM;
+	if (op->opts->images_dir_fd >= 0)
+		dir->fd = openat(op->opts->images_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	else
+		dir->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir->fd < 0 && errno == ENOENT)
+		return op_errno(op, errno, AT(.hint = "name an existing folder with -D"), "images folder %s",
+				folder_name(op));
+	if (dir->fd < 0)
+		return op_errno(op, errno, NULL, "open images folder %s", folder_name(op));
+	*ret = dir;
+	return 0;
+}
+
+static int check_writable(struct op *op, struct img_dir *dir)
+{
+	struct stat st;
+
+	if (fstatat(dir->fd, "inventory.img", &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return op_fail(op, CKPT_E_EXISTS, AT(.hint = "choose an empty folder, or remove the old checkpoint first"),
+			       "images folder %s already holds a checkpoint", folder_name(op));
+	if (faccessat(dir->fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		return op_errno(op, errno, AT(.hint = "choose a folder that can be written to"),
+				"images folder %s cannot be written to", folder_name(op));
+	/* Two dumps into one folder would mix their files. File systems that cannot lock a folder do without. */
+	if (flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return op_fail(op, CKPT_E_BUSY, AT(.hint = "wait for it, or choose another folder"),
+			       "images folder %s: another dump is writing to it", folder_name(op));
+	return 0;
+}
+
+int img_dir_create(struct op *op, struct img_dir **ret)
+{
+	struct img_dir *dir;
+	int r = open_folder(op, &dir);
+
+	if (r < 0)
+		return r;
+	r = check_writable(op, dir);
+	if (r < 0) {
+		img_dir_close(dir);
+		return r;
+	}
+	dir->writing = true;
+	*ret = dir;
+	return 0;
+}
+
+int img_dir_fd(const struct img_dir *dir)
+{
+	return dir->fd;
+}
+
+uint64_t img_dir_bytes(const struct img_dir *dir)
+{
+	return dir->bytes;
+}
+
+int img_dir_space(struct op *op, struct img_dir *dir, uint64_t *bytes)
+{
+	struct statvfs st;
+
+	if (fstatvfs(dir->fd, &st) < 0)
+		return op_errno(op, errno, NULL, "images folder %s: free space", folder_name(op));
+	if (__builtin_mul_overflow((uint64_t)st.f_bavail, (uint64_t)st.f_frsize, bytes))
+		*bytes = UINT64_MAX;
+	return 0;
+}
+
+static bool made_before(const struct img_dir *dir, const char *name)
+{
+	for (size_t i = 0; i < dir->made.n; i++)
+		if (strcmp(dir->made.v[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+int img_make(struct op *op, struct img_dir *dir, const char *name, int *ret)
+{
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+	struct img_made *made;
+	char *copy = arena_strdup(op->arena, name);
+	int fd;
+
+	if (!copy)
+		return op_nomem(op);
+	fd = openat(dir->fd, name, flags, 0600);
+	if (fd < 0 && errno == EEXIST) {
+		if (made_before(dir, name))
+			return op_fail(op, CKPT_E_INTERNAL, NULL, "image %s is written twice", name);
+		if (unlinkat(dir->fd, name, 0) < 0)
+			return op_errno(op, errno, NULL, "remove the %s of an earlier attempt", name);
+		fd = openat(dir->fd, name, flags, 0600);
+	}
+	if (fd < 0)
+		return op_errno(op, errno, NULL, "create image %s", name);
+	made = ARRAY_ADD(op->arena, &dir->made);
+	if (!made) {
+		close(fd);
+		unlinkat(dir->fd, name, 0);
+		return op_nomem(op);
+	}
+	made->name = copy;
+	made->fd = -1;
+	*ret = fd;
+	return 0;
+}
+
+void img_made_done(struct img_dir *dir, const char *name, int fd)
+{
+	/* From the end: it is nearly always the last one. */
+	for (size_t i = dir->made.n; i-- > 0 && dir->n_kept < IMG_KEEP_OPEN;) {
+		if (strcmp(dir->made.v[i].name, name) != 0)
+			continue;
+		dir->made.v[i].fd = fd;
+		dir->n_kept++;
+		return;
+	}
+	close(fd);
+}
+
+/* ---- leftovers */
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void close_dir_p(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+/*
+ * Removes images that an earlier, unfinished dump left here: next to our inventory they would be taken for ours.
+ */
+static int remove_leftovers(struct op *op, struct img_dir *dir)
+{
+	_cleanup_(close_dir_p) DIR *d = NULL;
+	_cleanup_free_ char **names = NULL;
+	_cleanup_close_ int fd = -1;
+	struct dirent *e;
+
+	names = calloc(dir->made.n + 1, sizeof(*names));
+	if (!names)
+		return op_nomem(op);
+	for (size_t i = 0; i < dir->made.n; i++)
+		names[i] = dir->made.v[i].name;
+	qsort(names, dir->made.n, sizeof(*names), by_name);
+	fd = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		d = fdopendir(fd);
+	if (!d)
+		return op_errno(op, errno, NULL, "read images folder %s", folder_name(op));
+	fd = -1;
+	while (errno = 0, (e = readdir(d))) {
+		const char *name = e->d_name;
+
+		if (!img_name_known(name) || bsearch(&name, names, dir->made.n, sizeof(*names), by_name))
+			continue;
+		log_info(op, "removing %s, left by an earlier dump", name);
+		if (unlinkat(dir->fd, name, 0) < 0 && errno != ENOENT)
+			return op_errno(op, errno, NULL, "remove the %s of an earlier attempt", name);
+	}
+	if (errno)
+		return op_errno(op, errno, NULL, "read images folder %s", folder_name(op));
+	return 0;
+}
+
+/* ---- stable storage */
+
+/* Files that are synced together. */
+struct sync_batch {
+	struct img_made *made;
+	size_t n;
+	int fd[SYNC_BATCH];
+	bool ours[SYNC_BATCH]; /* opened for the batch */
+};
+
+static void batch_close(struct sync_batch *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->ours[i])
+			close(b->fd[i]);
+}
+
+static int batch_open(struct op *op, struct img_dir *dir, struct sync_batch *b, size_t from, size_t n)
+{
+	b->made = dir->made.v + from;
+	for (b->n = 0; b->n < n; b->n++) {
+		struct img_made *m = &b->made[b->n];
+
+		b->fd[b->n] = m->fd;
+		b->ours[b->n] = m->fd < 0;
+		if (m->fd < 0)
+			b->fd[b->n] = openat(dir->fd, m->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (b->fd[b->n] < 0)
+			return op_errno(op, errno, NULL, "open image %s to sync it", m->name);
+		sync_file_range(b->fd[b->n], 0, 0, SYNC_FILE_RANGE_WRITE); /* only a head start */
+	}
+	return 0;
+}
+
+static int sync_result(struct op *op, const struct sync_batch *b, size_t i, int eno)
+{
+	if (eno == 0)
+		return 0;
+	return op_errno(op, eno, NULL, "sync image %s", b->made[i].name);
+}
+
+static int batch_sync_plain(struct op *op, struct sync_batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		int r = op_check_cancel(op);
+
+		if (r == 0)
+			r = sync_result(op, b, i, fsync(b->fd[i]) < 0 ? errno : 0);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int batch_sync_ring(struct op *op, struct sync_batch *b, struct io_uring *ring)
+{
+	struct io_uring_cqe *cqe;
+	int r;
+
+	for (size_t i = 0; i < b->n; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+		io_uring_prep_fsync(sqe, b->fd[i], 0);
+		io_uring_sqe_set_data64(sqe, i);
+	}
+	for (size_t sent = 0; sent < b->n; sent += r) {
+		r = io_uring_submit(ring);
+		if (r <= 0)
+			return op_errno(op, r < 0 ? -r : EIO, NULL, "submit the syncs of the images");
+	}
+	for (size_t done = 0; done < b->n; done++) {
+		do {
+			r = op_check_cancel(op);
+			if (r < 0)
+				return r;
+			r = io_uring_wait_cqe(ring, &cqe);
+		} while (r == -EINTR);
+		if (r < 0)
+			return op_errno(op, -r, NULL, "wait for the syncs of the images");
+		r = sync_result(op, b, io_uring_cqe_get_data64(cqe), cqe->res < 0 ? -cqe->res : 0);
+		io_uring_cqe_seen(ring, cqe);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int sync_made(struct op *op, struct img_dir *dir)
+{
+	bool have_ring;
+	struct io_uring ring;
+	int r = 0;
+
+	have_ring = dir->made.n > 1 && io_uring_queue_init(SYNC_BATCH, &ring, 0) == 0;
+	for (size_t from = 0; from < dir->made.n && r == 0; from += SYNC_BATCH) {
+		struct sync_batch b;
+
+		r = batch_open(op, dir, &b, from, MIN(dir->made.n - from, (size_t)SYNC_BATCH));
+		if (r == 0)
+			r = have_ring ? batch_sync_ring(op, &b, &ring) : batch_sync_plain(op, &b);
+		batch_close(&b);
+	}
+	if (have_ring)
+		io_uring_queue_exit(&ring);
+	return r;
+}
+
+static int sync_folder(struct op *op, struct img_dir *dir)
+{
+	/* EINVAL: a file system that has no such thing */
+	if (fsync(dir->fd) < 0 && errno != EINVAL)
+		return op_errno(op, errno, NULL, "sync images folder %s", folder_name(op));
+	return 0;
+}
+
+int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inventory)
+{
+	bool sync = !op->opts->no_sync;
+	int r;
+
+	if (dir->outs)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "commit with an image that is still being written");
+	r = img_write_named(op, dir, INVENTORY_TMP, IMG_INVENTORY, &inventory->base);
+	if (r == 0)
+		r = remove_leftovers(op, dir);
+	if (r == 0 && sync)
+		r = sync_made(op, dir);
+	if (r == 0 && sync)
+		r = sync_folder(op, dir);
+	if (r < 0)
+		return r;
+	if (renameat(dir->fd, INVENTORY_TMP, dir->fd, "inventory.img") < 0)
+		return op_errno(op, errno, NULL, "rename the inventory");
+	strcpy(dir->made.v[dir->made.n - 1].name, "inventory.img"); /* shorter than what it replaces */
+	return sync ? sync_folder(op, dir) : 0;
+}
+
+void img_dir_abort(struct op *op, struct img_dir *dir)
+{
+	dir->ring = pages_ring_free(dir->ring);
+	img_outs_free(dir);
+	/* Backwards: the inventory goes first. */
+	for (size_t i = dir->made.n; i-- > 0;) {
+		struct img_made *m = &dir->made.v[i];
+
+		if (m->fd >= 0)
+			close(m->fd);
+		if (unlinkat(dir->fd, m->name, 0) < 0 && errno != ENOENT)
+			log_warn(op, "cannot remove %s: %s", m->name, strerror(errno));
+	}
+	dir->made.n = 0;
+	dir->n_kept = 0;
+	dir->bytes = 0;
+}
+
+struct img_dir *img_dir_close(struct img_dir *dir)
+{
+	if (!dir)
+		return NULL;
+	dir->ring = pages_ring_free(dir->ring);
+	img_outs_free(dir);
+	free(TAKE_PTR(dir->spare));
+	for (size_t i = 0; i < dir->made.n; i++)
+		if (dir->made.v[i].fd >= 0)
+			close(dir->made.v[i].fd);
+	dir->made.n = 0;
+	if (dir->fd >= 0) {
+		flock(dir->fd, LOCK_UN); /* a child forked meanwhile may still hold the description */
+		close(dir->fd);
+	}
+	dir->fd = -1;
+	return NULL;
+}
+
+/* ---- reading */
+
+static int check_inventory(struct op *op, const InventoryEntry *inv)
+{
+	if (inv->img_version != 2)
+		return op_fail(op, CKPT_E_IMAGE, NULL, "image inventory.img: format version %u is not supported, only 2 is",
+			       inv->img_version);
+	if (inv->pre_dump_mode && inv->has_pre_dump_mode && !inv->root_ids)
+		return op_fail(op, CKPT_E_IMAGE, NULL, "images folder %s holds a pre-dump, not a checkpoint",
+			       folder_name(op));
+	if (!inv->fdinfo_per_id || !inv->root_ids)
+		return op_fail(op, CKPT_E_IMAGE, NULL, "image inventory.img: %s is missing",
+			       inv->root_ids ? "fdinfo_per_id" : "root_ids");
+	if (inv->plugins_entry && inv->plugins_entry->n_plugins > 0)
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "plugin"),
+			       "the checkpoint was made with plugin \"%s\", which is not there",
+			       inv->plugins_entry->plugins[0]);
+	return 0;
+}
+
+int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory)
+{
+	struct img_dir *dir;
+	ProtobufCMessage *msg;
+	int r = open_folder(op, &dir);
+
+	if (r < 0)
+		return r;
+	r = img_read_one(op, dir, IMG_INVENTORY, 0, &msg);
+	if (r == IMG_ABSENT)
+		r = op_fail(op, CKPT_E_IMAGE, NULL, "images folder %s is not a checkpoint: it has no inventory.img",
+			    folder_name(op));
+	if (r == 0) {
+		*inventory = (InventoryEntry *)msg;
+		r = check_inventory(op, *inventory);
+	}
+	if (r < 0) {
+		img_dir_close(dir);
+		return r;
+	}
+	*ret = dir;
+	return 0;
+}

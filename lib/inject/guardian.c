@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/inject/guardian.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "lib/inject/remote.h"
+#include "lib/kernel/sys.h"
+
+/*
+ * Everything below up to guardian_start() runs in the guardian: a fork of a program that may have had other threads, so
+ * that only system calls and plain computation are allowed, no malloc.
+ */
+
+static void pause_ms(long ms)
+{
+	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static bool wait_stopped(pid_t tid)
+{
+	int status;
+
+	for (int i = 0; i < 2000; i++) {
+		pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+
+		if (got == tid && WIFSTOPPED(status)) {
+			if (status >> 16)
+				return true;
+			/* A signal on its way: deliver it, our stop follows. */
+			ptrace(PTRACE_CONT, tid, 0, (long)WSTOPSIG(status));
+		} else if (got == tid || got < 0) {
+			return false;
+		} else {
+			pause_ms(1);
+		}
+	}
+	return false;
+}
+
+/* The parasite needs some microseconds to end; a thread in the middle of it is left to run on and asked again. */
+static bool stop_outside(pid_t tid, const struct journal_entry *e, uint64_t area, struct tracee *tr)
+{
+	static const uint64_t near_gadget = 16;
+	struct iovec iov;
+	uint64_t mask;
+
+	for (int i = 0; i < 200; i++) {
+		if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || !wait_stopped(tid))
+			return false;
+		iov = (struct iovec){ &tr->regs, sizeof(tr->regs) };
+		if (ptrace(PTRACE_GETREGSET, tid, 1 /* NT_PRSTATUS */, &iov) < 0)
+			return false;
+		if ((tr->regs.rip < area || tr->regs.rip >= area + e->area_size) &&
+		    (tr->regs.rip < e->gadget_syscall_ret || tr->regs.rip > e->gadget_syscall_ret + near_gadget) &&
+		    (tr->regs.rip < e->gadget_sigreturn || tr->regs.rip > e->gadget_sigreturn + near_gadget)) {
+			iov = (struct iovec){ tr->xstate, XSTATE_MAX };
+			if (ptrace(PTRACE_GETREGSET, tid, 0x202 /* NT_X86_XSTATE */, &iov) < 0 ||
+			    ptrace(PTRACE_GETSIGMASK, tid, sizeof(mask), &mask) < 0)
+				return false;
+			tr->xstate_len = iov.iov_len;
+			tr->sigmask = mask;
+			return true;
+		}
+		ptrace(PTRACE_CONT, tid, 0, 0);
+		pause_ms(1);
+	}
+	return false;
+}
+
+static void format_path(char *buf, size_t n, const char *before, pid_t pid, const char *after)
+{
+	char digits[12];
+	size_t k = 0, at = strlen(before);
+
+	memcpy(buf, before, at);
+	do
+		digits[k++] = (char)('0' + pid % 10);
+	while ((pid /= 10) && k < sizeof(digits));
+	while (k && at + 1 < n)
+		buf[at++] = digits[--k];
+	memcpy(buf + at, after, strlen(after) + 1);
+}
+
+/* Only the process that the engine had, not a later one with its number: field 22 of stat. */
+static bool same_process(const struct journal_entry *e)
+{
+	char path[64], text[1024], *at;
+	uint64_t start = 0;
+	ssize_t n;
+	int fd;
+
+	format_path(path, sizeof(path), "/proc/", e->pid, "/stat");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	at = strrchr(text, ')');
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	for (at = at ? at + 1 : NULL; at && *at >= '0' && *at <= '9'; at++)
+		start = start * 10 + (uint64_t)(*at - '0');
+	return start == e->starttime;
+}
+
+static void remove_area(const struct journal_entry *e, uint64_t area)
+{
+	static uint8_t xstate[XSTATE_MAX]; /* the guardian is a process of its own: nobody shares this */
+	struct op op = { 0 };
+	struct target t = { .pid = e->pid, .pidfd = -1, .mem = -1 };
+	struct tracee tr = { .tid = e->pid, .xstate = xstate, .stopped = true };
+	struct gadgets g = { .syscall_ret = e->gadget_syscall_ret, .sigreturn = e->gadget_sigreturn, .scratch = e->scratch };
+	char path[64];
+	int64_t ret;
+
+	if (!same_process(e) || ptrace(PTRACE_SEIZE, e->pid, 0, PTRACE_O_TRACESYSGOOD) < 0)
+		return;
+	format_path(path, sizeof(path), "/proc/", e->pid, "/mem");
+	t.mem = open(path, O_RDWR | O_CLOEXEC);
+	if (t.mem >= 0 && stop_outside(e->pid, e, area, &tr)) {
+		remote_syscall(&op, &t, &tr, &g, SYS_munmap, (uint64_t[6]){ area, e->area_size }, &ret);
+		ptrace(PTRACE_DETACH, e->pid, 0, 0);
+	}
+	/* Where it could not be stopped, our end lets it go as well. */
+}
+
+static void clean_up(struct journal *j)
+{
+	uint32_t n = atomic_load(&j->n);
+
+	for (uint32_t i = 0; i < n && i < JOURNAL_TARGETS; i++) {
+		uint64_t area = atomic_load(&j->entries[i].area);
+
+		if (area)
+			remove_area(&j->entries[i], area);
+	}
+}
+
+__attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	/* Keep nothing of the host open: the other ends of its pipes wait for end of file. */
+	p.fd = dup2(engine_pidfd, 0);
+	sys_close_range(1, ~0u, 0);
+	setsid(); /* signals to the host's process group are not for us */
+	prctl(PR_SET_NAME, "ckpt-guardian");
+	while (poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+	clean_up(j);
+	_exit(0);
+}
+
+int guardian_start(struct op *op, struct guardian *g)
+{
+	_cleanup_close_ int self = sys_pidfd_open(getpid(), 0);
+	struct clone_args args = { .flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&g->pidfd };
+	sigset_t all, old;
+	void *shared;
+	long pid;
+
+	*g = (struct guardian)GUARDIAN_INIT;
+	if (self < 0)
+		return op_errno(op, errno, NULL, "open a pidfd for ourselves");
+	shared = mmap(NULL, sizeof(struct journal), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		return op_errno(op, errno, NULL, "map the journal");
+	/* It starts, and stays, with every signal blocked: the host's handlers are not for it either. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid = sys_clone3(&args, sizeof(args));
+	if (pid == 0)
+		guard(shared, self);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (pid < 0) {
+		munmap(shared, sizeof(struct journal));
+		return op_errno(op, errno, NULL, "start the guardian");
+	}
+	g->pid = (pid_t)pid;
+	g->journal = shared;
+	return 0;
+}
+
+void guardian_stop(struct guardian *g)
+{
+	int status;
+
+	if (!g->journal)
+		return;
+	sys_pidfd_send_signal(g->pidfd, SIGKILL, NULL, 0);
+	while (waitpid(g->pid, &status, __WALL) < 0 && errno == EINTR)
+		;
+	close(g->pidfd);
+	munmap(g->journal, sizeof(struct journal));
+	*g = (struct guardian)GUARDIAN_INIT;
+}

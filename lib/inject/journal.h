@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the guardian has to know to clean up after an engine that was killed: written by the engine, in memory shared with
+ * the guardian, before each step that leaves something in a target. One entry per target.
+ */
+#ifndef CKPT_INJECT_JOURNAL_H
+#define CKPT_INJECT_JOURNAL_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define JOURNAL_TARGETS 64
+
+struct journal_entry {
+	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */
+	uint64_t area_size;
+	pid_t pid;
+	uint64_t starttime;	  /* guards against a recycled pid */
+	uint64_t gadget_syscall_ret, gadget_sigreturn; /* 0: not found, the guardian then leaves the area */
+	uint64_t scratch;	  /* where the guardian may put its frame */
+};
+
+struct journal {
+	_Atomic uint32_t n;
+	struct journal_entry entries[JOURNAL_TARGETS];
+};
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/* The code that runs inside a stopped thread. Freestanding, position independent, no data but the area it is given. */
+#include "lib/inject/parasite/parasite.h"
+
+#include <stddef.h>
+#include <asm/unistd.h>
+
+#define PR_GET_PDEATHSIG 2
+#define PR_GET_DUMPABLE 3
+#define PR_GET_SECUREBITS 27
+#define PR_GET_TIMERSLACK 30
+#define PR_MCE_KILL_GET 34
+#define PR_GET_CHILD_SUBREAPER 37
+#define PR_GET_TID_ADDRESS 40
+#define PR_GET_THP_DISABLE 42
+#define PR_GET_IO_FLUSHER 58
+#define PR_GET_TSC 25
+#define MADV_DONTNEED 4
+#define MEMBARRIER_CMD_GET_REGISTRATIONS 512
+#define SIGKILL 9
+#define SIGSTOP 19
+
+static inline int64_t call5(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
+{
+	register uint64_t r10 __asm__("r10") = d;
+	register uint64_t r8 __asm__("r8") = e;
+	int64_t ret;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+#define call(nr, a, b, c, d) call5(nr, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), 0)
+
+struct kernel_stack {
+	uint64_t sp;
+	int32_t flags, pad;
+	uint64_t size;
+};
+
+static void collect_thread(struct parasite_args *a)
+{
+	struct kernel_stack ss = { 0 };
+
+	a->tid_address = call(__NR_prctl, PR_GET_TID_ADDRESS, &a->tid_address_value, 0, 0);
+	a->sas_result = call(__NR_sigaltstack, 0, &ss, 0, 0);
+	a->ss_sp = ss.sp;
+	a->ss_flags = (uint32_t)ss.flags;
+	a->ss_size = ss.size;
+	a->pdeath_result = call(__NR_prctl, PR_GET_PDEATHSIG, &a->pdeath_signal, 0, 0);
+	a->securebits = call(__NR_prctl, PR_GET_SECUREBITS, 0, 0, 0);
+	a->timerslack = call(__NR_prctl, PR_GET_TIMERSLACK, 0, 0, 0);
+	a->mce_kill = call(__NR_prctl, PR_MCE_KILL_GET, 0, 0, 0);
+}
+
+static void collect_process(struct parasite_args *a)
+{
+	a->dumpable = call(__NR_prctl, PR_GET_DUMPABLE, 0, 0, 0);
+	a->subreaper_result = call(__NR_prctl, PR_GET_CHILD_SUBREAPER, &a->subreaper, 0, 0);
+	a->thp_disable = call(__NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
+	a->io_flusher = call(__NR_prctl, PR_GET_IO_FLUSHER, 0, 0, 0);
+	a->membarrier = call(__NR_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0);
+	a->brk = call(__NR_brk, 0, 0, 0, 0);
+	for (int sig = 1; sig <= PARASITE_NSIG; sig++)
+		if (sig != SIGKILL && sig != SIGSTOP)
+			a->sigaction_result[sig - 1] =
+				call(__NR_rt_sigaction, sig, 0, &a->sigactions[sig - 1], sizeof(uint64_t));
+	for (int which = 0; which < 3; which++)
+		call(__NR_getitimer, which, &a->itimers[which], 0, 0);
+}
+
+static void collect_timers(struct parasite_args *a)
+{
+	for (int i = 0; i < a->n_timers && i < PARASITE_TIMERS; i++) {
+		struct parasite_timer *t = &a->timers[i];
+
+		t->overrun = (int32_t)call(__NR_timer_getoverrun, t->id, 0, 0, 0);
+		call(__NR_timer_gettime, t->id, &t->interval_sec, 0, 0);
+	}
+}
+
+/*
+ * Entered with the stack in struct parasite_area and the arguments in rdi. It never returns: rt_sigreturn at its end puts
+ * everything back when nobody stops the thread at the notification.
+ */
+__attribute__((noreturn, used, section(".text.entry"))) void parasite_main(struct parasite_args *a);
+void parasite_main(struct parasite_args *a)
+{
+	if (a->release_page)
+		call(__NR_madvise, a->release_page, 4096, MADV_DONTNEED, 0);
+	if (a->what & PARASITE_THREAD)
+		collect_thread(a);
+	if (a->what & PARASITE_PROCESS)
+		collect_process(a);
+	if (a->what & PARASITE_TIMER)
+		collect_timers(a);
+	a->done = 1;
+	call(__NR_tgkill, a->pid, a->tid, a->notify_signal, 0);
+	__asm__ volatile("mov %0, %%rsp\n\tmov %1, %%eax\n\tsyscall" : : "r"(a->frame), "i"(__NR_rt_sigreturn) : "memory");
+	__builtin_unreachable();
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the engine and the parasite say to each other. The parasite is a freestanding blob that runs inside a stopped
+ * thread and collects what only the thread itself can ask for. It makes only calls that do not block (a blocked call
+ * would overwrite the thread's restart block), and touches neither the FPU nor the thread's stack.
+ *
+ * Layout of the injected area: PARASITE_CODE_MAX bytes of code, then one struct parasite_area.
+ */
+#ifndef CKPT_PARASITE_H
+#define CKPT_PARASITE_H
+
+#include <stdint.h>
+
+#define PARASITE_CODE_MAX 8192
+#define PARASITE_NSIG 64
+#define PARASITE_TIMERS 64 /* POSIX timers asked for in one run */
+
+struct parasite_sigaction {
+	uint64_t handler, flags, restorer, mask;
+};
+
+struct parasite_itimer {
+	uint64_t interval_sec, interval_usec, value_sec, value_usec;
+};
+
+struct parasite_timer {
+	int32_t id;	 /* in */
+	int32_t overrun; /* out */
+	uint64_t interval_sec, interval_nsec, value_sec, value_nsec;
+};
+
+enum {
+	PARASITE_THREAD = 1,  /* collect the thread's own state */
+	PARASITE_PROCESS = 2, /* and the process's */
+	PARASITE_TIMER = 4,   /* and timers[0..n_timers) */
+};
+
+/* Results hold what the calls gave; a negative value is -errno. */
+struct parasite_args {
+	/* in */
+	uint64_t what;
+	uint64_t frame;	       /* address of the frame for rt_sigreturn, past its first word */
+	int32_t pid, tid;
+	int32_t notify_signal; /* sent to the thread when done: a signal whose delivery nobody would notice */
+	int32_t n_timers;
+	uint64_t release_page; /* a page of the stack that did not exist before us, 0 if none */
+	/* out, per thread */
+	int64_t done;
+	int64_t tid_address;
+	uint64_t tid_address_value;
+	int64_t sas_result;
+	uint64_t ss_sp, ss_flags, ss_size;
+	int64_t pdeath_result;
+	int32_t pdeath_signal, pad;
+	int64_t securebits;
+	int64_t timerslack;
+	int64_t mce_kill;
+	/* out, per process */
+	int64_t dumpable, subreaper_result;
+	int32_t subreaper, pad2;
+	int64_t thp_disable, membarrier, io_flusher, brk, tsc;
+	int64_t sigaction_result[PARASITE_NSIG];
+	struct parasite_sigaction sigactions[PARASITE_NSIG];
+	struct parasite_itimer itimers[3];
+	struct parasite_timer timers[PARASITE_TIMERS];
+};
+
+struct parasite_area {
+	uint8_t frame[4096];
+	uint8_t stack[4096]; /* grows down towards the frame, which is why it is only read by rt_sigreturn */
+	struct parasite_args args;
+};
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/* The address space: out with what exec put there, in with the image's areas and their pages. */
+#include <linux/mman.h>
+#include <linux/prctl.h>
+
+#include "lib/inject/restorer/restorer.h"
+
+#define MADV_GUARD 102
+#define BATCH 64
+
+struct iov {
+	uint64_t addr, len;
+};
+
+static void move(struct plan *p, enum plan_step step, uint64_t from, uint64_t to, uint64_t len)
+{
+	must(p, step, to, sys(__NR_mremap, from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+}
+
+/*
+ * The vDSO block keeps its order and gaps: the code in it finds the data by distance. It waits in the plan's area while
+ * everything else goes, since its place may be taken by what exec mapped.
+ */
+static void vdso_move(struct plan *p, enum plan_step step, uint64_t from, uint64_t to)
+{
+	const struct plan_vdso_area *a = PLAN_AT(p, struct plan_vdso_area, p->vdso);
+
+	for (uint64_t i = 0; i < p->vdso.n; i++)
+		move(p, step, from + (uint64_t)a[i].off, to + (uint64_t)a[i].off, a[i].len);
+}
+
+static uint64_t vdso_parking(const struct plan *p)
+{
+	const struct plan_vdso_area *a = PLAN_AT(p, struct plan_vdso_area, p->vdso);
+
+	/* Room for what lies below the vDSO's own first byte. */
+	return p->base + p->map_len - (uint64_t)a[0].off;
+}
+
+static void unmap_rest(struct plan *p)
+{
+	uint64_t end = p->base + p->area_len;
+
+	must(p, PLAN_STEP_UNMAP, 0, sys(__NR_munmap, 0, p->base));
+	must(p, PLAN_STEP_UNMAP, 1, sys(__NR_munmap, end, p->task_size - end));
+}
+
+static void map_all(struct plan *p)
+{
+	const struct plan_vma *v = PLAN_AT(p, struct plan_vma, p->vmas);
+
+	for (uint64_t i = 0; i < p->vmas.n; i++) {
+		long ret = sys(__NR_mmap, v[i].start, v[i].len, v[i].prot, v[i].flags | MAP_FIXED_NOREPLACE, v[i].fd,
+			       v[i].pgoff);
+
+		must(p, PLAN_STEP_MAP, i, ret);
+		if ((uint64_t)ret != v[i].start)
+			fail(p, PLAN_STEP_MAP, i, -17);
+	}
+}
+
+/* Reads one batch of extents that follow each other in the file. */
+static void read_batch(struct plan *p, struct iov *iov, int n, uint64_t offset, uint64_t index)
+{
+	int first = 0;
+
+	while (first < n) {
+		long got = sys(__NR_preadv, p->pages_fd, iov + first, n - first, offset, 0);
+
+		if (got == 0)
+			got = -61; /* ENODATA: the file ends early */
+		if (got == -4)
+			continue;
+		must(p, PLAN_STEP_READ, index, got);
+		offset += (uint64_t)got;
+		p->pages_done += (uint64_t)got >> 12;
+		for (; first < n && (uint64_t)got >= iov[first].len; first++)
+			got -= (long)iov[first].len;
+		if (first < n) {
+			iov[first].addr += (uint64_t)got;
+			iov[first].len -= (uint64_t)got;
+		}
+	}
+}
+
+static void fill_all(struct plan *p)
+{
+	const struct plan_extent *e = PLAN_AT(p, struct plan_extent, p->extents);
+	struct iov iov[BATCH];
+
+	for (uint64_t i = 0; i < p->extents.n;) {
+		uint64_t first = i, next = e[i].offset;
+		int n = 0;
+
+		for (; i < p->extents.n && n < BATCH && e[i].offset == next; i++, n++) {
+			iov[n].addr = e[i].addr;
+			iov[n].len = e[i].len;
+			next += e[i].len;
+		}
+		read_batch(p, iov, n, e[first].offset, first);
+	}
+}
+
+static void advise(struct plan *p, const struct plan_vma *v, uint64_t index)
+{
+	for (int advice = 0; advice < 64 && v->madv >> advice; advice++)
+		if (v->madv >> advice & 1)
+			must(p, PLAN_STEP_ADVISE, index, sys(__NR_madvise, v->start, v->len, advice));
+}
+
+static void finish_all(struct plan *p)
+{
+	const struct plan_vma *v = PLAN_AT(p, struct plan_vma, p->vmas);
+
+	for (uint64_t i = 0; i < p->vmas.n; i++) {
+		if (v[i].final_prot != v[i].prot)
+			must(p, PLAN_STEP_PROTECT, i, sys(__NR_mprotect, v[i].start, v[i].len, v[i].final_prot));
+		if (v[i].madv)
+			advise(p, &v[i], i);
+		if (v[i].lock)
+			must(p, PLAN_STEP_LOCK, i, sys(__NR_mlock2, v[i].start, v[i].len, 0));
+	}
+}
+
+static void guards_and_names(struct plan *p)
+{
+	const struct plan_range *g = PLAN_AT(p, struct plan_range, p->guards);
+	const struct plan_name *n = PLAN_AT(p, struct plan_name, p->names);
+
+	for (uint64_t i = 0; i < p->guards.n; i++)
+		must(p, PLAN_STEP_GUARD, i, sys(__NR_madvise, g[i].start, g[i].len, MADV_GUARD));
+	for (uint64_t i = 0; i < p->names.n; i++)
+		if (sys(__NR_prctl, 0x53564d41, 0, n[i].start, n[i].len, (char *)p + n[i].name) < 0)
+			p->warnings |= PLAN_WARN_NAME;
+}
+
+static void mm_fields(struct plan *p)
+{
+	struct plan_mm mm = p->mm;
+
+	mm.auxv = (uint64_t)PLAN_AT(p, uint64_t, p->auxv);
+	must(p, PLAN_STEP_MM, 0, sys(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &mm, sizeof(mm), 0));
+}
+
+void memory_restore(struct plan *p, uint64_t vdso)
+{
+	if (p->vdso_dst)
+		vdso_move(p, PLAN_STEP_VDSO_PARK, vdso, vdso_parking(p));
+	unmap_rest(p);
+	map_all(p);
+	if (p->pages_fd >= 0)
+		fill_all(p);
+	finish_all(p);
+	guards_and_names(p);
+	if (p->vdso_dst)
+		vdso_move(p, PLAN_STEP_VDSO_MOVE, vdso_parking(p), p->vdso_dst);
+	mm_fields(p);
+}

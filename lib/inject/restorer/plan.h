@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The plan: everything the restorer has to do inside the new task, written by the engine into a memfd that both have
+ * mapped. Flat and position independent: arrays are (offset from the plan, count). The engine has checked all of it; the
+ * restorer believes it. Fixed-width types only, since the two sides are compiled differently.
+ *
+ * The memfd holds [the restorer's own ELF image][struct plan and its arrays][stacks]; the task maps it at @base, an area
+ * that no mapping of the task to be restored touches, followed by room where the vDSO is parked meanwhile.
+ */
+#ifndef CKPT_INJECT_PLAN_H
+#define CKPT_INJECT_PLAN_H
+
+#include <stdint.h>
+
+#define PLAN_MAIN_STACK (64u << 10)
+#define PLAN_THREAD_STACK (8u << 10)
+#define PLAN_SCRATCH 4096u /* behind the stacks: for calls the engine makes in the stopped task */
+
+struct plan_array {
+	uint64_t off, n;
+};
+
+/* Where the restorer failed. Names for people are in lib/engine/restore_task.c. */
+enum plan_step {
+	PLAN_STEP_NONE,
+	PLAN_STEP_VDSO_PARK,
+	PLAN_STEP_UNMAP,
+	PLAN_STEP_MAP,	    /* index: VMA */
+	PLAN_STEP_READ,	    /* index: extent */
+	PLAN_STEP_PROTECT,  /* index: VMA */
+	PLAN_STEP_ADVISE,   /* index: VMA */
+	PLAN_STEP_LOCK,	    /* index: VMA */
+	PLAN_STEP_GUARD,    /* index: guard */
+	PLAN_STEP_NAME,	    /* index: name */
+	PLAN_STEP_VDSO_MOVE,
+	PLAN_STEP_MM,
+	PLAN_STEP_SESSION,
+	PLAN_STEP_CWD,
+	PLAN_STEP_ROOT,
+	PLAN_STEP_PERSONALITY,
+	PLAN_STEP_PRCTL,    /* index: prctl number */
+	PLAN_STEP_MEMBARRIER,
+	PLAN_STEP_SIGACTION, /* index: signal */
+	PLAN_STEP_THREAD,    /* index: thread; err 0: another tid was given */
+	PLAN_STEP_FD,	     /* index: descriptor */
+	PLAN_STEP_FOWN,	     /* index: descriptor */
+	PLAN_STEP_LOCKFILE,  /* index: descriptor */
+	PLAN_STEP_ITIMER,    /* index: which */
+	PLAN_STEP_TIMER,     /* index: timer id */
+	PLAN_STEP_SIGNAL,    /* index: signal */
+	PLAN_STEP_RLIMIT,    /* index: resource */
+	PLAN_STEP_COMM,
+	PLAN_STEP_ALTSTACK,
+	PLAN_STEP_ROBUST,
+	PLAN_STEP_RSEQ,
+	PLAN_STEP_THREAD_AREA,
+	PLAN_STEP_SLACK,
+	PLAN_STEP_SECCOMP,   /* index: filter */
+	PLAN_STEP_GROUPS,
+	PLAN_STEP_IDS,
+	PLAN_STEP_CAPS,
+	PLAN_STEP_SECUREBITS,
+	PLAN_STEP_AMBIENT,
+	PLAN_STEP_BOUNDING,
+	PLAN_N_STEPS,
+};
+
+/* Things that could not be done and are no reason to give up. */
+enum {
+	PLAN_WARN_IO_FLUSHER = 1 << 0,
+	PLAN_WARN_NAME = 1 << 1,
+	PLAN_WARN_MEMBARRIER = 1 << 2,
+};
+
+struct plan_error {
+	uint32_t step; /* written last */
+	int32_t err;   /* errno */
+	int32_t tid;
+	uint32_t pad;
+	uint64_t index;
+};
+
+struct plan_vma {
+	uint64_t start, len, pgoff;
+	uint32_t prot;	     /* to map with */
+	uint32_t final_prot; /* to end with */
+	uint32_t flags;	     /* mmap flags without MAP_FIXED* */
+	int32_t fd;
+	uint64_t madv;	/* bitmap of advice */
+	uint32_t lock;	/* mlock2 */
+	uint32_t pad;
+};
+
+struct plan_extent { /* page data: a piece of the pages file */
+	uint64_t addr, len, offset;
+};
+
+struct plan_range {
+	uint64_t start, len;
+};
+
+struct plan_name {
+	uint64_t start, len, name; /* name: offset of the NUL-terminated text */
+};
+
+/* One mapping of the vDSO block of this kernel; off is relative to the vDSO's first byte. */
+struct plan_vdso_area {
+	int64_t off;
+	uint64_t len;
+};
+
+struct plan_fdop { /* dup3(from, to, cloexec); from == to: only F_SETFD */
+	int32_t from, to, cloexec;
+};
+
+struct plan_fown {
+	int32_t fd;
+	uint32_t uid, euid, signum, type;
+	int32_t pid;
+};
+
+struct plan_lock {
+	int32_t fd;
+	uint32_t flock; /* else a POSIX lock */
+	int32_t type;	/* F_RDLCK ..., or LOCK_SH ... */
+	uint32_t pad;
+	int64_t start, len;
+};
+
+struct plan_sigaction {
+	uint32_t signo, pad;
+	uint64_t handler, flags, restorer, mask; /* the kernel's struct from handler on */
+};
+
+struct plan_siginfo {
+	uint8_t bytes[128];
+};
+
+struct plan_timer {
+	uint32_t id;
+	int32_t clock;
+	uint32_t signo, notify;
+	uint64_t value;
+	int32_t tid;
+	uint32_t arm;
+	/* > 0: the timer is to have expired so many intervals before its next expiry, which leaves its signal pending... */
+	uint64_t expired;
+	uint32_t take, pad; /* ...or, with this, taken: overruns are then what they were */
+	uint64_t interval_s, interval_ns, value_s, value_ns;
+};
+
+struct plan_itimer {
+	uint64_t interval_s, interval_us, value_s, value_us;
+};
+
+struct plan_rlimit {
+	uint32_t resource, pad;
+	uint64_t cur, max;
+};
+
+struct plan_filter {
+	uint64_t off; /* of the instructions */
+	uint32_t len; /* in instructions */
+	uint32_t flags;
+};
+
+struct plan_user_desc { /* the kernel's struct user_desc */
+	uint32_t entry_number, base_addr, limit, bits;
+};
+
+struct plan_creds {
+	uint32_t change; /* 0: they are what the engine has */
+	uint32_t uid, euid, suid, fsuid, gid, egid, sgid, fsgid;
+	uint32_t securebits;
+	uint32_t last_cap;
+	uint32_t no_new_privs;
+	uint64_t inheritable, permitted, effective, bounding, ambient;
+	struct plan_array groups; /* uint32_t */
+};
+
+struct plan_thread {
+	int32_t tid;
+	uint32_t seccomp_mode;	    /* 0, 1 strict, 2: filters below */
+	struct plan_array filters; /* struct plan_filter, in the order of installation; empty where the leader's are inherited */
+	uint64_t robust_list, robust_len;
+	uint64_t clear_tid;
+	uint64_t altstack_sp, altstack_size;
+	uint32_t altstack_flags, has_altstack;
+	uint64_t rseq, rseq_len;
+	uint32_t rseq_signature, has_rseq;
+	uint64_t timerslack_ns; /* 0: leave */
+	uint32_t pdeath_sig;
+	char comm[16];
+	struct plan_array signals;     /* struct plan_siginfo, directed at this thread */
+	struct plan_array thread_area; /* struct plan_user_desc */
+	struct plan_creds creds;
+};
+
+/* The kernel's struct prctl_mm_map. */
+struct plan_mm {
+	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	uint64_t auxv; /* filled in by the restorer */
+	uint32_t auxv_size, exe_fd;
+};
+
+struct plan {
+	/* written by the restorer */
+	struct plan_error error;
+	uint32_t warnings;
+	uint32_t rlimits_short; /* bit: resource whose hard limit we may not raise */
+	uint64_t pages_done;
+	/* written by the engine */
+	uint64_t base;	    /* where the task maps the memfd */
+	uint64_t map_len;   /* of the memfd */
+	uint64_t area_len;  /* of the whole area: the memfd and the parking room */
+	uint64_t stacks;    /* offset from base of the main stack, then one a thread */
+	uint64_t task_size; /* end of user addresses */
+	int32_t pid;
+	int32_t pages_fd; /* -1: no page data */
+	int32_t cwd_fd, root_fd; /* root -1: leave */
+	int32_t last_pid_fd; /* >= 0: threads get their ids through ns_last_pid */
+	uint32_t umask;
+	uint32_t setsid, setpgid;
+	uint32_t personality, set_personality;
+	uint32_t subreaper, thp_disable, io_flusher;
+	uint32_t membarrier;
+	uint32_t restore_ids; /* the kernel takes timer ids */
+	uint32_t share_filters; /* all threads have the leader's filters: it installs them before it makes them */
+	struct plan_mm mm;
+	struct plan_array auxv; /* uint64_t */
+	struct plan_array vdso; /* struct plan_vdso_area: of this kernel, parked or unmapped */
+	uint64_t vdso_dst;	/* where the vDSO goes; 0: the task has none */
+	struct plan_array vmas, extents, guards, names;
+	struct plan_array fdops, keep, fowns, locks; /* keep: int32_t, ascending */
+	struct plan_array sigactions, signals, timers, rlimits;
+	struct plan_itimer itimers[3];
+	struct plan_array threads; /* [0] is the leader */
+};
+
+#define PLAN_AT(p, T, arr) ((T *)((char *)(p) + (arr).off))
+
+#endif

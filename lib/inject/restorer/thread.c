@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads: made with their ids, each then puts its own state in place and stops. */
+#include <linux/prctl.h>
+#include <linux/sched.h>
+
+#include "lib/inject/restorer/restorer.h"
+
+long restorer_clone(void *args, size_t size, struct plan *p, struct plan_thread *t);
+_Noreturn void restorer_thread(struct plan *p, struct plan_thread *t);
+
+#define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+#define LAST_PID_TRIES 64
+
+struct clone3_args {
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+
+static void write_last_pid(struct plan *p, uint64_t index, int pid)
+{
+	char text[16];
+	int n = sizeof(text);
+
+	do
+		text[--n] = (char)('0' + pid % 10);
+	while (pid /= 10);
+	must(p, PLAN_STEP_THREAD, index, sys(__NR_pwrite64, p->last_pid_fd, text + n, sizeof(text) - n, 0));
+}
+
+/* Without set_tid a thread may get another number than it should: it sees that itself and ends. */
+static void create_by_last_pid(struct plan *p, struct clone3_args *args, struct plan_thread *t, uint64_t index)
+{
+	for (int i = 0; i < LAST_PID_TRIES; i++) {
+		long tid;
+
+		write_last_pid(p, index, t->tid - 1);
+		tid = must(p, PLAN_STEP_THREAD, index, restorer_clone(args, sizeof(*args), p, t));
+		if (tid == t->tid)
+			return;
+	}
+	fail(p, PLAN_STEP_THREAD, index, 0);
+}
+
+void threads_create(struct plan *p)
+{
+	struct plan_thread *t = PLAN_AT(p, struct plan_thread, p->threads);
+
+	if (p->share_filters)
+		seccomp_restore(p, &t[0]);
+	for (uint64_t i = 1; i < p->threads.n; i++) {
+		struct clone3_args args = {
+			.flags = THREAD_FLAGS,
+			.stack = p->base + p->stacks + PLAN_MAIN_STACK + (i - 1) * PLAN_THREAD_STACK,
+			.stack_size = PLAN_THREAD_STACK,
+		};
+
+		if (p->last_pid_fd >= 0) {
+			create_by_last_pid(p, &args, &t[i], i);
+			continue;
+		}
+		args.set_tid = (uint64_t)&t[i].tid;
+		args.set_tid_size = 1;
+		must(p, PLAN_STEP_THREAD, i, restorer_clone(&args, sizeof(args), p, &t[i]));
+	}
+}
+
+static void thread_area(struct plan *p, struct plan_thread *t)
+{
+	struct plan_user_desc *d = PLAN_AT(p, struct plan_user_desc, t->thread_area);
+
+	for (uint64_t i = 0; i < t->thread_area.n; i++)
+		must(p, PLAN_STEP_THREAD_AREA, d[i].entry_number, sys(__NR_set_thread_area, &d[i]));
+}
+
+static void altstack(struct plan *p, struct plan_thread *t)
+{
+	struct {
+		uint64_t sp;
+		int32_t flags, pad;
+		uint64_t size;
+	} ss = { t->altstack_sp, (int32_t)t->altstack_flags, 0, t->altstack_size };
+
+	must(p, PLAN_STEP_ALTSTACK, 0, sys(__NR_sigaltstack, &ss, 0));
+}
+
+void thread_restore(struct plan *p, struct plan_thread *t)
+{
+	must(p, PLAN_STEP_COMM, 0, sys(__NR_prctl, PR_SET_NAME, t->comm, 0, 0, 0));
+	thread_area(p, t);
+	if (t->has_altstack)
+		altstack(p, t);
+	if (t->robust_list)
+		must(p, PLAN_STEP_ROBUST, 0, sys(__NR_set_robust_list, t->robust_list, t->robust_len));
+	if (t->has_rseq)
+		must(p, PLAN_STEP_RSEQ, 0, sys(__NR_rseq, t->rseq, t->rseq_len, 0, t->rseq_signature));
+	sys(__NR_set_tid_address, t->clear_tid);
+	if (t->timerslack_ns)
+		must(p, PLAN_STEP_SLACK, 0, sys(__NR_prctl, PR_SET_TIMERSLACK, t->timerslack_ns, 0, 0, 0));
+	signals_queue(p, t->signals, t->tid);
+	/* Filters before credentials: an unprivileged task may have got its filters while it was privileged. They do not
+	 * bite yet, the engine has them suspended. */
+	if (!p->share_filters)
+		seccomp_restore(p, t);
+	creds_restore(p, t);
+	if (t->pdeath_sig)
+		must(p, PLAN_STEP_PRCTL, PR_SET_PDEATHSIG, sys(__NR_prctl, PR_SET_PDEATHSIG, t->pdeath_sig, 0, 0, 0));
+}
+
+_Noreturn void restorer_thread(struct plan *p, struct plan_thread *t)
+{
+	if (sys(__NR_gettid) != t->tid)
+		for (;;)
+			sys(__NR_exit, 0);
+	thread_restore(p, t);
+	for (;;)
+		__asm__ volatile("int3" : : : "memory");
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/inject/tracee.h"
+
+#include <elf.h>
+#include <sched.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "lib/kernel/sys.h"
+#include "lib/kernel/uapi.h"
+
+/* Linux-internal codes that ptrace shows in rax of an interrupted call. */
+#define ERESTARTSYS 512
+#define ERESTARTNOINTR 513
+#define ERESTARTNOHAND 514
+#define ERESTART_RESTARTBLOCK 516
+
+/* Calls that give up with a plain EINTR at any stop; made again they only wait anew. */
+static bool gives_up_with_eintr(uint64_t nr)
+{
+	switch (nr) {
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+	case SYS_epoll_pwait2:
+	case SYS_semop:
+	case SYS_semtimedop:
+	case SYS_rt_sigtimedwait:
+	case SYS_io_getevents:
+	case SYS_io_pgetevents:
+	case SYS_io_uring_enter:
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_recvfrom:
+	case SYS_recvmsg:
+	case SYS_recvmmsg:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool regs_cook_restart(struct user_regs_struct *r, bool restart_block_eintr, bool signal_due)
+{
+	long ax = (long)r->rax;
+
+	if ((long)r->orig_rax < 0)
+		return false;
+	switch (ax) {
+	case -ERESTART_RESTARTBLOCK:
+		if (restart_block_eintr) {
+			r->rax = (uint64_t)-EINTR;
+			return true;
+		}
+		break;
+	case -ERESTARTSYS:
+	case -ERESTARTNOINTR:
+	case -ERESTARTNOHAND:
+		break;
+	case -EINTR:
+		if (signal_due || !gives_up_with_eintr(r->orig_rax))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	r->rax = r->orig_rax;
+	r->rip -= 2; /* back to the syscall instruction */
+	return true;
+}
+
+int tracee_get_regs(struct op *op, pid_t tid, struct user_regs_struct *regs)
+{
+	struct iovec iov = { regs, sizeof(*regs) };
+
+	if (ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "read the registers of thread %d", tid);
+	if (iov.iov_len != sizeof(*regs))
+		return op_fail(op, CKPT_E_UNSUPPORTED,
+			       AT(.pid = tid, .kind = "32-bit task", .hint = "only 64-bit programs can be checkpointed"),
+			       "thread %d runs 32-bit code", tid);
+	return 0;
+}
+
+int tracee_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs)
+{
+	struct iovec iov = { (void *)regs, sizeof(*regs) };
+
+	if (ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "set the registers of thread %d", tid);
+	return 0;
+}
+
+int tracee_get_sigmask(struct op *op, pid_t tid, uint64_t *mask)
+{
+	if (ptrace(PTRACE_GETSIGMASK, tid, sizeof(*mask), mask) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "read the signal mask of thread %d", tid);
+	return 0;
+}
+
+int tracee_set_sigmask(struct op *op, pid_t tid, uint64_t mask)
+{
+	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "set the signal mask of thread %d", tid);
+	return 0;
+}
+
+static int get_xstate(struct op *op, struct tracee *tr)
+{
+	uint8_t buf[XSTATE_MAX];
+	struct iovec iov = { buf, sizeof(buf) };
+
+	if (ptrace(PTRACE_GETREGSET, tr->tid, NT_X86_XSTATE, &iov) < 0)
+		return op_errno(op, errno, AT(.pid = tr->tid), "read the extended registers of thread %d", tr->tid);
+	tr->xstate_len = iov.iov_len;
+	tr->xstate = arena_memdup(op->arena, buf, iov.iov_len);
+	return tr->xstate ? 0 : op_nomem(op);
+}
+
+/* Back-off of a loop that polls for a stop: most come within microseconds, and a blocking wait could not be cancelled. */
+static void back_off(unsigned round)
+{
+	struct timespec ts = { 0, round < 64 ? 20000 : 500000 };
+
+	if (round < 16)
+		sched_yield();
+	else
+		nanosleep(&ts, NULL);
+}
+
+int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status)
+{
+	for (unsigned round = 0;; round++) {
+		pid_t got = waitpid(tr->tid, status, __WALL | WNOHANG);
+		int r;
+
+		if (got == tr->tid) {
+			if (WIFSTOPPED(*status)) {
+				tr->stopped = true;
+				return 0;
+			}
+			tr->exited = true;
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "thread %d of task %d ended meanwhile",
+				       tr->tid, t->pid);
+		}
+		if (got < 0 && errno != EINTR) {
+			tr->exited = errno == ECHILD;
+			return op_errno(op, errno, AT(.pid = t->pid), "wait for thread %d", tr->tid);
+		}
+		r = op_check_cancel(op);
+		if (r)
+			return r;
+		back_off(round);
+	}
+}
+
+int target_read(struct op *op, const struct target *t, struct raddr from, void *buf, size_t n)
+{
+	ssize_t r = pread(t->mem, buf, n, (off_t)from.v);
+
+	if (r == (ssize_t)n)
+		return 0;
+	return op_errno(op, r < 0 ? errno : EFAULT, AT(.pid = t->pid, .addr = from.v), "read memory of task %d at %#lx",
+			t->pid, from.v);
+}
+
+int target_write(struct op *op, const struct target *t, struct raddr to, const void *buf, size_t n)
+{
+	ssize_t r = pwrite(t->mem, buf, n, (off_t)to.v);
+
+	if (r == (ssize_t)n)
+		return 0;
+	return op_errno(op, r < 0 ? errno : EFAULT, AT(.pid = t->pid, .addr = to.v), "write memory of task %d at %#lx",
+			t->pid, to.v);
+}
+
+/* ------------------------------------------------------------------------------------------------ freezing */
+
+/*
+ * se.exec_start is on the scheduler's clock. Our own entry, read right after we were scheduled, tells what that clock
+ * shows now.
+ */
+static int64_t sched_clock_offset(struct op *op)
+{
+	uint64_t exec_start;
+	char *text;
+	size_t len;
+
+	sched_yield();
+	if (proc_read_file(op, getpid(), "sched", &text, &len) != 0)
+		return 0;
+	exec_start = proc_parse_sched_exec_start(text, len);
+	return exec_start ? (int64_t)(now_ns() - exec_start) : 0;
+}
+
+static void note_sleep(struct op *op, const struct target *t, struct tracee *tr, int64_t clock_offset)
+{
+	char file[64], *text;
+	uint64_t exec_start;
+	size_t len;
+
+	if (!clock_offset || tr->status.state != 'S')
+		return;
+	snprintf(file, sizeof(file), "task/%d/wchan", tr->tid);
+	if (proc_read_file(op, t->pid, file, &text, &len) == 0)
+		snprintf(tr->wchan, sizeof(tr->wchan), "%.*s", (int)len, text);
+	if (!strstr(tr->wchan, "nanosleep") && !strstr(tr->wchan, "futex") && !strstr(tr->wchan, "poll"))
+		return;
+	snprintf(file, sizeof(file), "task/%d/sched", tr->tid);
+	if (proc_read_file(op, t->pid, file, &text, &len) != 0)
+		return;
+	exec_start = proc_parse_sched_exec_start(text, len);
+	if (exec_start)
+		tr->slept_since = (uint64_t)((int64_t)exec_start + clock_offset);
+}
+
+static int seize_failed(struct op *op, const struct target *t, const struct tracee *tr, int eno)
+{
+	struct proc_status now;
+	char *comm;
+	size_t len;
+
+	if (eno == EPERM && proc_read_task_status(op, t->pid, tr->tid, &now) == 0 && now.tracer) {
+		if (proc_read_file(op, now.tracer, "comm", &comm, &len) != 0)
+			comm = (char *)"?", len = 1;
+		return op_fail(op, CKPT_E_BUSY,
+			       AT(.pid = t->pid, .kind = "ptrace", .hint = "detach the debugger or tracer first"),
+			       "task %d is traced by pid %d (%.*s)", t->pid, now.tracer,
+			       (int)(len && comm[len - 1] == '\n' ? len - 1 : len), comm);
+	}
+	if (eno == EPERM)
+		return op_fail(op, CKPT_E_PERM, AT(.pid = t->pid, .hint = "run as root, or with CAP_SYS_PTRACE"),
+			       "no permission to stop thread %d of task %d (CAP_SYS_PTRACE)", tr->tid, t->pid);
+	return op_errno(op, eno, AT(.pid = t->pid), "seize thread %d of task %d", tr->tid, t->pid);
+}
+
+/* Returns 0, PROC_GONE when the thread ended meanwhile, or a failure. */
+static int seize(struct op *op, struct target *t, struct tracee *tr)
+{
+	long options = PTRACE_O_TRACESYSGOOD;
+	int eno;
+
+	if (tr->status.seccomp)
+		options |= PTRACE_O_SUSPEND_SECCOMP;
+	if (ptrace(PTRACE_SEIZE, tr->tid, 0, options) == 0) {
+		t->suspend_seccomp |= !!tr->status.seccomp;
+		goto interrupt;
+	}
+	eno = errno;
+	if (eno == ESRCH)
+		return PROC_GONE;
+	return seize_failed(op, t, tr, eno);
+interrupt:
+	if (ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0) < 0 && errno != ESRCH)
+		return op_errno(op, errno, AT(.pid = t->pid), "interrupt thread %d", tr->tid);
+	return 0;
+}
+
+static bool is_event_stop(int status)
+{
+	return status >> 16 == PTRACE_EVENT_STOP;
+}
+
+/* Waits for the stop that our interrupt causes; signals that were on their way are delivered first, as they would be. */
+static int await_stop(struct op *op, struct target *t, struct tracee *tr)
+{
+	int status, r;
+
+	for (;;) {
+		r = tracee_wait(op, t, tr, &status);
+		if (r)
+			return r;
+		if (is_event_stop(status)) {
+			tr->stop_sig = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+			return 0;
+		}
+		tr->stopped = false;
+		if (ptrace(PTRACE_CONT, tr->tid, 0, (long)WSTOPSIG(status)) < 0 && errno != ESRCH)
+			return op_errno(op, errno, AT(.pid = t->pid), "resume thread %d", tr->tid);
+	}
+}
+
+static bool known(const struct target *t, pid_t tid)
+{
+	for (size_t i = 0; i < t->threads.n; i++)
+		if (t->threads.v[i].tid == tid)
+			return true;
+	return false;
+}
+
+static void forget_last(struct target *t)
+{
+	t->threads.n--;
+}
+
+/* One pass over the thread list. *@fresh counts the threads that were new. */
+static int freeze_pass(struct op *op, struct target *t, int64_t clock_offset, size_t *fresh)
+{
+	struct proc_numbers tids = { 0 };
+	size_t first = t->threads.n;
+	int r;
+
+	*fresh = 0;
+	r = proc_list_numbers(op, t->pid, "task", &tids);
+	if (r)
+		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+	for (size_t i = 0; i < tids.v.n; i++) {
+		struct tracee *tr;
+
+		if (known(t, tids.v.v[i]))
+			continue;
+		tr = ARRAY_ADD(op->arena, &t->threads);
+		if (!tr)
+			return op_nomem(op);
+		tr->tid = tids.v.v[i];
+		r = proc_read_task_status(op, t->pid, tr->tid, &tr->status);
+		if (r == 0) {
+			note_sleep(op, t, tr, clock_offset);
+			r = seize(op, t, tr);
+		}
+		if (r < 0)
+			return r;
+		if (r == PROC_GONE)
+			forget_last(t);
+		r = op_check_cancel(op);
+		if (r)
+			return r;
+	}
+	for (size_t i = first; i < t->threads.n; i++) {
+		r = await_stop(op, t, &t->threads.v[i]);
+		if (r == CKPT_E_NO_PROCESS && t->threads.v[i].tid != t->pid) {
+			op_forget(op); /* a thread that ended while we looked: fine */
+			continue;
+		}
+		if (r)
+			return r;
+	}
+	*fresh = t->threads.n - first;
+	return 0;
+}
+
+static void drop_exited(struct target *t)
+{
+	size_t keep = 0;
+
+	for (size_t i = 0; i < t->threads.n; i++)
+		if (!t->threads.v[i].exited)
+			t->threads.v[keep++] = t->threads.v[i];
+	t->threads.n = keep;
+}
+
+static int put_leader_first(struct op *op, struct target *t)
+{
+	for (size_t i = 0; i < t->threads.n; i++) {
+		struct tracee tmp = t->threads.v[i];
+
+		if (tmp.tid != t->pid)
+			continue;
+		t->threads.v[i] = t->threads.v[0];
+		t->threads.v[0] = tmp;
+		return 0;
+	}
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "dead leader"),
+		       "the main thread of task %d has ended while others run", t->pid);
+}
+
+static int read_registers(struct op *op, struct target *t)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < t->threads.n && !r; i++) {
+		struct tracee *tr = &t->threads.v[i];
+
+		r = tracee_get_regs(op, tr->tid, &tr->regs);
+		r = r ?: get_xstate(op, tr);
+		r = r ?: tracee_get_sigmask(op, tr->tid, &tr->sigmask);
+	}
+	return r;
+}
+
+static int open_target(struct op *op, struct target *t)
+{
+	char path[64];
+
+	t->pidfd = sys_pidfd_open(t->pid, 0);
+	if (t->pidfd < 0)
+		return op_errno(op, errno, AT(.pid = t->pid), "open a pidfd for task %d", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", t->pid);
+	t->mem = open(path, O_RDWR | O_CLOEXEC);
+	if (t->mem < 0)
+		return op_errno(op, errno, AT(.pid = t->pid), "open %s", path);
+	return 0;
+}
+
+static int freeze(struct op *op, struct target *t)
+{
+	int64_t clock_offset = sched_clock_offset(op);
+	size_t fresh;
+	int r = open_target(op, t);
+
+	if (r)
+		return r;
+	t->seized_at = now_ns();
+	do {
+		r = freeze_pass(op, t, clock_offset, &fresh);
+		if (r)
+			return r;
+	} while (fresh);
+	drop_exited(t);
+	r = put_leader_first(op, t);
+	r = r ?: read_registers(op, t);
+	if (!r && proc_read_stat(op, t->pid, &t->stat) != 0)
+		r = op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+	return r;
+}
+
+int target_freeze(struct op *op, pid_t pid, struct target *t)
+{
+	int r;
+
+	*t = (struct target){ .pid = pid, .pidfd = -1, .mem = -1 };
+	r = freeze(op, t);
+	if (r)
+		target_release(op, t);
+	return r;
+}
+
+/* ---------------------------------------------------------------------------------------------- letting go */
+
+/* A stopped thread that was cut short in a call that gives up with EINTR is made to call again. */
+static void undo_eintr(struct op *op, struct tracee *tr)
+{
+	struct proc_status now;
+	struct user_regs_struct regs = tr->regs;
+	bool due;
+
+	if (!tr->xstate || (long)regs.rax != -EINTR)
+		return;
+	if (proc_read_task_status(op, tr->status.tgid, tr->tid, &now) != 0)
+		return;
+	due = (now.sig_pending | now.shd_pending) & ~now.sig_blocked;
+	if (!regs_cook_restart(&regs, false, due))
+		return;
+	regs.orig_rax = (uint64_t)-1; /* nothing left to restart for the kernel */
+	tracee_set_regs(op, tr->tid, &regs);
+}
+
+static void close_target(struct target *t)
+{
+	if (t->pidfd > 0)
+		close(t->pidfd);
+	if (t->mem > 0)
+		close(t->mem);
+	t->pidfd = t->mem = -1;
+	t->threads.n = 0;
+}
+
+void target_release(struct op *op, struct target *t)
+{
+	/* A thread that was seized and interrupted but has not stopped yet cannot be detached: wait for it, briefly. */
+	for (size_t i = 0; i < t->threads.n; i++) {
+		struct tracee *tr = &t->threads.v[i];
+		int status;
+
+		for (unsigned round = 0; !tr->stopped && !tr->exited && round < 2000; round++) {
+			pid_t got = waitpid(tr->tid, &status, __WALL | WNOHANG);
+
+			if (got == tr->tid && WIFSTOPPED(status)) {
+				tr->stopped = true;
+				if (!is_event_stop(status)) /* a signal on its way: let it through */
+					ptrace(PTRACE_DETACH, tr->tid, 0, (long)WSTOPSIG(status)), tr->exited = true;
+			} else if (got == tr->tid || (got < 0 && errno == ECHILD)) {
+				tr->exited = true;
+			} else {
+				back_off(round);
+			}
+		}
+	}
+	for (size_t i = 0; i < t->threads.n; i++) {
+		struct tracee *tr = &t->threads.v[i];
+
+		if (tr->exited || !tr->stopped)
+			continue;
+		undo_eintr(op, tr);
+		if (tr->late_stop)
+			sys_tgkill(t->pid, tr->tid, SIGSTOP);
+		ptrace(PTRACE_DETACH, tr->tid, 0, 0);
+	}
+	close_target(t);
+}
+
+int target_kill(struct op *op, struct target *t)
+{
+	int status;
+
+	if (sys_pidfd_send_signal(t->pidfd, SIGKILL, NULL, 0) < 0)
+		return op_errno(op, errno, AT(.pid = t->pid), "end task %d", t->pid);
+	/* The leader reports last, after the other threads; as its tracer we have to hear of each. */
+	for (size_t i = t->threads.n; i-- > 0;)
+		while (waitpid(t->threads.v[i].tid, &status, __WALL) < 0 ? errno == EINTR : !WIFEXITED(status) && !WIFSIGNALED(status))
+			;
+	close_target(t);
+	return 0;
+}

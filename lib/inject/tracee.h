@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stopping other processes: a target is a process of which every thread is seized and stopped. ptrace belongs to the
+ * calling thread, so a target is used by the thread that seized it, until target_release().
+ *
+ * What is true at any instant: a thread whose tracer dies goes on by itself, with its own registers and mask. Where a
+ * thread is made to run something, lib/inject/remote.c sees to it that this still holds.
+ */
+#ifndef CKPT_INJECT_TRACEE_H
+#define CKPT_INJECT_TRACEE_H
+
+#include <sys/user.h>
+
+#include "lib/base/op.h"
+#include "lib/kernel/arch/x86_64/sigframe.h"
+#include "lib/kernel/proc/read.h"
+
+/* An address in another process: not to be mixed with ours. */
+struct raddr {
+	uint64_t v;
+};
+
+struct tracee {
+	pid_t tid;
+	bool stopped;	       /* in a ptrace-stop now */
+	bool exited;
+	int stop_sig;	       /* group-stop: the signal, else 0 */
+	bool late_stop;	       /* a SIGSTOP came while we had it; sent again when it is let go */
+	struct proc_status status; /* read before the stop */
+	/* As the thread was when it stopped; regs may hold a restart code in rax. */
+	struct user_regs_struct regs;
+	void *xstate;
+	size_t xstate_len;
+	uint64_t sigmask;
+	/* Read before the seize, to estimate how long a sleep lasted. */
+	uint64_t slept_since; /* CLOCK_MONOTONIC ns, 0 unknown */
+	char wchan[32];
+};
+
+struct target {
+	pid_t pid;
+	int pidfd;
+	int mem; /* /proc/PID/mem */
+	struct proc_stat stat;
+	ARRAY(struct tracee) threads; /* [0] is the leader */
+	bool suspend_seccomp; /* granted */
+	uint64_t seized_at;	      /* now_ns() before the first seize */
+};
+
+/*
+ * Seizes and stops all threads of @pid, looping until no new one appears. On failure everything is let go again. The
+ * arena of @op owns the target's memory.
+ */
+int target_freeze(struct op *op, pid_t pid, struct target *t);
+/*
+ * Lets all threads go as they were, system calls that the stop cut short included; closes descriptors. Never fails. Safe
+ * on a zeroed or half-built target.
+ */
+void target_release(struct op *op, struct target *t);
+/* Ends the process, reaps what a tracer has to reap; closes descriptors. */
+int target_kill(struct op *op, struct target *t);
+
+/* Waits until @tr reports a stop. *@status as from waitpid. Returns 0 or a recorded failure (also when it exited). */
+int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status);
+
+int target_read(struct op *op, const struct target *t, struct raddr from, void *buf, size_t n);
+int target_write(struct op *op, const struct target *t, struct raddr to, const void *buf, size_t n);
+
+int tracee_get_regs(struct op *op, pid_t tid, struct user_regs_struct *regs);
+int tracee_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs);
+int tracee_get_sigmask(struct op *op, pid_t tid, uint64_t *mask);
+int tracee_set_sigmask(struct op *op, pid_t tid, uint64_t mask);
+
+/*
+ * The registers with which a thread goes on if it is not to know of us: a system call that was cut short by the stop is
+ * made again. Calls with a restart block (a relative sleep) are made again from the start too, unless @restart_block: then
+ * they get -EINTR, as the image format wants. Returns whether something was changed.
+ */
+bool regs_cook_restart(struct user_regs_struct *regs, bool restart_block_eintr, bool signal_due);
+
+#endif

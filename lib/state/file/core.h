@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of this folder share: the state of the layer in one operation, and the services of the core to kinds. */
+#ifndef CKPT_STATE_FILE_CORE_H
+#define CKPT_STATE_FILE_CORE_H
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <termios.h>
+
+#include "lib/state/file/file.h"
+#include "lib/state/file/index.h"
+
+/* f_type values; linux/magic.h of the distribution lacks some */
+#define FS_PROC 0x9fa0u
+#define FS_NSFS 0x6e736673u
+#define FS_TMPFS 0x01021994u
+#define FS_HUGETLBFS 0x958458f6u
+#define FS_OVERLAY 0x794c7630u
+#define FS_MQUEUE 0x19800202u
+#define FS_SECRETMEM 0x5345434du
+#define FS_PIDFS 0x50494446u
+
+/* O_LARGEFILE and __O_TMPFILE as the kernel shows them: the C library has other values, or none. */
+#define KFLAG_LARGEFILE 0100000u
+#define KFLAG_TMPFILE 020000000u
+
+#define POS_NONE UINT64_MAX
+
+/* A name on disk that we made and that has to go again. */
+struct made_name {
+	const char *path;
+	bool dir;
+	bool only_on_failure; /* stays after a success (link remaps of a dump) */
+	bool only_on_success; /* stays after a failure (link remaps that were used by a restore) */
+};
+
+/* Restore: both ends of a pipe, or the helper end that keeps a FIFO from blocking. */
+struct queue_ends {
+	int r, w;
+	bool taken_r, taken_w; /* given away as the descriptor of a file already */
+};
+
+struct queue; /* queue.c */
+
+/* The state of the file layer in one operation. */
+struct file_state {
+	ARRAY(struct made_name) made;
+	/* dump */
+	dev_t shm_dev;
+	struct file_index known;    /* (dev, ino) -> struct known: open file descriptions */
+	struct file_index specials; /* (dev, ino, mount) -> struct snap_file */
+	struct file_index mappings; /* (dev, ino, name) -> struct known_mapping */
+	struct file_index ghosts;   /* (dev, ino) -> struct snap_ghost */
+	struct file_index shmems;   /* (dev, ino) -> struct snap_shmem */
+	struct file_index queues;   /* (dev, ino) -> struct queue */
+	struct file_index queue_ids; /* (id, is fifo) -> struct queue */
+	ARRAY(struct queue *) all_queues;
+	ARRAY(PacketPipeEntry *) packet_pipes;
+	ARRAY(uint32_t) semaphores; /* file ids of eventfds that are */
+	/* restore */
+	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
+	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
+	struct file_index ends;	  /* (queue id, is fifo) -> struct queue_ends */
+	ARRAY(struct queue_ends *) all_ends;
+	bool limit_raised;
+	struct rlimit old_limit;
+	int terminal; /* whose attributes we changed, -1 none */
+	struct termios old_termios;
+};
+
+/* Never NULL unless out of memory (recorded). */
+struct file_state *files_state(struct op *op, struct snapshot *s);
+
+/* st_dev of the kernel's own tmpfs. */
+int file_tmpfs_dev(struct op *op, dev_t *dev);
+
+/* ---- for the dump halves */
+/* A new description in the snapshot: an id and a message of the kind's type, nothing else filled in. */
+struct snap_file *file_new(struct op *op, struct snapshot *s, const struct file_kind *kind);
+/* The kind of a description; NULL if nothing recognises it. */
+const struct file_kind *file_kind_of(const struct fd_view *v);
+/* Records CKPT_E_UNSUPPORTED: "fd 7: KIND: sentence". @hint may be NULL. */
+int file_refuse(struct op *op, const struct fd_view *v, const char *kind, const char *hint, const char *fmt, ...)
+	PRINTF_LIKE(5, 6);
+/* The same from an errno, for something that should not have failed. */
+int file_errno(struct op *op, const struct fd_view *v, const char *what);
+/* Owner for signals of the description (all zero for special references). NULL when out of memory. */
+FownEntry *file_fown(struct op *op, const struct fd_view *v);
+/* A description of our own of what @v is, so that its position can be moved freely. Returns the fd or -1 (errno). */
+int file_reopen(int fd, int flags);
+int file_made(struct op *op, struct file_state *fs, const struct made_name *made);
+
+/* Removes the names that were made, as each of them says. Never fails. */
+void files_remove_made(struct op *op, struct file_state *fs, bool success);
+
+/* reg.c: the parts other kinds are made of */
+int reg_examine(struct op *op, const struct fd_view *v);
+int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
+/* Dumps a REG entry of its own for @v, for kinds that refer to one (FIFO, TTY). */
+int reg_dump_ref(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t *id);
+/* Path the kernel tells, without " (deleted)" where the thing is deleted. */
+enum reg_where { REG_HERE, REG_GHOST, REG_UNLINKED };
+int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where);
+
+/* ghost.c, remap.c */
+uint64_t ghost_limit(const struct op *op);
+int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id);
+int ghost_write(struct op *op, struct snapshot *s, struct snap_ghost *g);
+int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id);
+int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target, RemapType type);
+
+/* queue.c: bytes queued in pipes and FIFOs */
+int queue_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool fifo, uint32_t *id);
+
+/* Puts down the lengths of queued packets, in packet_pipes. */
+int queues_note_packets(struct op *op, struct snapshot *s);
+
+/* memfd.c */
+int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh);
+bool memfd_is_shmem(const struct fd_view *v);
+
+/* locks.c */
+int locks_check(struct op *op, const struct fd_view *v);
+int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before);
+int locks_apply(struct op *op, struct snapshot *s);
+
+/* tty.c */
+void tty_done(struct file_state *fs, bool success);
+
+/* ext.c */
+/* Is KEY among --external? */
+bool external_wanted(const struct op *op, const char *key);
+/* The descriptor given for @key by --inherit-fd, -1 if none. Still the caller's. */
+int inherit_find(const struct op *op, const char *key);
+/* Every --inherit-fd must be well-formed and open. */
+int inherit_check(struct op *op);
+
+/* ---- for the restore halves */
+const struct file_kind *file_kind_of_type(FdTypes type);
+/* Moves a descriptor out of the way of 0, 1, 2. Takes @fd over; -1 (errno) on failure or if @fd is -1. */
+int file_high(int fd);
+/* fcntl(F_SETFL) of the flags that can be changed, if they differ. */
+int file_set_flags(int fd, uint32_t flags);
+int image_bad(struct op *op, const char *fmt, ...) PRINTF_LIKE(2, 3);
+struct reg_how {
+	uint32_t flags; /* of open(2) */
+	mode_t special; /* a type (S_IFIFO, S_IFCHR) that may be opened although opening it has effects */
+};
+/* Opens a REG entry, checked against the image, or takes the descriptor that --inherit-fd gives for it. */
+int reg_open_as(struct op *op, struct snapshot *s, struct snap_file *f, const struct reg_how *how, int *fd);
+/* Makes the file of a remapped entry appear at *@path; the caller unlinks it after the open if it is *@temporary. */
+int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, const char **path, bool *temporary);
+int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name);
+int queue_make(struct op *op, struct snapshot *s, uint32_t id, struct queue_ends **ret);
+int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w);
+/* Reads and checks the pagemap of an object. */
+int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh);
+int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh);
+void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
+struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
+
+extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
+
+#endif

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dump: the walk over the descriptors of frozen tasks. Which descriptors share one open file description is found with
+ * kcmp(2), which also orders descriptions: those of one inode are kept sorted, so that thousands of them cost little.
+ */
+#include <linux/kcmp.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include "lib/kernel/sys.h"
+#include "lib/state/file/core.h"
+
+/* An open file description that was seen, and one descriptor of it, for comparison. */
+struct description {
+	pid_t pid;
+	int fd;
+	struct snap_file *file;
+};
+
+/* All descriptions of one inode, in the order of kcmp. */
+struct known {
+	ARRAY(struct description) v;
+};
+
+struct known_mapping {
+	uint32_t id, private_flags;
+	bool is_shmem, has_private_flags;
+};
+
+static void view_close(struct fd_view *v)
+{
+	close_fd_p(&v->copy);
+}
+#define _cleanup_view_ _cleanup_(view_close)
+
+/* --------------------------------------------------------------------------------------- looking at descriptors */
+
+static int task_gone(struct op *op, pid_t pid)
+{
+	return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d went away while its files were looked at", pid);
+}
+
+static int view_stat(struct op *op, struct fd_view *v)
+{
+	struct statfs fs;
+
+	if (fstat(v->copy, &v->st) < 0 || fstatfs(v->copy, &fs) < 0)
+		return file_errno(op, v, "look at it");
+	v->fs_magic = (uint32_t)fs.f_type;
+	return 0;
+}
+
+static void split_cloexec(struct fd_view *v)
+{
+	v->cloexec = v->info.flags & O_CLOEXEC;
+	v->info.flags &= ~(uint32_t)O_CLOEXEC;
+}
+
+static int view_fd(struct op *op, struct file_state *fs, pid_t pid, int pidfd, int fd, struct fd_view *v)
+{
+	char name[32], *link;
+	int r;
+
+	*v = (struct fd_view){ .pid = pid, .fd = fd, .what = "fd", .copy = -1, .link = "", .shm_dev = fs->shm_dev };
+	snprintf(name, sizeof(name), "fd/%d", fd);
+	r = proc_read_link(op, pid, name, &link);
+	r = r ? r : proc_read_fdinfo(op, pid, fd, &v->info);
+	if (r)
+		return r < 0 ? r : task_gone(op, pid);
+	v->link = link;
+	split_cloexec(v);
+	v->copy = sys_pidfd_getfd(pidfd, fd);
+	if (v->copy < 0)
+		return file_errno(op, v, "copy the descriptor");
+	return view_stat(op, v);
+}
+
+/* Something that is no descriptor: @file is its name under /proc/PID. */
+static int view_special(struct op *op, struct file_state *fs, pid_t pid, const char *what, const char *file, uint64_t addr,
+			struct fd_view *v)
+{
+	char path[128], *link;
+	int r;
+
+	*v = (struct fd_view){
+		.pid = pid, .fd = -1, .what = what, .addr = addr, .copy = -1, .link = "", .shm_dev = fs->shm_dev,
+	};
+	r = proc_read_link(op, pid, file, &link);
+	if (r)
+		return r < 0 ? r : task_gone(op, pid);
+	v->link = link;
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	v->copy = open(path, O_PATH | O_CLOEXEC);
+	if (v->copy < 0)
+		return file_errno(op, v, "open it");
+	return view_stat(op, v);
+}
+
+/* -------------------------------------------------------------------------------------------- descriptions */
+
+static int known_of(struct op *op, struct file_state *fs, const struct fd_view *v, struct known **ret)
+{
+	*ret = index_find(&fs->known, KEY(v->st.st_dev, v->st.st_ino));
+	if (*ret)
+		return 0;
+	*ret = op_new(op, struct known);
+	return *ret ? index_add(op, &fs->known, KEY(v->st.st_dev, v->st.st_ino), *ret) : CKPT_E_NOMEM;
+}
+
+/* Where the description of @v is among the known ones, or belongs. */
+static int find_place(struct op *op, const struct known *k, const struct fd_view *v, size_t *place, bool *found)
+{
+	size_t lo = 0, hi = k->v.n;
+
+	*found = false;
+	while (lo < hi && !*found) {
+		size_t mid = lo + (hi - lo) / 2;
+		const struct description *d = &k->v.v[mid];
+		int c = sys_kcmp(v->pid, d->pid, KCMP_FILE, (uint64_t)v->fd, (uint64_t)d->fd);
+
+		if (c < 0 && errno == ENOSYS)
+			return op_fail(op, CKPT_E_KERNEL, NULL, "the kernel has no kcmp(2): shared files cannot be told apart");
+		if (c < 0 || c > 2)
+			return file_errno(op, v, "compare it with other descriptors");
+		*found = c == 0;
+		if (c == 0)
+			hi = lo = mid;
+		else if (c == 1)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	*place = lo;
+	return 0;
+}
+
+static int insert(struct op *op, struct known *k, size_t place, const struct fd_view *v, struct snap_file *f)
+{
+	struct description *slot = ARRAY_ADD(op->arena, &k->v);
+
+	if (!slot)
+		return op_nomem(op);
+	memmove(&k->v.v[place + 1], &k->v.v[place], (k->v.n - 1 - place) * sizeof(*k->v.v));
+	k->v.v[place] = (struct description){ .pid = v->pid, .fd = v->fd, .file = f };
+	return 0;
+}
+
+static int dump_new(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file **ret)
+{
+	const struct file_kind *kind = file_kind_of(v);
+	struct snap_file *f;
+
+	if (!kind)
+		return file_refuse(op, v, "descriptor", NULL, "%s is of a kind that is not known", v->link);
+	f = file_new(op, s, kind);
+	if (!f)
+		return CKPT_E_NOMEM;
+	*ret = f;
+	return kind->dump(op, s, v, f);
+}
+
+static int dump_description(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file **f)
+{
+	struct known *k;
+	size_t place = 0;
+	bool found = false;
+	int r;
+
+	r = known_of(op, s->file_state, v, &k);
+	r = r ? r : find_place(op, k, v, &place, &found);
+	/* Leases are refused before anything opens the file: that would break them. */
+	r = r ? r : locks_dump(op, s, v, found);
+	if (r)
+		return r;
+	if (found) {
+		*f = k->v.v[place].file;
+		return 0;
+	}
+	r = dump_new(op, s, v, f);
+	return r ? r : insert(op, k, place, v, *f);
+}
+
+static int add_fdinfo(struct op *op, struct snap_task *t, const struct fd_view *v, const struct snap_file *f)
+{
+	FdinfoEntry *m = op_new(op, FdinfoEntry), **slot;
+
+	slot = m ? ARRAY_ADD(op->arena, &t->fds) : NULL;
+	if (!slot)
+		return op_nomem(op);
+	fdinfo_entry__init(m);
+	m->id = f->id;
+	m->flags = v->cloexec ? FD_CLOEXEC : 0;
+	m->type = f->msg->type;
+	m->fd = (uint32_t)v->fd;
+	*slot = m;
+	return 0;
+}
+
+static int dump_fd(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd, int fd)
+{
+	_cleanup_view_ struct fd_view v = { .copy = -1 };
+	struct snap_file *f = NULL;
+	int r;
+
+	r = view_fd(op, s->file_state, t->pid, pidfd, fd, &v);
+	r = r ? r : dump_description(op, s, &v, &f);
+	return r ? r : add_fdinfo(op, t, &v, f);
+}
+
+int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd)
+{
+	struct proc_numbers fds;
+	int r;
+
+	if (!files_state(op, s))
+		return CKPT_E_NOMEM;
+	r = proc_list_numbers(op, t->pid, "fd", &fds);
+	if (r > 0)
+		return task_gone(op, t->pid);
+	for (size_t i = 0; !r && i < fds.v.n; i++) {
+		r = op_check_cancel(op);
+		r = r ? r : dump_fd(op, s, t, pidfd, fds.v.v[i]);
+	}
+	return r;
+}
+
+/* -------------------------------------------------------------------------------------- special references */
+
+static uint64_t mount_of(int fd)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &stx) < 0 || !(stx.stx_mask & STATX_MNT_ID))
+		return 0;
+	return stx.stx_mnt_id;
+}
+
+static int dump_special(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file **ret)
+{
+	/* The name counts too: hard links of one file stay apart. */
+	char *text = arena_printf(op->arena, "%lx %s", (unsigned long)mount_of(v->copy), v->link);
+	struct snap_file *f;
+	int r;
+
+	if (!text)
+		return op_nomem(op);
+	f = index_find(&s->file_state->specials, KEY(v->st.st_dev, v->st.st_ino, text));
+	if (f) {
+		*ret = f;
+		return 0;
+	}
+	r = dump_new(op, s, v, ret);
+	return r ? r : index_add(op, &s->file_state->specials, KEY(v->st.st_dev, v->st.st_ino, text), *ret);
+}
+
+int files_dump_special(struct op *op, struct snapshot *s, pid_t pid, const char *what, uint32_t *id)
+{
+	_cleanup_view_ struct fd_view v = { .copy = -1 };
+	struct snap_file *f;
+	int r;
+
+	if (!files_state(op, s))
+		return CKPT_E_NOMEM;
+	r = view_special(op, s->file_state, pid, what, what, 0, &v);
+	r = r ? r : dump_special(op, s, &v, &f);
+	if (!r)
+		*id = f->id;
+	return r;
+}
+
+static void mapping_link(const struct proc_vma *vma, char name[64])
+{
+	snprintf(name, 64, "map_files/%lx-%lx", (unsigned long)vma->start, (unsigned long)vma->end);
+}
+
+static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, struct known_mapping **ret)
+{
+	_cleanup_view_ struct fd_view v = { .copy = -1 };
+	struct known_mapping *k = op_new(op, struct known_mapping);
+	char name[64];
+	struct snap_file *f;
+	int r;
+
+	if (!k)
+		return CKPT_E_NOMEM;
+	mapping_link(vma, name);
+	r = view_special(op, s->file_state, pid, "mapping", name, vma->start, &v);
+	r = r ? r : dump_special(op, s, &v, &f);
+	if (r)
+		return r;
+	k->id = f->id;
+	k->is_shmem = f->kind == &file_memfd;
+	*ret = k;
+	return index_add(op, &s->file_state->mappings,
+			 KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, vma->name), k);
+}
+
+/* How the mapped file was opened shows in the mode of the link. */
+static int mapping_flags(struct op *op, pid_t pid, const struct proc_vma *vma, uint32_t *flags)
+{
+	char name[64], path[128];
+	struct stat st;
+
+	mapping_link(vma, name);
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	if (lstat(path, &st) < 0)
+		return op_errno(op, errno, AT(.pid = pid, .addr = vma->start), "task %d: cannot look at %s", pid, path);
+	*flags = st.st_mode & 0200 ? (st.st_mode & 0400 ? O_RDWR : O_WRONLY) : O_RDONLY;
+	return 0;
+}
+
+int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, uint32_t *id,
+		       bool *is_shmem, uint32_t *fdflags)
+{
+	bool private = vma->perms[3] != 's';
+	struct known_mapping *k;
+	int r = 0;
+
+	if (!files_state(op, s))
+		return CKPT_E_NOMEM;
+	k = index_find(&s->file_state->mappings, KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, vma->name));
+	if (!k)
+		r = mapping_new(op, s, pid, vma, &k);
+	if (r)
+		return r;
+	*id = k->id;
+	*is_shmem = k->is_shmem;
+	/* Of private mappings of one file one answer is as good as another: nothing they may do depends on it. */
+	if (private && k->has_private_flags) {
+		*fdflags = k->private_flags;
+		return 0;
+	}
+	r = mapping_flags(op, pid, vma, fdflags);
+	if (!r && private) {
+		k->private_flags = *fdflags;
+		k->has_private_flags = true;
+	}
+	return r;
+}
+
+/* ------------------------------------------------------------------------------------------------- the end */
+
+/* Newest first: what lies in a directory goes before the directory. */
+void files_remove_made(struct op *op, struct file_state *fs, bool success)
+{
+	for (size_t i = fs->made.n; i-- > 0;) {
+		const struct made_name *m = &fs->made.v[i];
+
+		if (success ? m->only_on_failure : m->only_on_success)
+			continue;
+		if ((m->dir ? rmdir(m->path) : unlink(m->path)) < 0 && errno != ENOENT)
+			log_warn(op, "%s: cannot be removed: %s", m->path, strerror(errno));
+	}
+	fs->made.n = 0;
+}
+
+void files_dump_done(struct op *op, struct snapshot *s, bool success)
+{
+	if (!s->file_state)
+		return;
+	files_remove_made(op, s->file_state, success);
+	for (size_t i = 0; i < s->ghosts.n; i++) {
+		close_fd_p(&s->ghosts.v[i].fd);
+		s->ghosts.v[i].fd = -1;
+	}
+	for (size_t i = 0; i < s->shmems.n; i++) {
+		close_fd_p(&s->shmems.v[i]->fd);
+		s->shmems.v[i]->fd = -1;
+	}
+}

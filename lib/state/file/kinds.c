@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* All kinds of descriptors. Order: the first that matches wins, so what is not saved comes before what has only a name. */
+#include "lib/state/file/core.h"
+
+const struct file_kind *const file_kinds[] = {
+	&file_pipe,
+	&file_memfd,
+	&file_tty,
+	&file_eventfd,
+	&file_unsupported,
+	&file_fifo,
+	&file_reg,
+	NULL,
+};

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Restore: every description that a descriptor refers to is opened once, here, before any task exists; the tasks inherit
+ * them. What the opening leaves on disk for a while (ghosts, second names) goes in files_restore_done().
+ */
+#include "lib/state/file/core.h"
+
+/* A library must not keep what it took: the limit is put back as soon as the tree exists. */
+static void raise_limit(struct op *op, struct file_state *fs, size_t n)
+{
+	struct rlimit want;
+
+	if (getrlimit(RLIMIT_NOFILE, &fs->old_limit) < 0 || fs->old_limit.rlim_cur > n + 256)
+		return;
+	want = fs->old_limit;
+	want.rlim_cur = want.rlim_max;
+	fs->limit_raised = setrlimit(RLIMIT_NOFILE, &want) == 0;
+	if (want.rlim_cur < n + 64)
+		log_warn(op, "the checkpoint has %zu open files, the limit of this process is %lu", n,
+			 (unsigned long)want.rlim_cur);
+}
+
+static int open_one(struct op *op, struct snapshot *s, struct snap_file *f)
+{
+	int r;
+
+	if (f->fd >= 0)
+		return 0;
+	if (!f->kind)
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "descriptor"),
+			       "files.img: id %u: descriptors of type %d are not supported yet", f->id, (int)f->msg->type);
+	r = op_check_cancel(op);
+	return r ? r : f->kind->open(op, s, f);
+}
+
+static int open_task(struct op *op, struct snapshot *s, const struct snap_task *t)
+{
+	for (size_t i = 0; i < t->fds.n; i++) {
+		int r = open_one(op, s, snapshot_file(s, t->fds.v[i]->id));
+
+		if (r)
+			return op_wrap(op, r, "task %d: fd %u", t->pid, t->fds.v[i]->fd);
+	}
+	return 0;
+}
+
+/* What we kept of pipes for those that were not opened yet: from here on an end nobody has is closed. */
+static void close_ends(struct file_state *fs)
+{
+	for (size_t i = 0; i < fs->all_ends.n; i++) {
+		close_fd_p(&fs->all_ends.v[i]->r);
+		close_fd_p(&fs->all_ends.v[i]->w);
+	}
+	fs->all_ends.n = 0;
+}
+
+int files_open(struct op *op, struct snapshot *s)
+{
+	int r;
+
+	if (!files_state(op, s))
+		return CKPT_E_NOMEM;
+	raise_limit(op, s->file_state, s->files.n + s->shmems.n + 2 * s->pipes.n);
+	r = inherit_check(op);
+	for (size_t i = 0; !r && i < s->shmems.n; i++)
+		r = shmem_create(op, s, s->shmems.v[i]);
+	for (size_t i = 0; !r && i < s->tasks.n; i++)
+		r = open_task(op, s, &s->tasks.v[i]);
+	r = r ? r : locks_apply(op, s);
+	close_ends(s->file_state);
+	return r;
+}
+
+static int not_a_file(struct op *op, uint32_t id, const char *what)
+{
+	return image_bad(op, "the %s refers to file id %u, which is no file of files.img", what, id);
+}
+
+int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd)
+{
+	const struct reg_how how = { .flags = fdflags & O_ACCMODE, .special = S_IFCHR };
+	struct snap_file *f = snapshot_file(s, id);
+	const struct snap_shmem *sh;
+
+	if (!f || !files_state(op, s))
+		return not_a_file(op, id, "mapping");
+	if (f->msg->type == FD_TYPES__REG)
+		return reg_open_as(op, s, f, &how, fd);
+	if (f->msg->type != FD_TYPES__MEMFD)
+		return not_a_file(op, id, "mapping");
+	sh = shmem_of(s, f->msg->memfd->inode_id);
+	if (!sh || sh->fd < 0)
+		return image_bad(op, "a mapping refers to shared memory object %u, which does not exist",
+				 f->msg->memfd->inode_id);
+	*fd = file_high(file_reopen(sh->fd, (int)how.flags));
+	if (*fd < 0)
+		return op_errno(op, errno, AT(.kind = "shared memory"), "cannot open %s", sh->msg->name);
+	return 0;
+}
+
+int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd)
+{
+	bool exe = strcmp(what, "exe") == 0;
+	const struct reg_how how = { .flags = exe ? O_RDONLY : O_PATH | O_DIRECTORY };
+	struct snap_file *f = snapshot_file(s, id);
+
+	if (!f || !files_state(op, s))
+		return not_a_file(op, id, what);
+	if (exe && f->msg->type == FD_TYPES__MEMFD)
+		return files_open_mapping(op, s, id, O_RDONLY, fd);
+	if (f->msg->type != FD_TYPES__REG)
+		return not_a_file(op, id, what);
+	return op_wrap(op, reg_open_as(op, s, f, &how, fd), "%s", what);
+}
+
+void files_restore_done(struct op *op, struct snapshot *s, bool success)
+{
+	struct file_state *fs = s->file_state;
+
+	if (!fs)
+		return;
+	close_ends(fs);
+	for (size_t i = 0; i < s->files.n; i++) {
+		close_fd_p(&s->files.v[i]->fd);
+		s->files.v[i]->fd = -1;
+	}
+	for (size_t i = 0; i < s->shmems.n; i++)
+		shmem_done(op, s->shmems.v[i], success);
+	tty_done(fs, success);
+	files_remove_made(op, fs, success);
+	if (fs->limit_raised)
+		setrlimit(RLIMIT_NOFILE, &fs->old_limit);
+	fs->limit_raised = false;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* Writing of the file images, from what the walk put into the snapshot. */
+#include "lib/state/file/core.h"
+
+/* Entries of an image are generated messages, whose first member is their base. */
+static int write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, void *const *v, size_t n)
+{
+	struct img_out *out = NULL;
+	int r, r2;
+
+	if (!n)
+		return 0;
+	r = img_create(op, s->dir, kind, id, &out);
+	if (r)
+		return r;
+	for (size_t i = 0; !r && i < n; i++)
+		r = img_write(op, out, v[i]);
+	r2 = img_close(op, out);
+	return r ? r : r2;
+}
+#define WRITE_LIST(kind, id, arr) write_list(op, s, kind, id, (void *const *)(arr).v, (arr).n)
+
+static int write_files(struct op *op, struct snapshot *s)
+{
+	struct img_out *out = NULL;
+	int r, r2;
+
+	if (!s->files.n)
+		return 0;
+	r = img_create(op, s->dir, IMG_FILES, 0, &out);
+	if (r)
+		return r;
+	for (size_t i = 0; !r && i < s->files.n; i++)
+		r = img_write(op, out, &s->files.v[i]->msg->base);
+	r2 = img_close(op, out);
+	return r ? r : r2;
+}
+
+/* One image a descriptor table: tasks that share theirs have one number. */
+static bool table_written(const struct snapshot *s, size_t task)
+{
+	for (size_t i = 0; i < task; i++)
+		if (s->tasks.v[i].ids && s->tasks.v[i].ids->files_id == s->tasks.v[task].ids->files_id)
+			return true;
+	return false;
+}
+
+static int write_fdinfos(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < s->tasks.n; i++) {
+		const struct snap_task *t = &s->tasks.v[i];
+
+		if (t->ids && !table_written(s, i))
+			r = WRITE_LIST(IMG_FDINFO, t->ids->files_id, t->fds);
+	}
+	return r;
+}
+
+static int write_queues(struct op *op, struct snapshot *s, enum img_kind kind, bool fifo)
+{
+	struct img_out *out = NULL;
+	int r, r2;
+
+	r = img_create(op, s->dir, kind, 0, &out);
+	if (r)
+		return r;
+	for (size_t i = 0; !r && i < s->pipes.n; i++) {
+		const struct snap_pipe_data *d = &s->pipes.v[i];
+
+		if (d->fifo != fifo)
+			continue;
+		r = img_write(op, out, &d->msg->base);
+		if (!r && d->msg->bytes)
+			r = img_write_payload(op, out, d->bytes, d->msg->bytes);
+	}
+	r2 = img_close(op, out);
+	return r ? r : r2;
+}
+
+static int write_ghosts(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < s->ghosts.n; i++)
+		r = ghost_write(op, s, &s->ghosts.v[i]);
+	return r;
+}
+
+static int write_shmems(struct op *op, struct snapshot *s)
+{
+	struct img_out *out = NULL;
+	int r, r2;
+
+	if (!s->shmems.n)
+		return 0;
+	r = img_create(op, s->dir, IMG_MEMFD, 0, &out);
+	if (r)
+		return r;
+	for (size_t i = 0; !r && i < s->shmems.n; i++)
+		r = img_write(op, out, &s->shmems.v[i]->msg->base);
+	r2 = img_close(op, out);
+	r = r ? r : r2;
+	for (size_t i = 0; !r && i < s->shmems.n; i++)
+		r = shmem_write(op, s, s->shmems.v[i]);
+	return r;
+}
+
+/* What the format has no place for goes into our own file, which the caller writes. */
+static int fill_extra(struct op *op, struct snapshot *s)
+{
+	struct file_state *fs = s->file_state;
+	int r = queues_note_packets(op, s);
+
+	if (r || (!fs->packet_pipes.n && !fs->semaphores.n))
+		return r;
+	if (!s->extra)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for what the format cannot hold of files");
+	s->extra->n_packet_pipes = fs->packet_pipes.n;
+	s->extra->packet_pipes = fs->packet_pipes.v;
+	s->extra->n_eventfd_semaphores = fs->semaphores.n;
+	s->extra->eventfd_semaphores = fs->semaphores.v;
+	return 0;
+}
+
+int files_write(struct op *op, struct snapshot *s)
+{
+	int r;
+
+	if (!files_state(op, s))
+		return CKPT_E_NOMEM;
+	r = write_files(op, s);
+	r = r ? r : write_fdinfos(op, s);
+	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
+	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
+	r = r ? r : fill_extra(op, s);
+	r = r ? r : write_ghosts(op, s);
+	r = r ? r : WRITE_LIST(IMG_REMAP_FPATH, 0, s->remaps);
+	r = r ? r : write_shmems(op, s);
+	r = r ? r : WRITE_LIST(IMG_FILE_LOCKS, 0, s->locks);
+	return r ? r : WRITE_LIST(IMG_TTY_INFO, 0, s->ttys);
+}

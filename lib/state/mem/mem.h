@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory: what areas a task has (vma.c), and which pages of them are in the checkpoint (pages.c). Restore's halves are in
+ * files of the same folder.
+ */
+#ifndef CKPT_STATE_MEM_H
+#define CKPT_STATE_MEM_H
+
+#include "lib/state/task/task.h"
+
+/* status bits of vma_entry (docs/format) */
+enum {
+	VMA_REGULAR = 1u << 0,
+	VMA_VSYSCALL = 1u << 2,
+	VMA_VDSO = 1u << 3,
+	VMA_HEAP = 1u << 5,
+	VMA_FILE_PRIVATE = 1u << 6,
+	VMA_FILE_SHARED = 1u << 7,
+	VMA_ANON_SHARED = 1u << 8,
+	VMA_ANON_PRIVATE = 1u << 9,
+	VMA_SYSVIPC = 1u << 10,
+	VMA_SOCKET = 1u << 11,
+	VMA_VVAR = 1u << 12,
+	VMA_AIORING = 1u << 13,
+	VMA_MEMFD = 1u << 14,
+	VMA_SHSTK = 1u << 15,
+	VMA_GUARD = 1u << 16,
+};
+
+/* flags of pagemap_entry */
+enum { PE_PARENT = 1, PE_LAZY = 2, PE_PRESENT = 4 };
+
+/* Whether pages of the area go to the task's pagemap. */
+static inline bool vma_is_private(const VmaEntry *v)
+{
+	return (v->status & VMA_REGULAR) && (v->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) && !(v->status & VMA_VVAR);
+}
+
+/* Fills task->mm but for its vmas and numbers, task->extra->vma_names. Host, task frozen, before injection. */
+int vmas_dump(struct op *op, struct task_dump *d);
+/* Only looks: every area that could not be saved is an obstacle. Host, task running. */
+int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
+
+/* What private pages there are: fills task->pagemap.entries and adds GUARD areas to task->mm. Host, task frozen. */
+int pages_collect(struct op *op, struct task_dump *d);
+/* Writes them to pages-N. Host, task frozen. */
+int pages_write(struct op *op, struct task_dump *d);
+
+#endif

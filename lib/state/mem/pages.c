@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Private pages: which there are (PAGEMAP_SCAN gives regions instead of eight bytes a page), and their way to the disk
+ * (/proc/PID/mem into the page writer's buffers: no page is pinned, so that none that a fork shares is copied).
+ */
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "lib/kernel/uapi.h"
+#include "lib/state/mem/mem.h"
+#include "lib/state/msg.h"
+
+#define REGIONS 512
+
+struct scan {
+	struct task_dump *d;
+	int pagemap;
+	struct page_region *regions;
+	size_t guard_cap, guards;
+	VmaEntry **guard;
+};
+
+/* Whether a region's pages belong into the checkpoint: there, and neither the zero page nor just the file's. */
+static bool is_stored(const VmaEntry *v, uint64_t categories)
+{
+	if (v->status & VMA_VDSO)
+		return true;
+	if (!(categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)) || (categories & PAGE_IS_PFNZERO))
+		return false;
+	return !(categories & PAGE_IS_FILE);
+}
+
+/* May be loaded after the program runs: nothing that the kernel or the restorer needs at once. */
+static bool is_lazy(const struct task_dump *d, const VmaEntry *v)
+{
+	if ((v->status & (VMA_ANON_PRIVATE | VMA_VDSO)) != VMA_ANON_PRIVATE || (v->flags & MAP_LOCKED))
+		return false;
+	for (size_t i = 0; i < d->target->threads.n; i++) {
+		uint64_t sp = d->target->threads.v[i].regs.rsp;
+
+		if (sp >= v->start && sp < v->end)
+			return false;
+	}
+	return true;
+}
+
+static int add_entry(struct op *op, struct snap_pagemap *pm, uint64_t start, uint64_t end, uint32_t flags)
+{
+	PagemapEntry **last = pm->entries.n ? &pm->entries.v[pm->entries.n - 1] : NULL, **slot;
+	uint64_t n = (end - start) / PAGE_SIZE;
+	PagemapEntry *e;
+
+	pm->n_pages += n;
+	if (last && (*last)->vaddr + (*last)->nr_pages * PAGE_SIZE == start && (*last)->flags == flags) {
+		(*last)->nr_pages += n;
+		return 0;
+	}
+	e = msg_new(op, PagemapEntry, pagemap_entry);
+	slot = e ? ARRAY_ADD(op->arena, &pm->entries) : NULL;
+	if (!slot)
+		return op_nomem(op);
+	e->vaddr = start;
+	msg_set(e, nr_pages, n);
+	msg_set(e, flags, flags);
+	*slot = e;
+	return 0;
+}
+
+static int add_guard(struct op *op, struct scan *s, uint64_t start, uint64_t end)
+{
+	VmaEntry *last = s->guards ? s->guard[s->guards - 1] : NULL, *e;
+
+	if (last && last->end == start) {
+		last->end = end;
+		return 0;
+	}
+	e = msg_new(op, VmaEntry, vma_entry);
+	if (!e || (s->guards == s->guard_cap &&
+		   arena_grow(op->arena, (void **)&s->guard, &s->guard_cap, s->guards, sizeof(*s->guard))))
+		return op_nomem(op);
+	e->start = start;
+	e->end = end;
+	e->status = VMA_GUARD;
+	e->fd = -1;
+	s->guard[s->guards++] = e;
+	return 0;
+}
+
+static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
+{
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = v->start,
+		.end = v->end,
+		.vec = (uint64_t)(uintptr_t)s->regions,
+		.vec_len = REGIONS,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_GUARD,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE | PAGE_IS_GUARD,
+	};
+	uint32_t flags = PE_PRESENT | (is_lazy(s->d, v) ? PE_LAZY : 0);
+	int r = 0;
+
+	if (v->status & VMA_VDSO) {
+		op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
+		return add_entry(op, &s->d->task->pagemap, v->start, v->end, flags);
+	}
+	op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
+	while (arg.start < v->end) {
+		int n = ioctl(s->pagemap, PAGEMAP_SCAN, &arg);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return op_errno(op, errno, AT(.pid = s->d->task->pid, .addr = v->start),
+					"scan the page tables of task %d at %lx-%lx", s->d->task->pid, v->start, v->end);
+		for (int i = 0; i < n && !r; i++) {
+			const struct page_region *g = &s->regions[i];
+
+			if (g->categories & PAGE_IS_GUARD)
+				r = add_guard(op, s, g->start, g->end);
+			else if (is_stored(v, g->categories))
+				r = add_entry(op, &s->d->task->pagemap, g->start, g->end, flags);
+		}
+		r = r ?: op_check_cancel(op);
+		if (r)
+			return r;
+		if (arg.walk_end <= arg.start)
+			break;
+		arg.start = arg.walk_end;
+	}
+	return 0;
+}
+
+/* Guard ranges are entries of their own, after all others. */
+static int append_guards(struct op *op, struct scan *s)
+{
+	MmEntry *mm = s->d->task->mm;
+	VmaEntry **all;
+
+	if (!s->guards)
+		return 0;
+	all = op_alloc(op, (mm->n_vmas + s->guards) * sizeof(*all));
+	if (!all)
+		return CKPT_E_NOMEM;
+	memcpy(all, mm->vmas, mm->n_vmas * sizeof(*all));
+	memcpy(all + mm->n_vmas, s->guard, s->guards * sizeof(*all));
+	mm->vmas = all;
+	mm->n_vmas += s->guards;
+	return 0;
+}
+
+int pages_collect(struct op *op, struct task_dump *d)
+{
+	_cleanup_close_ int fd = -1;
+	struct scan s = { .d = d };
+	char path[64];
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->task->pid);
+	fd = s.pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return op_errno(op, errno, AT(.pid = d->task->pid), "open %s", path);
+	s.regions = op_alloc(op, REGIONS * sizeof(*s.regions));
+	if (!s.regions)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < d->task->mm->n_vmas && !r; i++)
+		if (vma_is_private(d->task->mm->vmas[i]))
+			r = scan_vma(op, &s, d->task->mm->vmas[i]);
+	return r ?: append_guards(op, &s);
+}
+
+/* Fills the writer's buffers from the task's memory; the disk works on one while we fill the next. */
+static int copy_range(struct op *op, struct task_dump *d, struct pages_out *out, uint64_t at, uint64_t left, void **buf,
+		      size_t *cap, size_t *used, uint64_t *done)
+{
+	while (left) {
+		size_t n;
+		int r;
+
+		if (!*buf) {
+			r = pages_buffer(op, out, buf, cap);
+			if (r)
+				return r;
+			*used = 0;
+		}
+		n = MIN(left, (uint64_t)(*cap - *used));
+		r = target_read(op, d->target, (struct raddr){ at }, (char *)*buf + *used, n);
+		if (r)
+			return r;
+		*used += n;
+		at += n;
+		left -= n;
+		*done += n;
+		if (*used < *cap)
+			continue;
+		r = pages_submit(op, out, *used);
+		*buf = NULL;
+		op_progress(op, *done, d->task->pagemap.n_pages * PAGE_SIZE);
+		r = r ?: op_check_cancel(op);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int pages_write(struct op *op, struct task_dump *d)
+{
+	struct snap_pagemap *pm = &d->task->pagemap;
+	struct pages_out *out;
+	size_t cap = 0, used = 0;
+	uint64_t done = 0;
+	void *buf = NULL;
+	int r;
+
+	if (!pm->n_pages)
+		return 0;
+	r = pages_create(op, d->s->dir, pm->pages_id, pm->n_pages * PAGE_SIZE, &out);
+	for (size_t i = 0; i < pm->entries.n && !r; i++)
+		r = copy_range(op, d, out, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE, &buf, &cap,
+			       &used, &done);
+	if (!r && buf && used)
+		r = pages_submit(op, out, used);
+	r = r ?: pages_close(op, out);
+	op->stats->pages_written += pm->n_pages;
+	return r;
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory of a task: from the image's areas and pages to the plan. What the image says is checked here in full: areas
+ * ascending and apart, every page inside an area that may have pages, the pages file as long as it has to be.
+ */
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "lib/kernel/uapi.h"
+#include "lib/state/file/file.h"
+#include "lib/state/mem/mem.h"
+#include "lib/state/task/plan_build.h"
+
+#define TASK_SIZE 0x7ffffffff000ull
+#define FLAGS_KEPT (MAP_SHARED | MAP_PRIVATE | MAP_DROPPABLE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)
+#define FLAG_LOCKED 0x2000u
+#define FLAG_HUGETLB 0x40000u
+/* Advice that an area of an image can have: random, sequential, dontfork, mergeable, hugepage, nohugepage, dontdump, wipeonfork. */
+#define MADV_KNOWN (1ull << 1 | 1ull << 2 | 1ull << 10 | 1ull << 12 | 1ull << 14 | 1ull << 15 | 1ull << 16 | 1ull << 18)
+/* Where the restorer's own area is looked for: away from where exec puts programs, stacks and mappings. */
+#define AREA_MIN 0x100000000ull
+#define AREA_MAX 0x2a0000000000ull
+#define AREA_MARGIN (1ull << 20)
+
+struct mapped_file {
+	uint64_t id;
+	uint32_t fdflags;
+	int fd;
+};
+
+struct vmas {
+	struct plan_vma *v;
+	const VmaEntry **e; /* of the same index */
+	size_t n;
+	struct mapped_file *files; /* hash table of a power of two */
+	size_t n_files, cap_files;
+	struct plan_range *guards;
+	size_t n_guards;
+	struct plan_extent *extents;
+	size_t n_extents;
+};
+
+static int bad_area(struct plan_build *b, uint64_t addr, const char *what)
+{
+	return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .addr = addr, .kind = "vma"),
+		       "the area at %#lx of task %d: %s", addr, b->task->pid, what);
+}
+
+static int refuse_area(struct plan_build *b, uint64_t addr, const char *what)
+{
+	return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .addr = addr, .kind = "vma"),
+		       "the area at %#lx of task %d is %s, which is not supported yet", addr, b->task->pid, what);
+}
+
+static int check_kind(struct plan_build *b, const VmaEntry *e)
+{
+	static const struct {
+		uint32_t bit;
+		const char *what;
+	} refused[] = {
+		{ VMA_SYSVIPC, "SysV shared memory" },	 { VMA_SOCKET, "the ring of a packet socket" },
+		{ VMA_AIORING, "the ring of an AIO context" }, { VMA_SHSTK, "a shadow stack" },
+		{ 1u << 17, "made by uprobes" },	 { 1u << 27, "a plugin's" },
+		{ VMA_ANON_SHARED, "shared memory in an old form" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
+		if (e->status & refused[i].bit)
+			return refuse_area(b, e->start, refused[i].what);
+	if (e->flags & FLAG_HUGETLB)
+		return refuse_area(b, e->start, "of huge pages (hugetlb)");
+	return 0;
+}
+
+static int check_area(struct plan_build *b, const VmaEntry *e, uint64_t after)
+{
+	uint32_t type = e->flags & (MAP_SHARED | MAP_PRIVATE | MAP_DROPPABLE);
+	int r;
+
+	if (e->start % PAGE_SIZE || e->end % PAGE_SIZE || e->start >= e->end || e->end > TASK_SIZE || e->pgoff % PAGE_SIZE)
+		return bad_area(b, e->start, "its bounds make no sense");
+	if (e->start < after)
+		return bad_area(b, e->start, "it is out of order, or overlaps another");
+	r = check_kind(b, e);
+	if (r)
+		return r;
+	if (type & MAP_DROPPABLE)
+		type = MAP_DROPPABLE;
+	if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_DROPPABLE)
+		return bad_area(b, e->start, "it is neither private nor shared");
+	if ((e->flags & ~(uint32_t)(FLAGS_KEPT | FLAG_LOCKED)) || (e->prot & ~7u))
+		return bad_area(b, e->start, "it has unknown flags or protection");
+	if (e->has_madv && (e->madv & ~MADV_KNOWN))
+		return refuse_area(b, e->start, "under an advice that we do not know");
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------- mapped files */
+
+static int grow_files(struct plan_build *b, struct vmas *m)
+{
+	size_t cap = m->cap_files ? m->cap_files * 2 : 64;
+	struct mapped_file *t = op_alloc(b->op, cap * sizeof(*t));
+
+	if (!t)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < cap; i++)
+		t[i].fd = -1;
+	for (size_t i = 0; i < m->cap_files; i++) {
+		size_t at = (size_t)(m->files[i].id * 4 + m->files[i].fdflags) & (cap - 1);
+
+		if (m->files[i].fd < 0)
+			continue;
+		while (t[at].fd >= 0)
+			at = (at + 1) & (cap - 1);
+		t[at] = m->files[i];
+	}
+	m->files = t;
+	m->cap_files = cap;
+	return 0;
+}
+
+/* One descriptor for all areas of one file: a task can have 60,000 areas, but not as many descriptors. */
+static int file_of(struct plan_build *b, struct vmas *m, const VmaEntry *e, int *fd)
+{
+	bool rw = (e->flags & MAP_SHARED) && (e->prot & PROT_WRITE);
+	uint32_t fdflags = e->has_fdflags ? e->fdflags & O_ACCMODE : rw ? O_RDWR : O_RDONLY;
+	size_t at;
+	int r = 0;
+
+	if (m->n_files * 2 >= m->cap_files)
+		r = grow_files(b, m);
+	if (r)
+		return r;
+	for (at = (size_t)(e->shmid * 4 + fdflags) & (m->cap_files - 1); m->files[at].fd >= 0; at = (at + 1) & (m->cap_files - 1))
+		if (m->files[at].id == e->shmid && m->files[at].fdflags == fdflags) {
+			*fd = m->files[at].fd;
+			return 0;
+		}
+	if (e->shmid > UINT32_MAX)
+		return bad_area(b, e->start, "its file id is out of range");
+	r = files_open_mapping(b->op, b->s, (uint32_t)e->shmid, fdflags, fd);
+	if (r)
+		return op_wrap(b->op, r, "the area at %#lx of task %d", e->start, b->task->pid);
+	m->files[at] = (struct mapped_file){ e->shmid, fdflags, *fd };
+	m->n_files++;
+	return plan_inherit(b, *fd, true);
+}
+
+/* ---------------------------------------------------------------------------------------------- areas */
+
+static int add_area(struct plan_build *b, struct vmas *m, const VmaEntry *e)
+{
+	struct plan_vma *v = &m->v[m->n];
+	int r = 0;
+
+	*v = (struct plan_vma){
+		.start = e->start, .len = e->end - e->start, .prot = e->prot, .final_prot = e->prot,
+		.flags = e->flags & FLAGS_KEPT, .fd = -1, .madv = e->has_madv ? e->madv : 0, .lock = !!(e->flags & FLAG_LOCKED),
+	};
+	if (v->flags & MAP_DROPPABLE)
+		v->flags &= ~(uint32_t)MAP_PRIVATE;
+	if (e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
+		v->pgoff = e->pgoff;
+		v->flags &= ~(uint32_t)MAP_ANONYMOUS;
+		r = file_of(b, m, e, &v->fd);
+	} else {
+		v->flags |= MAP_ANONYMOUS;
+	}
+	m->e[m->n++] = e;
+	return r;
+}
+
+static int add_guard(struct plan_build *b, struct vmas *m, const VmaEntry *e)
+{
+	if (e->start % PAGE_SIZE || e->end % PAGE_SIZE || e->start >= e->end || e->end > TASK_SIZE)
+		return bad_area(b, e->start, "the guard range makes no sense");
+	m->guards[m->n_guards++] = (struct plan_range){ e->start, e->end - e->start };
+	return 0;
+}
+
+static int one_area(struct plan_build *b, struct vmas *m, const VmaEntry *e, uint64_t *after)
+{
+	int r;
+
+	if (e->status & VMA_GUARD)
+		return add_guard(b, m, e);
+	if (!(e->status & VMA_REGULAR))
+		return e->status & VMA_AIORING ? check_kind(b, e) : 0;
+	r = check_area(b, e, *after);
+	if (r)
+		return r;
+	*after = e->end;
+	if (e->status & VMA_VDSO) {
+		b->vdso_start = e->start;
+		b->vdso_end = e->end;
+		return 0;
+	}
+	if (e->status & VMA_VVAR) {
+		b->vvar_start = b->vvar_start ?: e->start;
+		b->vvar_end = e->end;
+		return 0;
+	}
+	return add_area(b, m, e);
+}
+
+/* ---------------------------------------------------------------------------------------------- pages */
+
+static int bad_page(struct plan_build *b, uint64_t addr, const char *what)
+{
+	return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .addr = addr, .kind = "pagemap"),
+		       "pages at %#lx of task %d: %s", addr, b->task->pid, what);
+}
+
+/* [start, start + len) of the page data lies at @offset: give it to the areas it covers. @at: the first to look at. */
+static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_t start, uint64_t len, uint64_t offset)
+{
+	uint64_t end = start + len;
+
+	while (start < end) {
+		struct plan_vma *v;
+		uint64_t stop;
+
+		if (start >= b->vdso_start && start < b->vdso_end) { /* compared, not loaded: plan_vdso() */
+			stop = MIN(end, b->vdso_end);
+			offset += stop - start;
+			start = stop;
+			continue;
+		}
+		while (*at < m->n && m->v[*at].start + m->v[*at].len <= start)
+			(*at)++;
+		v = &m->v[*at];
+		if (*at == m->n || v->start > start || !vma_is_private(m->e[*at]))
+			return bad_page(b, start, "they belong to no private area");
+		stop = MIN(end, v->start + v->len);
+		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
+			v->prot = PROT_READ | PROT_WRITE;
+		m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset };
+		offset += stop - start;
+		start = stop;
+	}
+	return 0;
+}
+
+static int plan_pages(struct plan_build *b, struct vmas *m)
+{
+	const struct snap_pagemap *pm = &b->task->pagemap;
+	uint64_t after = 0, offset = 0;
+	size_t at = 0;
+	/* Each piece begins with an entry, with an area, or after the vDSO. */
+	int r = 0;
+
+	m->extents = op_alloc(b->op, (pm->entries.n + m->n + 2) * sizeof(*m->extents));
+	if (!m->extents)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < pm->entries.n && !r; i++) {
+		const PagemapEntry *e = pm->entries.v[i];
+		uint64_t n = e->has_nr_pages ? e->nr_pages : e->compat_nr_pages;
+		uint32_t flags = e->has_flags ? e->flags : e->has_in_parent && e->in_parent ? PE_PARENT : PE_PRESENT;
+
+		if (e->vaddr % PAGE_SIZE || !n || n > TASK_SIZE / PAGE_SIZE || e->vaddr > TASK_SIZE - n * PAGE_SIZE)
+			return bad_page(b, e->vaddr, "the entry makes no sense");
+		if (e->vaddr < after)
+			return bad_page(b, e->vaddr, "out of order");
+		after = e->vaddr + n * PAGE_SIZE;
+		if (flags & PE_PARENT)
+			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
+				       "this is an incremental checkpoint (some pages are in its parent), which is not supported yet");
+		if (!(flags & PE_PRESENT))
+			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
+				       "some pages are left with a page server (--lazy-pages), which is not supported yet");
+		r = place_pages(b, m, &at, e->vaddr, n * PAGE_SIZE, offset);
+		offset += n * PAGE_SIZE;
+	}
+	b->n_pages = offset / PAGE_SIZE;
+	return r;
+}
+
+static int open_pages(struct plan_build *b)
+{
+	const struct snap_pagemap *pm = &b->task->pagemap;
+	uint64_t size = 0;
+	int fd = -1, r;
+
+	PLAN(b)->pages_fd = -1;
+	if (!b->n_pages)
+		return 0;
+	r = img_open_pages(b->op, b->s->dir, pm->pages_id, &fd, &size);
+	if (r)
+		return r < 0 ? r : op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
+					   "pages-%u.img is missing", pm->pages_id);
+	r = plan_inherit(b, fd, true);
+	if (r)
+		return r;
+	PLAN(b)->pages_fd = fd;
+	if (size / PAGE_SIZE < b->n_pages)
+		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
+			       "pages-%u.img is truncated: %lu pages of %lu are there", pm->pages_id, size / PAGE_SIZE, b->n_pages);
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------------- names and fields */
+
+static int plan_names(struct plan_build *b)
+{
+	const TaskExtra *x = b->task->extra;
+	struct plan_name *v;
+	struct plan_array arr;
+	size_t n = x ? x->n_vma_names : 0;
+	int r = 0;
+
+	v = op_alloc(b->op, (n + 1) * sizeof(*v));
+	if (!v)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < n && !r; i++) {
+		const VmaName *e = x->vma_names[i];
+
+		if (e->start % PAGE_SIZE || e->end % PAGE_SIZE || e->start >= e->end || e->end > TASK_SIZE)
+			return bad_area(b, e->start, "its name has no place");
+		v[i] = (struct plan_name){ .start = e->start, .len = e->end - e->start };
+		r = plan_put(b, e->name, strlen(e->name) + 1, &v[i].name);
+	}
+	r = r ?: plan_put_array(b, v, n, sizeof(*v), &arr);
+	if (!r)
+		PLAN(b)->names = arr;
+	return r;
+}
+
+/* The kernel's saved vector has 2 * (arch + base + 1) words; a longer one would be refused. */
+#define AUXV_MAX_WORDS 52
+
+static int plan_mm(struct plan_build *b)
+{
+	const MmEntry *mm = b->task->mm;
+	const TaskExtra *x = b->task->extra;
+	bool whole = x && x->n_auxv;
+	size_t n = whole ? x->n_auxv : mm->n_mm_saved_auxv;
+	const uint64_t *words = whole ? x->auxv : mm->mm_saved_auxv;
+	uint64_t v[AUXV_MAX_WORDS] = { 0 };
+	struct plan_array arr;
+	int fd, r;
+
+	if (n > AUXV_MAX_WORDS - 2)
+		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "mm"),
+			       "the auxiliary vector of task %d has %zu words", b->task->pid, n);
+	memcpy(v, words, n * sizeof(*v));
+	n &= ~1ul;
+	if (n < 2 || v[n - 2])
+		n += 2; /* ends in AT_NULL */
+	r = plan_put_array(b, v, n, sizeof(*v), &arr);
+	r = r ?: files_open_special(b->op, b->s, mm->exe_file_id, "exe", &fd);
+	r = r ?: plan_inherit(b, fd, true);
+	if (r)
+		return r;
+	PLAN(b)->auxv = arr;
+	PLAN(b)->mm = (struct plan_mm){
+		.start_code = mm->mm_start_code, .end_code = mm->mm_end_code, .start_data = mm->mm_start_data,
+		.end_data = mm->mm_end_data, .start_brk = mm->mm_start_brk, .brk = mm->mm_brk, .start_stack = mm->mm_start_stack,
+		.arg_start = mm->mm_arg_start, .arg_end = mm->mm_arg_end, .env_start = mm->mm_env_start,
+		.env_end = mm->mm_env_end, .auxv_size = (uint32_t)(n * sizeof(*v)), .exe_fd = (uint32_t)fd,
+	};
+	return 0;
+}
+
+static int put_areas(struct plan_build *b, struct vmas *m)
+{
+	struct plan_array vmas, extents, guards;
+	int r = plan_put_array(b, m->v, m->n, sizeof(*m->v), &vmas);
+
+	r = r ?: plan_put_array(b, m->extents, m->n_extents, sizeof(*m->extents), &extents);
+	r = r ?: plan_put_array(b, m->guards, m->n_guards, sizeof(*m->guards), &guards);
+	if (r)
+		return r;
+	PLAN(b)->vmas = vmas;
+	PLAN(b)->extents = extents;
+	PLAN(b)->guards = guards;
+	PLAN(b)->task_size = TASK_SIZE;
+	return 0;
+}
+
+int plan_memory(struct plan_build *b)
+{
+	const MmEntry *mm = b->task->mm;
+	struct vmas m = { 0 };
+	uint64_t after = 0;
+	int r = 0;
+
+	m.v = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.v));
+	m.e = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.e));
+	m.guards = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.guards));
+	if (!m.v || !m.e || !m.guards)
+		return CKPT_E_NOMEM;
+	if (mm->n_aios)
+		return refuse_area(b, mm->aios[0]->id, "the ring of an AIO context");
+	for (size_t i = 0; i < mm->n_vmas && !r; i++) {
+		r = one_area(b, &m, mm->vmas[i], &after);
+		r = r ?: i % 1024 ? r : op_check_cancel(b->op);
+	}
+	r = r ?: plan_pages(b, &m);
+	r = r ?: open_pages(b);
+	r = r ?: put_areas(b, &m);
+	r = r ?: plan_names(b);
+	return r ?: plan_mm(b);
+}
+
+int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start)
+{
+	const MmEntry *mm = b->task->mm;
+	uint64_t at = AREA_MIN;
+
+	len += 2 * AREA_MARGIN;
+	for (size_t i = 0; i < mm->n_vmas; i++) {
+		const VmaEntry *e = mm->vmas[i];
+
+		if (!(e->status & VMA_REGULAR) || e->end <= at)
+			continue;
+		if (e->start >= at && e->start - at >= len)
+			break;
+		at = e->end;
+	}
+	if (at > AREA_MAX || AREA_MAX - at < len)
+		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "vma"),
+			       "task %d leaves no free stretch of addresses for the restorer", b->task->pid);
+	*start = at + AREA_MARGIN;
+	return 0;
+}

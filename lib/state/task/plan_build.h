@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Restore, host side: from images to the plan that the restorer follows (lib/inject/restorer/plan.h). Each kind of state
+ * has a function plan_*() here, which checks what the image says and puts it into the plan. Called before any task
+ * exists; nothing is changed anywhere but in the plan.
+ */
+#ifndef CKPT_STATE_PLAN_BUILD_H
+#define CKPT_STATE_PLAN_BUILD_H
+
+#include "lib/inject/restorer/plan.h"
+#include "lib/kernel/proc/read.h"
+#include "lib/state/snapshot.h"
+
+struct plan_build {
+	struct op *op;
+	struct snapshot *s;
+	struct snap_task *task;
+	char *buf; /* struct plan, then arrays; moves as it grows */
+	size_t len, cap;
+	ARRAY(int) inherit; /* our descriptors that the new task needs */
+	ARRAY(int) own;	    /* those of them that are ours to close */
+	struct proc_status self; /* of the calling thread */
+	uint32_t self_securebits;
+	bool creds_change;  /* some thread's differ from ours */
+	bool seccomp;	    /* some thread has filters */
+	uint64_t vdso_start, vdso_end, vvar_start, vvar_end; /* in the image; 0: none */
+	uint64_t n_pages;   /* to be read */
+};
+
+#define PLAN(b) ((struct plan *)(b)->buf)
+
+int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task);
+void plan_free(struct plan_build *b); /* closes what it owns; any state, also zeroed */
+/* Appends @n bytes, 8-aligned; *@off is their offset. */
+int plan_put(struct plan_build *b, const void *p, size_t n, uint64_t *off);
+/* Appends an array of @n elements of @size bytes. @arr must not point into the plan (it moves). */
+int plan_put_array(struct plan_build *b, const void *p, size_t n, size_t size, struct plan_array *arr);
+/* The new task needs our descriptor @fd; @own: and nobody else closes it. */
+int plan_inherit(struct plan_build *b, int fd, bool own);
+
+/* lib/state/mem */
+int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */
+int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
+/* A free area of @len bytes in the task to be, clear of where exec maps things. */
+int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start);
+
+/* lib/state/file */
+int plan_files(struct plan_build *b);	/* engine/restore_files.c */
+
+/* lib/state/task */
+int plan_signals(struct plan_build *b, SignalQueueEntry *q, pid_t tid, struct plan_array *arr);
+int plan_sigactions(struct plan_build *b);
+int plan_timers(struct plan_build *b);
+/* Whether this pending signal comes from a timer that will make it again. */
+bool plan_timer_makes(const struct plan_build *b, const ProtobufCBinaryData *siginfo);
+int plan_rlimits(struct plan_build *b);
+int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_creds *c);
+int plan_seccomp(struct plan_build *b, struct plan_thread *threads);
+int plan_threads(struct plan_build *b);
+int plan_task(struct plan_build *b);	/* everything of the two lines above and the rest of tc */
+
+/* ---- on the new task, which stands still; @tid, @pid as we see them: restore_sched.c */
+int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid);
+/* oom_score_adj, coredump_filter, loginuid; what is refused is warned about. */
+void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid);
+
+#endif

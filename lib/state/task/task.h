@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a task is made of besides memory and files: registers, signals, timers, credentials, scheduling. One file per kind;
+ * core.c puts the pieces together.
+ */
+#ifndef CKPT_STATE_TASK_H
+#define CKPT_STATE_TASK_H
+
+#include "lib/inject/remote.h"
+#include "lib/state/snapshot.h"
+
+/* One task of a dump: the frozen process, what the parasite said, and where the messages go. */
+struct task_dump {
+	struct snapshot *s;
+	struct snap_task *task;
+	struct target *target;
+	struct parasite *parasite;
+	struct proc_maps *maps; /* smaps, read before the parasite was injected */
+};
+
+/* Fills task->threads, ->extra, and s->seccomp; runs the parasite in every thread. Host, task frozen. */
+int task_dump_core(struct op *op, struct task_dump *d);
+
+/* ---- the kinds; host, task frozen */
+int creds_dump(struct op *op, const struct tracee *tr, const struct parasite_args *a, CredsEntry **ret);
+int sigactions_dump(struct op *op, const struct task_dump *d, const struct parasite_args *a, TaskCoreEntry *tc);
+int sigqueue_dump(struct op *op, pid_t tid, bool shared, SignalQueueEntry **ret);
+int itimers_dump(struct op *op, const struct parasite_args *a, TaskTimersEntry **ret);
+int posix_timers_dump(struct op *op, const struct task_dump *d, TaskTimersEntry *timers);
+int sched_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
+	       ThreadCoreEntry *tc, ThreadExtra *extra);
+int seccomp_dump(struct op *op, struct task_dump *d, const struct tracee *tr, ThreadCoreEntry *tc);
+int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc);
+/* May move regs->rip to the abort handler of a critical section. */
+int rseq_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, struct user_regs_struct *regs,
+	      ThreadCoreEntry *tc);
+/* What a sleeping thread has to wait for still; *@ret is NULL where there is nothing to say. */
+int restart_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, RestartEntry **ret);
+
+#endif

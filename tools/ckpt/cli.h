@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/* What the sub-commands of ckpt share. */
+#ifndef CKPT_TOOLS_CLI_H
+#define CKPT_TOOLS_CLI_H
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <ckpt/ckpt.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
+
+/* Exit statuses of the command line are part of its interface. */
+enum {
+	EXIT_USAGE = 1,
+	EXIT_REMOVED = 255,
+};
+
+struct cli;
+
+struct command {
+	const char *name;
+	unsigned for_flag;		/* CKPT_FOR_*: the options that mean something to it */
+	int (*run)(struct cli *cli);	/* NULL: not implemented yet */
+	const char *args;		/* for the usage line */
+	const char *help;
+	const char *examples;		/* lines for --help */
+};
+
+/* Messages of the library and our own, see log.c. */
+struct out {
+	FILE *log;		/* the log file, or NULL */
+	unsigned level;
+	bool terminal;		/* a line of progress may be shown on stderr */
+	bool line_shown;
+	struct timespec begin, last_progress;
+};
+
+struct cli {
+	const char *prog;
+	bool as_criu;		/* started under the field's name */
+	const struct command *command;
+	struct ckpt_ctx *ctx;
+	struct ckpt_opts opts;
+	struct out out;
+
+	/* options that only the command line has */
+	pid_t tree;
+	bool json, extra, experimental, no_default_config, help, version, man_options, list_options;
+	const char *feature, *config;
+
+	char **args;		/* what is not an option, after the command */
+	int n_args;
+	char **warnings;	/* found before the log was open */
+	size_t n_warnings;
+};
+
+/* main.c */
+const struct command *command_table(size_t *n);
+
+/* options.c */
+const struct ckpt_option *own_option_table(size_t *n);
+/* The row and value of the next option: calls @fn until it fails. Returns 0 or an exit status. */
+typedef int (*option_fn)(struct cli *cli, const struct ckpt_option *opt, bool own, const char *value, bool from_file);
+int options_each(struct cli *cli, int argc, char **argv, bool from_file, bool quiet, option_fn fn);
+/* Command line and configuration files into @cli. Returns 0 or an exit status. */
+int options_parse(struct cli *cli, int argc, char **argv);
+
+/* config.c: the words of a configuration file as an argv[]; *@argv is NULL where there is no file. */
+int config_read(struct cli *cli, const char *path, int *argc, char ***argv);
+
+/* help.c */
+void usage(const struct cli *cli, FILE *f);
+void print_help(const struct cli *cli);
+void print_man_options(unsigned for_flag);
+void print_option_names(unsigned for_flag);
+
+/* log.c */
+int out_open(struct cli *cli);
+void out_close(struct cli *cli);
+void out_log(void *arg, enum ckpt_log_level level, const char *text);
+void out_progress(void *arg, const char *stage, uint64_t done, uint64_t total);
+void out_clear_line(struct out *out);
+void warn_later(struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Both say what failed, to people on stderr and in the log, and return exit status 1. */
+int fail(struct cli *cli, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int fail_err(struct cli *cli, struct ckpt_err *err);
+
+/* signals.c: signals that ask us to end cancel the operation that runs on @ctx. */
+void cancel_on_signals(struct ckpt_ctx *ctx);
+/* The one that came, or 0. */
+int cancel_signal(void);
+
+/* wait.c: be the parent of @root as a shell expects it, until it ends. Returns the exit status to end with. */
+int wait_for_root(struct cli *cli, pid_t root);
+
+int cmd_dump(struct cli *cli);
+int cmd_restore(struct cli *cli);
+int cmd_check(struct cli *cli);
+int cmd_inspect(struct cli *cli);
+
+#endif

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+# Completion of ckpt for bash. The names of the options come from the program itself, so that they cannot be outdated.
+_ckpt()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command='' word
+	local commands='dump restore check inspect'
+
+	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+		case " $commands " in *" $word "*) command=$word; break ;; esac
+	done
+	COMPREPLY=()
+	case $prev in
+	-t | --tree)
+		COMPREPLY=($(compgen -W "$(command ps -eo pid=)" -- "$cur"))
+		return ;;
+	-D | -W | --images-dir | --work-dir)
+		compopt -o filenames
+		COMPREPLY=($(compgen -d -- "$cur"))
+		return ;;
+	--feature)
+		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" check 2>/dev/null | awk '$1 == "ok" || $1 == "missing" { print $2 }')" -- "$cur"))
+		return ;;
+	esac
+	if [[ -z $command && $cur != -* ]]; then
+		COMPREPLY=($(compgen -W "$commands" -- "$cur"))
+	elif [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" $command --list-options 2>/dev/null)" -- "$cur"))
+		[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+	else
+		compopt -o filenames
+		COMPREPLY=($(compgen -f -- "$cur"))
+	fi
+	return 0
+}
+complete -F _ckpt ckpt

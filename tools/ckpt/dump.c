@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+/* ckpt dump */
+#include "cli.h"
+
+int cmd_dump(struct cli *cli)
+{
+	struct ckpt_stats stats = { .sz = sizeof(stats) };
+	struct ckpt_err *err = NULL;
+	int r;
+
+	if (cli->n_args) {
+		fail(cli, NULL, "dump: unexpected argument '%s'", cli->args[0]);
+		usage(cli, stderr);
+		return EXIT_USAGE;
+	}
+	if (!cli->tree) {
+		fail(cli, "add -t PID", "dump: the process to dump is missing");
+		usage(cli, stderr);
+		return EXIT_USAGE;
+	}
+	r = ckpt_dump(cli->ctx, cli->tree, &cli->opts, &stats, &err);
+	if (r)
+		return fail_err(cli, err);
+	if (cli->opts.log_level >= CKPT_LOG_INFO)
+		out_log(cli, CKPT_LOG_INFO, "Dumping finished successfully");
+	return 0;
+}

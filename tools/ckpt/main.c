@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+/*
+ * ckpt: the command line of libckpt. It parses, calls the library, prints, and waits; everything else is in the library.
+ * Started as `criu` (by a symbolic link) it keeps the few habits that callers of that name rely on.
+ */
+#include <string.h>
+
+#include "cli.h"
+
+static const struct command commands[] = {
+	{ "dump", CKPT_FOR_DUMP, cmd_dump, "-t PID -D DIR", "save a process tree to a folder, and end it",
+	  "  ckpt dump -t 1234 -D /var/tmp/ck         save process 1234, then end it\n"
+	  "  ckpt dump -t 1234 -D /var/tmp/ck -R      save it and let it run on\n"
+	  "  ckpt dump -t $! -D ck -j                 a job of this shell\n"
+	  "  ckpt dump -t 1234 -D ck -v4 -o dump.log  with a log, ck/dump.log\n" },
+	{ "restore", CKPT_FOR_RESTORE, cmd_restore, "-D DIR", "bring a saved process tree back",
+	  "  ckpt restore -D /var/tmp/ck              bring it back, wait for its end\n"
+	  "  ckpt restore -D /var/tmp/ck -d           bring it back and return\n"
+	  "  ckpt restore -D ck -j                    with this terminal\n"
+	  "  ckpt restore -D ck --new-pidns           where its PIDs are taken\n"
+	  "  ckpt restore -D ck --inherit-fd 'fd[5]:pipe:[4711]' 5>&1\n" },
+	{ "check", CKPT_FOR_CHECK, cmd_check, "[-t PID]", "what the kernel allows, or what is in the way",
+	  "  ckpt check                               a line for each kernel feature\n"
+	  "  ckpt check -t 1234                       could process 1234 be saved now?\n"
+	  "  ckpt check --feature pagemap_scan        one feature, for scripts\n" },
+	{ "inspect", CKPT_FOR_INSPECT, cmd_inspect, "[DIR]", "what is in a folder of images",
+	  "  ckpt inspect /var/tmp/ck                 for people\n"
+	  "  ckpt inspect /var/tmp/ck --json          for programs\n" },
+	{ "pre-dump", CKPT_FOR_PRE_DUMP, NULL, NULL, NULL, NULL },
+	{ "lazy-pages", 0, NULL, NULL, NULL, NULL },
+	{ "page-server", 0, NULL, NULL, NULL, NULL },
+	{ "service", 0, NULL, NULL, NULL, NULL },
+	{ "swrk", 0, NULL, NULL, NULL, NULL },
+	{ "dedup", 0, NULL, NULL, NULL, NULL },
+	{ "cpuinfo", 0, NULL, NULL, NULL, NULL },
+};
+
+const struct command *command_table(size_t *n)
+{
+	*n = ARRAY_SIZE(commands);
+	return commands;
+}
+
+static void print_version(const struct cli *cli)
+{
+	if (cli->as_criu)
+		printf("Version: 4.2\n");
+	else
+		printf("ckpt %s (image format of CRIU 4.2)\n", ckpt_version());
+}
+
+static int run(struct cli *cli)
+{
+	int r;
+
+	if (ckpt_ctx_new(&cli->ctx) != 0)
+		return fail(cli, NULL, "out of memory");
+	r = out_open(cli);
+	if (!r) {
+		cancel_on_signals(cli->ctx);
+		ckpt_ctx_set_log(cli->ctx, (enum ckpt_log_level)cli->opts.log_level, out_log, cli);
+		ckpt_ctx_set_progress(cli->ctx, out_progress, cli);
+		r = cli->command->run(cli);
+	}
+	return r;
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { .prog = argc ? base_name(argv[0]) : "ckpt", .opts = CKPT_OPTS_INIT };
+	int r;
+
+	cli.as_criu = strcmp(cli.prog, "criu") == 0;
+	r = options_parse(&cli, argc, argv);
+	if (r)
+		return r;
+	if (cli.man_options || cli.list_options) {
+		unsigned for_flag = cli.command ? cli.command->for_flag : ~0u;
+
+		cli.man_options ? print_man_options(for_flag) : print_option_names(for_flag);
+	} else if (cli.version) {
+		print_version(&cli);
+	} else if (cli.help) {
+		print_help(&cli);
+	} else {
+		r = run(&cli);
+		out_close(&cli);
+		ckpt_ctx_free(cli.ctx);
+	}
+	ckpt_opts_clear(&cli.opts);
+	/* Output that never arrived (a full disk, a closed pipe) must not look like success. */
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return r ? r : 1;
+	return r;
+}
