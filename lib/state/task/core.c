@@ -51,8 +51,25 @@ static bool signal_due(const struct tracee *tr)
 	return ((tr->status.sig_pending | tr->status.shd_pending) & ~tr->status.sig_blocked) != 0;
 }
 
+/*
+ * Registers with which the restored life makes an interrupted call again. A call with a restart block of which we know what
+ * is left gets -EINTR, as the format wants it, and our restore goes on from there. Of the others those that have no
+ * timeout, or an absolute one, can simply be made again.
+ */
+static void cook_regs(const struct tracee *tr, struct user_regs_struct *regs, const RestartEntry *restart)
+{
+	uint64_t nr = restart_original_call(tr);
+
+	if (!restart && nr) {
+		regs->rax = nr;
+		regs->rip -= 2;
+		return;
+	}
+	regs_cook_restart(regs, true, signal_due(tr));
+}
+
 static int registers_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
-			  CoreEntry *core)
+			  CoreEntry *core, const ThreadExtra *extra)
 {
 	struct user_regs_struct regs = tr->regs;
 	int r = rseq_dump(op, d, tr, &regs, core->thread_core);
@@ -64,7 +81,7 @@ static int registers_dump(struct op *op, const struct task_dump *d, const struct
 			       AT(.pid = d->task->pid, .kind = "32-bit task",
 				  .hint = "only 64-bit programs can be checkpointed"),
 			       "thread %d runs 32-bit code", tr->tid);
-	regs_cook_restart(&regs, true, signal_due(tr));
+	cook_regs(tr, &regs, extra->restart);
 	if (x86_xstate_unsaved(tr->xstate, tr->xstate_len))
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .kind = "processor state"),
 			       "thread %d uses processor state %#lx (AMX?) that the image format cannot hold", tr->tid,
@@ -209,7 +226,7 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 	extra->threads[extra->n_threads++] = t->extra;
 	r = parasite_run(op, d->target, tr, d->parasite, a);
 	r = r ?: thread_core_dump(op, d, tr, a, t->core, t->extra);
-	r = r ?: registers_dump(op, d, tr, a, t->core);
+	r = r ?: registers_dump(op, d, tr, a, t->core, t->extra);
 	if (i)
 		msg_set(t->core->thread_core, blk_sigset, tr->sigmask);
 	return r;

@@ -16,11 +16,13 @@
 #define ERESTART_RESTARTBLOCK 516
 #define NSEC_PER_SEC 1000000000ull
 
-/* The call a restarted call (restart_syscall) stands for, told by where it slept. 0: unknown. */
-static uint64_t original_call(const struct tracee *tr)
+/* The call that a restarted one (restart_syscall) stands for is told by where it slept. */
+uint64_t restart_original_call(const struct tracee *tr)
 {
 	uint64_t nr = tr->regs.orig_rax;
 
+	if ((long)tr->regs.rax != -ERESTART_RESTARTBLOCK)
+		return 0;
 	if (nr != SYS_restart_syscall)
 		return nr;
 	if (strstr(tr->wchan, "futex"))
@@ -72,14 +74,14 @@ static int asked_for(struct op *op, const struct task_dump *d, const struct trac
 
 int restart_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, RestartEntry **ret)
 {
-	uint64_t nr = original_call(tr), ns = 0, slept;
+	uint64_t nr = restart_original_call(tr), ns = 0, slept;
 	uint64_t args[6] = { tr->regs.rdi, tr->regs.rsi, tr->regs.rdx, tr->regs.r10, tr->regs.r8, tr->regs.r9 };
 	bool rest;
 	RestartEntry *e;
 	int r;
 
 	*ret = NULL;
-	if ((long)tr->regs.rax != -ERESTART_RESTARTBLOCK)
+	if (!nr)
 		return 0;
 	r = asked_for(op, d, tr, nr, &ns, &rest);
 	if (r == 1)

@@ -34,6 +34,8 @@ int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc);
 /* May move regs->rip to the abort handler of a critical section. */
 int rseq_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, struct user_regs_struct *regs,
 	      ThreadCoreEntry *tc);
+/* The call with a restart block that the stop cut short in @tr; 0 if it was none, or cannot be told. */
+uint64_t restart_original_call(const struct tracee *tr);
 /* What a sleeping thread has to wait for still; *@ret is NULL where there is nothing to say. */
 int restart_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, RestartEntry **ret);
 
