@@ -354,9 +354,17 @@ def settled_snapshot(pid):
     return last
 
 
-def same_process(before, pid, what, ignore=()):
-    diff = differences(before, settled_snapshot(pid), ignore)
-    require(not diff, f"{what}: " + "; ".join(diff[:8]))
+def same_process(before, pid, what, ignore=(), seconds=2):
+    """Fails when something is not the same. What a thread is just about to do again after an interruption (its mask
+    changes while it waits for signals) gets a moment to settle."""
+    end = time.monotonic() + seconds * PATIENCE
+    while True:
+        diff = differences(before, snapshot(pid), ignore)
+        if not diff:
+            return
+        if time.monotonic() > end or not alive(pid):
+            raise Failure(f"{what}: " + "; ".join(diff[:8]))
+        time.sleep(0.02)
 
 
 def untouched(pid):

@@ -8,12 +8,13 @@
 static uint64_t *memory;
 static size_t words, per_thread;
 static bool writing;
-static volatile int stop;
+static volatile int stop, started;
 
 static void *worker(void *arg)
 {
 	uint64_t *mine = memory + (size_t)arg * per_thread, n = 0;
 
+	__atomic_fetch_add(&started, 1, __ATOMIC_RELEASE);
 	while (!stop) {
 		if (writing)
 			mine[n++ * 8 % per_thread]++, mine[(n - 1) * 8 % per_thread]--;
@@ -47,6 +48,8 @@ int main(int argc, char **argv)
 	t_fill(memory, n, 42);
 	for (size_t i = 0; i < threads; i++)
 		CHECK(!pthread_create(&t[i], NULL, worker, (void *)i));
+	while (__atomic_load_n(&started, __ATOMIC_ACQUIRE) < (int)threads)
+		t_sleep_ms(1);
 	t_wait();
 	stop = 1;
 	for (size_t i = 0; i < threads; i++)
