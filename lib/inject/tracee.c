@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "lib/inject/sleepers.h"
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 
@@ -180,44 +181,6 @@ int target_write(struct op *op, const struct target *t, struct raddr to, const v
 
 /* ------------------------------------------------------------------------------------------------ freezing */
 
-/*
- * se.exec_start is on the scheduler's clock. Our own entry, read right after we were scheduled, tells what that clock
- * shows now.
- */
-static int64_t sched_clock_offset(struct op *op)
-{
-	uint64_t exec_start;
-	char *text;
-	size_t len;
-
-	sched_yield();
-	if (proc_read_file(op, getpid(), "sched", &text, &len) != 0)
-		return 0;
-	exec_start = proc_parse_sched_exec_start(text, len);
-	return exec_start ? (int64_t)(now_ns() - exec_start) : 0;
-}
-
-static void note_sleep(struct op *op, const struct target *t, struct tracee *tr, int64_t clock_offset)
-{
-	char file[64], *text;
-	uint64_t exec_start;
-	size_t len;
-
-	if (!clock_offset || tr->status.state != 'S')
-		return;
-	snprintf(file, sizeof(file), "task/%d/wchan", tr->tid);
-	if (proc_read_file(op, t->pid, file, &text, &len) == 0)
-		snprintf(tr->wchan, sizeof(tr->wchan), "%.*s", (int)len, text);
-	if (!strstr(tr->wchan, "nanosleep") && !strstr(tr->wchan, "futex") && !strstr(tr->wchan, "poll"))
-		return;
-	snprintf(file, sizeof(file), "task/%d/sched", tr->tid);
-	if (proc_read_file(op, t->pid, file, &text, &len) != 0)
-		return;
-	exec_start = proc_parse_sched_exec_start(text, len);
-	if (exec_start)
-		tr->slept_since = (uint64_t)((int64_t)exec_start + clock_offset);
-}
-
 static int seize_failed(struct op *op, const struct target *t, const struct tracee *tr, int eno)
 {
 	struct proc_status now;
@@ -242,19 +205,13 @@ static int seize_failed(struct op *op, const struct target *t, const struct trac
 static int seize(struct op *op, struct target *t, struct tracee *tr)
 {
 	long options = PTRACE_O_TRACESYSGOOD;
-	int eno;
 
 	if (tr->status.seccomp)
 		options |= PTRACE_O_SUSPEND_SECCOMP;
-	if (ptrace(PTRACE_SEIZE, tr->tid, 0, options) == 0) {
-		t->suspend_seccomp |= !!tr->status.seccomp;
-		goto interrupt;
-	}
-	eno = errno;
-	if (eno == ESRCH)
-		return PROC_GONE;
-	return seize_failed(op, t, tr, eno);
-interrupt:
+	if (ptrace(PTRACE_SEIZE, tr->tid, 0, options) < 0)
+		return errno == ESRCH ? PROC_GONE : seize_failed(op, t, tr, errno);
+	tr->seized = true;
+	t->suspend_seccomp |= !!tr->status.seccomp;
 	if (ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0) < 0 && errno != ESRCH)
 		return op_errno(op, errno, AT(.pid = t->pid), "interrupt thread %d", tr->tid);
 	return 0;
@@ -292,20 +249,12 @@ static bool known(const struct target *t, pid_t tid)
 	return false;
 }
 
-static void forget_last(struct target *t)
-{
-	t->threads.n--;
-}
-
-/* One pass over the thread list. *@fresh counts the threads that were new. */
-static int freeze_pass(struct op *op, struct target *t, int64_t clock_offset, size_t *fresh)
+/* Threads that are not known yet join the list; all that is asked of running threads is asked here. */
+static int find_new(struct op *op, struct target *t, struct sleepers *sleepers)
 {
 	struct proc_numbers tids = { 0 };
-	size_t first = t->threads.n;
-	int r;
+	int r = proc_list_numbers(op, t->pid, "task", &tids);
 
-	*fresh = 0;
-	r = proc_list_numbers(op, t->pid, "task", &tids);
 	if (r)
 		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
 	for (size_t i = 0; i < tids.v.n; i++) {
@@ -318,29 +267,54 @@ static int freeze_pass(struct op *op, struct target *t, int64_t clock_offset, si
 			return op_nomem(op);
 		tr->tid = tids.v.v[i];
 		r = proc_read_task_status(op, t->pid, tr->tid, &tr->status);
-		if (r == 0) {
-			note_sleep(op, t, tr, clock_offset);
-			r = seize(op, t, tr);
-		}
 		if (r < 0)
 			return r;
+		tr->exited = r == PROC_GONE;
+		if (!tr->exited)
+			sleepers_note(op, sleepers, t->pid, tr);
+	}
+	return 0;
+}
+
+static int stop_from(struct op *op, struct target *t, size_t first)
+{
+	int r;
+
+	for (size_t i = first; i < t->threads.n; i++) {
+		struct tracee *tr = &t->threads.v[i];
+
+		if (tr->exited)
+			continue;
+		r = seize(op, t, tr);
 		if (r == PROC_GONE)
-			forget_last(t);
-		r = op_check_cancel(op);
+			tr->exited = true;
+		r = r < 0 ? r : op_check_cancel(op);
 		if (r)
 			return r;
 	}
 	for (size_t i = first; i < t->threads.n; i++) {
-		r = await_stop(op, t, &t->threads.v[i]);
-		if (r == CKPT_E_NO_PROCESS && t->threads.v[i].tid != t->pid) {
+		struct tracee *tr = &t->threads.v[i];
+
+		r = tr->exited ? 0 : await_stop(op, t, tr);
+		if (r == CKPT_E_NO_PROCESS && tr->tid != t->pid)
 			op_forget(op); /* a thread that ended while we looked: fine */
-			continue;
-		}
-		if (r)
+		else if (r)
 			return r;
 	}
-	*fresh = t->threads.n - first;
 	return 0;
+}
+
+/* One pass over the thread list. *@fresh counts the threads that were new. */
+static int freeze_pass(struct op *op, struct target *t, struct sleepers *sleepers, size_t *fresh)
+{
+	size_t first = t->threads.n;
+	int r = find_new(op, t, sleepers);
+
+	if (!t->seized_at)
+		t->seized_at = now_ns();
+	r = r ?: stop_from(op, t, first);
+	*fresh = t->threads.n - first;
+	return r;
 }
 
 static void drop_exited(struct target *t)
@@ -398,18 +372,19 @@ static int open_target(struct op *op, struct target *t)
 
 static int freeze(struct op *op, struct target *t)
 {
-	int64_t clock_offset = sched_clock_offset(op);
+	struct sleepers *sleepers = op_new(op, struct sleepers);
+	int r = sleepers ? open_target(op, t) : CKPT_E_NOMEM;
 	size_t fresh;
-	int r = open_target(op, t);
 
 	if (r)
 		return r;
-	t->seized_at = now_ns();
+	sleepers_begin(sleepers);
 	do {
-		r = freeze_pass(op, t, clock_offset, &fresh);
-		if (r)
-			return r;
-	} while (fresh);
+		r = freeze_pass(op, t, sleepers, &fresh);
+	} while (!r && fresh);
+	sleepers_end(sleepers);
+	if (r)
+		return r;
 	drop_exited(t);
 	r = put_leader_first(op, t);
 	r = r ?: read_registers(op, t);
@@ -466,7 +441,7 @@ void target_release(struct op *op, struct target *t)
 		struct tracee *tr = &t->threads.v[i];
 		int status;
 
-		for (unsigned round = 0; !tr->stopped && !tr->exited && round < 2000; round++) {
+		for (unsigned round = 0; tr->seized && !tr->stopped && !tr->exited && round < 2000; round++) {
 			pid_t got = waitpid(tr->tid, &status, __WALL | WNOHANG);
 
 			if (got == tr->tid && WIFSTOPPED(status)) {

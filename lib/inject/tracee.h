@@ -22,6 +22,7 @@ struct raddr {
 
 struct tracee {
 	pid_t tid;
+	bool seized;
 	bool stopped;	       /* in a ptrace-stop now */
 	bool exited;
 	int stop_sig;	       /* group-stop: the signal, else 0 */

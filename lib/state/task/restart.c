@@ -29,8 +29,11 @@ uint64_t restart_original_call(const struct tracee *tr)
 		return SYS_futex;
 	if (strstr(tr->wchan, "poll"))
 		return SYS_poll;
-	/* nanosleep(req, rem) and clock_nanosleep(clock, flags, req, rem): a clock is a small number, a pointer is not. */
-	if (strstr(tr->wchan, "nanosleep"))
+	/*
+	 * nanosleep(req, rem) and clock_nanosleep(clock, flags, req, rem): a clock is a small number, a pointer is not. The
+	 * functions that go on with an interrupted one are all scheduler code, which wchan skips: it then names their caller.
+	 */
+	if (strstr(tr->wchan, "nanosleep") || strstr(tr->wchan, "syscall"))
 		return tr->regs.rdi < 4096 ? SYS_clock_nanosleep : SYS_nanosleep;
 	return 0;
 }
