@@ -7,12 +7,14 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "lib/kernel/uapi.h"
 
 extern const char blob_parasite_start[], blob_parasite_end[];
 
 #define RED_ZONE 128
+#define REGAIN_ROUNDS 5000 /* of 0.1 ms */
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 
 /* ------------------------------------------------------------------------------------------------- gadgets */
@@ -206,11 +208,21 @@ static bool regain(struct tracee *tr)
 	if (tr->exited || tr->stopped)
 		return !tr->exited;
 	ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0);
-	/* What it runs makes no call that blocks, so that this ends at once. */
-	if (waitpid(tr->tid, &status, __WALL) == tr->tid && WIFSTOPPED(status))
-		tr->stopped = true;
-	else
-		tr->exited = true;
+	/*
+	 * What it runs makes no call that blocks, so that this ends at once; unless the process is dying, when the main
+	 * thread reports nothing before all others were waited for.
+	 */
+	for (int round = 0; round < REGAIN_ROUNDS && !tr->stopped && !tr->exited; round++) {
+		pid_t got = waitpid(tr->tid, &status, __WALL | WNOHANG);
+
+		if (got == tr->tid && WIFSTOPPED(status))
+			tr->stopped = true;
+		else if (got != 0 && !(got < 0 && errno == EINTR))
+			tr->exited = true;
+		else
+			nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+	}
+	tr->exited = !tr->stopped;
 	return tr->stopped;
 }
 

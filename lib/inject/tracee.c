@@ -133,6 +133,21 @@ static void back_off(unsigned round)
 		nanosleep(&ts, NULL);
 }
 
+static bool has_ended(struct op *op, pid_t pid, pid_t tid)
+{
+	struct proc_status now;
+	int r = proc_read_task_status(op, pid, tid, &now);
+
+	if (r < 0)
+		op_forget(op);
+	return r || now.state == 'Z' || now.state == 'X';
+}
+
+bool target_has_ended(struct op *op, const struct target *t)
+{
+	return has_ended(op, t->pid, t->pid);
+}
+
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status)
 {
 	for (unsigned round = 0;; round++) {
@@ -155,6 +170,11 @@ int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *s
 		r = op_check_cancel(op);
 		if (r)
 			return r;
+		/* The end of a main thread is not reported before all other threads were waited for. */
+		if (round % 64 == 63 && has_ended(op, t->pid, tr->tid)) {
+			tr->exited = true;
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+		}
 		back_off(round);
 	}
 }
@@ -186,8 +206,12 @@ static int seize_failed(struct op *op, const struct target *t, const struct trac
 	struct proc_status now;
 	char *comm;
 	size_t len;
+	int r = proc_read_task_status(op, t->pid, tr->tid, &now);
 
-	if (eno == EPERM && proc_read_task_status(op, t->pid, tr->tid, &now) == 0 && now.tracer) {
+	/* A thread that is ending cannot be seized either: EPERM. */
+	if (r || now.state == 'Z' || now.state == 'X')
+		return r < 0 ? r : PROC_GONE;
+	if (eno == EPERM && now.tracer) {
 		if (proc_read_file(op, now.tracer, "comm", &comm, &len) != 0)
 			comm = (char *)"?", len = 1;
 		return op_fail(op, CKPT_E_BUSY,
