@@ -145,7 +145,8 @@ struct plan_timer {
 	uint32_t arm;
 	/* > 0: the timer is to have expired so many intervals before its next expiry, which leaves its signal pending... */
 	uint64_t expired;
-	uint32_t take, pad; /* ...or, with this, taken: overruns are then what they were */
+	uint32_t take; /* ...or, with this, taken: overruns are then what they were */
+	uint32_t lost; /* written by the restorer: overruns could not be made again */
 	uint64_t interval_s, interval_ns, value_s, value_ns;
 };
 
