@@ -77,6 +77,7 @@ static const char *const step_names[PLAN_N_STEPS] = {
 	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_PROTECT] = "protect an area",
 	[PLAN_STEP_ADVISE] = "give advice on an area", [PLAN_STEP_LOCK] = "lock an area into memory",
 	[PLAN_STEP_GUARD] = "install a guard range", [PLAN_STEP_NAME] = "name an area",
+	[PLAN_STEP_VDSO_OLD] = "keep the old vDSO",
 	[PLAN_STEP_VDSO_MOVE] = "put the vDSO in place", [PLAN_STEP_MM] = "set the fields of the address space",
 	[PLAN_STEP_SESSION] = "set session and group", [PLAN_STEP_CWD] = "enter the working directory",
 	[PLAN_STEP_ROOT] = "change the root directory", [PLAN_STEP_PERSONALITY] = "set the personality",
