@@ -244,10 +244,13 @@ static int component_from_image(struct op *op, uint8_t *x, size_t total, int c, 
 {
 	uint32_t off = op->cpu->offset[c];
 
+	/* A damaged array is an error also where the component is in its initial state and the array not looked at. */
+	if (n && n * size != components[c].size)
+		return bad(op, components[c].name, n);
 	if (!(image_bv >> c & 1))
 		return 0;
-	if (n * size != components[c].size)
-		return n ? bad(op, components[c].name, n) : bad(op, "xstate_bv", image_bv);
+	if (!n)
+		return bad(op, "xstate_bv", image_bv);
 	if (!off || (size_t)off + components[c].size > total)
 		return op_fail(op, CKPT_E_KERNEL,
 			       AT(.kind = "processor", .hint = "restore on a processor that has it"),
