@@ -125,9 +125,10 @@ def dying_target(rounds, rnd):
             shutil.rmtree(images)
         h.require(met > 0, "no round met a dump under way")
         print(f"#   {met} dumps failed with their target")
-        end = time.monotonic() + 5 * h.PATIENCE
-        while set(guardians()) - others and time.monotonic() < end:
+        ours, end = set(guardians()) - others, time.monotonic() + 5 * h.PATIENCE
+        while ours & set(guardians()) and time.monotonic() < end:
             time.sleep(0.05)
+        h.require(not ours & set(guardians()), f"guardians are left: {ours & set(guardians())}")
 
 
 def full_disk(rounds, rnd):
