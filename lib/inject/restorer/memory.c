@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The address space: out with what exec put there, in with the image's areas and their pages. */
-#include <linux/ioctl.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
-#include <linux/userfaultfd.h>
 
 #include "lib/inject/restorer/restorer.h"
 
 #define MADV_GUARD 102
-#define HUGE (2ull << 20)
-#define SCRATCH (16 * HUGE)
 #define BATCH 64
 
 struct iov {
@@ -87,129 +83,22 @@ static void read_batch(struct plan *p, struct iov *iov, int n, uint64_t offset, 
 	}
 }
 
-/* ------------------------------------------------------------------------------------------- huge pages */
-
-#define UFFD_MOVE_FEATURE (1ull << 16) /* UFFD_FEATURE_MOVE, since Linux 6.8 */
-
-struct move_args { /* struct uffdio_move */
-	uint64_t dst, src, len, mode, moved;
-};
-#define MOVE_PAGES _IOWR(UFFDIO, 0x05, struct move_args)
-
-/*
- * Most of the time would go into faults of single pages. Where pages of the image fill huge ones, they are read into a
- * scratch area that is advised so, and moved from there: the area itself keeps the advice it has. Where the kernel does
- * not do that, everything is read in place.
- */
-struct mover {
-	int uffd; /* -1: not possible */
-	uint64_t area, scratch;
-};
-
-static void mover_open(struct mover *m)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_MOVE_FEATURE };
-	long area;
-
-	m->uffd = (int)sys(__NR_userfaultfd, UFFD_USER_MODE_ONLY);
-	if (m->uffd < 0)
-		return;
-	/* Nothing is mapped later by its address before this is gone again. */
-	area = sys(__NR_mmap, 0, SCRATCH + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	m->area = area > 0 ? (uint64_t)area : 0;
-	m->scratch = (m->area + HUGE - 1) & ~(HUGE - 1);
-	if (m->area && sys(__NR_madvise, m->scratch, SCRATCH, MADV_HUGEPAGE) == 0 && sys(__NR_ioctl, m->uffd, UFFDIO_API, &api) == 0)
-		return;
-	sys(__NR_close, m->uffd);
-	m->uffd = -1;
-}
-
-static void mover_close(struct mover *m)
-{
-	if (m->area)
-		sys(__NR_munmap, m->area, SCRATCH + HUGE);
-	if (m->uffd >= 0)
-		sys(__NR_close, m->uffd);
-}
-
-static void read_one(struct plan *p, uint64_t addr, uint64_t len, uint64_t offset, uint64_t index)
-{
-	struct iov iov = { addr, len };
-
-	if (len)
-		read_batch(p, &iov, 1, offset, index);
-}
-
-/* Returns where it stopped: what lies from there on is to be read in place. */
-static uint64_t move_in(struct plan *p, struct mover *m, uint64_t start, uint64_t end, uint64_t offset, uint64_t index)
-{
-	struct uffdio_register reg = { .range = { start, end - start }, .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffdio_range range = reg.range;
-	uint64_t at = start;
-
-	if (sys(__NR_ioctl, m->uffd, UFFDIO_REGISTER, &reg) < 0)
-		return start;
-	while (at < end) {
-		uint64_t len = end - at < SCRATCH ? end - at : SCRATCH;
-		struct move_args move = { .dst = at, .src = m->scratch, .len = len };
-
-		read_one(p, m->scratch, len, offset + (at - start), index);
-		if (sys(__NR_ioctl, m->uffd, MOVE_PAGES, &move) < 0 || move.moved != len)
-			break;
-		at += len;
-	}
-	must(p, PLAN_STEP_READ, index, sys(__NR_ioctl, m->uffd, UFFDIO_UNREGISTER, &range));
-	return at;
-}
-
-static bool fill_huge(struct plan *p, struct mover *m, const struct plan_extent *e, uint64_t index)
-{
-	uint64_t end = e->addr + e->len, first = (e->addr + HUGE - 1) & ~(HUGE - 1), last = end & ~(HUGE - 1), at;
-
-	if (m->uffd < 0 || !e->huge || first >= last)
-		return false;
-	at = move_in(p, m, first, last, e->offset + (first - e->addr), index);
-	read_one(p, e->addr, first - e->addr, e->offset, index);
-	read_one(p, at, end - at, e->offset + (at - e->addr), index);
-	return true;
-}
-
-static bool wants_huge(const struct plan *p)
-{
-	const struct plan_extent *e = PLAN_AT(p, struct plan_extent, p->extents);
-
-	for (uint64_t i = 0; i < p->extents.n; i++)
-		if (e[i].huge && e[i].len >= 2 * HUGE)
-			return true;
-	return false;
-}
-
 static void fill_all(struct plan *p)
 {
 	const struct plan_extent *e = PLAN_AT(p, struct plan_extent, p->extents);
-	struct mover m = { .uffd = -1 };
 	struct iov iov[BATCH];
 
-	if (wants_huge(p))
-		mover_open(&m);
 	for (uint64_t i = 0; i < p->extents.n;) {
 		uint64_t first = i, next = e[i].offset;
 		int n = 0;
 
-		if (fill_huge(p, &m, &e[i], i)) {
-			i++;
-			continue;
-		}
 		for (; i < p->extents.n && n < BATCH && e[i].offset == next; i++, n++) {
-			if (n && m.uffd >= 0 && e[i].huge && e[i].len >= HUGE)
-				break;
 			iov[n].addr = e[i].addr;
 			iov[n].len = e[i].len;
 			next += e[i].len;
 		}
 		read_batch(p, iov, n, e[first].offset, first);
 	}
-	mover_close(&m);
 }
 
 static void advise(struct plan *p, const struct plan_vma *v, uint64_t index)

@@ -94,7 +94,6 @@ struct plan_vma {
 
 struct plan_extent { /* page data: a piece of the pages file */
 	uint64_t addr, len, offset;
-	uint64_t huge; /* huge pages will do where it covers them whole */
 };
 
 struct plan_range {

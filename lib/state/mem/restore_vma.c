@@ -212,12 +212,6 @@ static int bad_page(struct plan_build *b, uint64_t addr, const char *what)
 		       "pages at %#lx of task %d: %s", addr, b->task->pid, what);
 }
 
-static bool may_be_huge(const struct plan_vma *v)
-{
-	/* What is moved in comes from an area of this protection. */
-	return v->fd < 0 && v->prot == (PROT_READ | PROT_WRITE) && !(v->madv >> MADV_NOHUGEPAGE & 1) && !(v->flags & (MAP_GROWSDOWN | MAP_DROPPABLE));
-}
-
 /* [start, start + len) of the page data lies at @offset: give it to the areas it covers. @at: the first to look at. */
 static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_t start, uint64_t len, uint64_t offset)
 {
@@ -241,7 +235,7 @@ static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_
 		stop = MIN(end, v->start + v->len);
 		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
 			v->prot = PROT_READ | PROT_WRITE;
-		m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset, may_be_huge(v) };
+		m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset };
 		offset += stop - start;
 		start = stop;
 	}
