@@ -244,10 +244,12 @@ static int component_from_image(struct op *op, uint8_t *x, size_t total, int c, 
 {
 	uint32_t off = op->cpu->offset[c];
 
+	if (n && n * size != components[c].size)
+		return bad(op, components[c].name, n); /* in use or not: the image is damaged */
 	if (!(image_bv >> c & 1))
 		return 0;
-	if (n * size != components[c].size)
-		return n ? bad(op, components[c].name, n) : bad(op, "xstate_bv", image_bv);
+	if (!n)
+		return bad(op, "xstate_bv", image_bv);
 	if (!off || (size_t)off + components[c].size > total)
 		return op_fail(op, CKPT_E_KERNEL,
 			       AT(.kind = "processor", .hint = "restore on a processor that has it"),
