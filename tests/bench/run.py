@@ -75,11 +75,9 @@ def once(engine, size, base):
             dump = r.seconds
             if not engine.syncs:
                 sync_folder(folder)
-            synced = time.monotonic() - start
+            synced = dump if engine.syncs else time.monotonic() - start
             t.reap()
-            start = time.monotonic()
-            h.must(engine.run("restore", "-d", "-D", folder), f"{engine.name} restore")
-            restore = time.monotonic() - start
+            restore = h.must(engine.run("restore", "-d", "-D", folder), f"{engine.name} restore").seconds
             t.go()
         s = stats(folder, "stats-dump")
         total = sum(e.stat().st_size for e in os.scandir(folder))
