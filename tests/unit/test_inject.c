@@ -170,6 +170,28 @@ static void test_leaves_no_trace(void **state)
 	op_fini(&op);
 }
 
+/* What stands only in one of two texts of maps, and what the threads of @pid are doing: for the message of a failure. */
+static void show_difference(struct op *op, pid_t pid, const char *before, const char *after)
+{
+	static const char *const files[] = { "status", "syscall", "wchan", "stack" };
+	const char *texts[] = { before, after };
+
+	for (int side = 0; side < 2; side++) {
+		char *copy = arena_strdup(op->arena, texts[side]), *save = NULL;
+
+		for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+			if (!strstr(texts[!side], line))
+				print_error("%s: %s\n", side ? "new" : "gone", line);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		char *text;
+		size_t len;
+
+		if (proc_read_file(op, pid, files[i], &text, &len) == 0)
+			print_error("%s:\n%s\n", files[i], text);
+	}
+}
+
 /* An engine that dies anywhere between the seize and the cure. */
 static void test_killed_engine(void **state)
 {
@@ -213,7 +235,14 @@ static void test_killed_engine(void **state)
 		/* The guardian needs a moment. */
 		for (int i = 0; i < 300 && strcmp(before, maps_text(&op, pid)); i++)
 			usleep(10000);
-		assert_string_equal(before, maps_text(&op, pid));
+		if (strcmp(before, maps_text(&op, pid))) {
+			int status;
+
+			if (waitpid(pid, &status, WNOHANG) == pid)
+				fail_msg("round %d: the target ended with wait status %#x", round, status);
+			show_difference(&op, pid, before, maps_text(&op, pid));
+			fail_msg("round %d: the maps are not what they were", round);
+		}
 		assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
 		spins = sh->spins;
 		usleep(3000);
