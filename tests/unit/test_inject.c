@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 
 #include "lib/base/op.h"
 #include "lib/inject/guardian.h"
@@ -21,6 +22,8 @@ struct shared {
 	volatile long poll_result;
 	volatile int handler_calls;
 	volatile int ready;
+	volatile unsigned long segv_ip, segv_addr, segv_sp;
+	volatile int segv_code, segv_tid;
 };
 
 static struct shared *sh;
@@ -30,6 +33,20 @@ static void on_usr1(int sig)
 {
 	(void)sig;
 	sh->handler_calls++;
+}
+
+/* Where it died, should it be left somewhere it cannot go on. */
+static void on_segv(int sig, siginfo_t *si, void *uc)
+{
+	const ucontext_t *u = uc;
+
+	(void)sig;
+	sh->segv_ip = (unsigned long)u->uc_mcontext.gregs[REG_RIP];
+	sh->segv_sp = (unsigned long)u->uc_mcontext.gregs[REG_RSP];
+	sh->segv_addr = (unsigned long)si->si_addr;
+	sh->segv_code = si->si_code;
+	sh->segv_tid = gettid();
+	_exit(99);
 }
 
 static void *spin(void *arg)
@@ -62,6 +79,8 @@ static void child_main(void)
 	sigset_t set;
 
 	sigaction(SIGUSR1, &sa, NULL);
+	sa = (struct sigaction){ .sa_sigaction = on_segv, .sa_flags = SA_SIGINFO };
+	sigaction(SIGSEGV, &sa, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -239,7 +258,9 @@ static void test_killed_engine(void **state)
 			int status;
 
 			if (waitpid(pid, &status, WNOHANG) == pid)
-				fail_msg("round %d: the target ended with wait status %#x", round, status);
+				fail_msg("round %d: the target ended with wait status %#x; thread %d of %d: SIGSEGV (%d) at "
+					 "%#lx, ip %#lx, sp %#lx\nmaps before:\n%.1500s", round, status, sh->segv_tid, pid,
+					 sh->segv_code, sh->segv_addr, sh->segv_ip, sh->segv_sp, before);
 			show_difference(&op, pid, before, maps_text(&op, pid));
 			fail_msg("round %d: the maps are not what they were", round);
 		}
