@@ -38,11 +38,27 @@ struct dump {
 
 /* ---------------------------------------------------------------------------------- before anything is stopped */
 
+/* Cgroups are not recorded yet. That changes where a restored program's resources are charged, so it is said. */
+static void warn_of_cgroups(struct op *op, pid_t pid)
+{
+	char *theirs, *ours;
+	size_t len;
+
+	if (proc_read_file(op, pid, "cgroup", &theirs, &len) != 0 || proc_read_file(op, getpid(), "cgroup", &ours, &len) != 0)
+		op_forget(op);
+	else if (strcmp(theirs, ours))
+		log_warn(op, "process %d is in other cgroups than we are; they are not recorded, and restore leaves it in its own",
+			 pid);
+}
+
 static int check_target(struct op *op, void *arg)
 {
 	struct dump *d = arg;
+	int r = preflight(op, d->pid);
 
-	return preflight(op, d->pid);
+	if (!r)
+		warn_of_cgroups(op, d->pid);
+	return r;
 }
 
 static int open_folder(struct op *op, void *arg)
@@ -154,7 +170,7 @@ static void cure_undo(struct op *op, void *arg)
 	/* Not stopped by the very cancellation or deadline that brought us here. */
 	op->cancel = NULL;
 	op->deadline_ns = 0;
-	if (parasite_cure(op, &d->target, &d->parasite) != 0)
+	if (parasite_cure(op, &d->target, &d->parasite) != 0 && !target_has_ended(&d->target))
 		log_warn(op, "process %d: the parasite could not be removed", d->pid);
 }
 
@@ -484,6 +500,17 @@ static void write_stats(struct op *op, struct dump *d)
 	}
 }
 
+/* A process that ends in the middle makes all sorts of things fail; only that it ended is of interest. */
+static int explain(struct op *op, int r, pid_t pid)
+{
+	const struct target t = { .pid = pid };
+
+	if (r == CKPT_E_CANCELED || r == CKPT_E_NO_PROCESS || pid <= 0 || !target_has_ended(&t))
+		return r;
+	op_forget(op);
+	return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "it ended meanwhile");
+}
+
 int dump_run(struct op *op, pid_t pid)
 {
 	struct dump *d = op_new(op, struct dump);
@@ -498,7 +525,7 @@ int dump_run(struct op *op, pid_t pid)
 	r = stages_run(op, stages, d);
 	op->stats->total_us = (now_ns() - begin) / 1000;
 	if (r)
-		return op_wrap(op, r, "checkpoint of process %d", pid);
+		return op_wrap(op, explain(op, r, pid), "checkpoint of process %d", pid);
 	guardian_stop(&d->guardian);
 	files_dump_done(op, &d->s, true);
 	write_stats(op, d);

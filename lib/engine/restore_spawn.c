@@ -18,7 +18,8 @@
 
 #define CHILD_STACK (64u << 10)
 #define LAST_PID "/proc/sys/kernel/ns_last_pid"
-#define LAST_PID_TRIES 64
+/* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
+#define LAST_PID_TRIES 1000
 #define EXEC_TRIES 50
 #define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD)
 
@@ -168,11 +169,15 @@ static long clone_by_last_pid(struct op *op, struct restore *r, struct child *c)
 {
 	pid_t want = r->task->pid;
 
-	for (int i = 0; i < LAST_PID_TRIES; i++) {
-		char text[16];
-		int n = snprintf(text, sizeof(text), "%d", want - 1);
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%d", want - 1);
+
+	for (int i = 1; i <= LAST_PID_TRIES; i++) {
 		long pid;
 
+		/* A process that got the number in between may be short-lived. */
+		if (i % 50 == 0)
+			usleep(1000);
 		if (pwrite(r->last_pid_fd, text, (size_t)n, 0) != n)
 			return -errno;
 		pid = clone_once(op, r, c, NULL);

@@ -77,6 +77,7 @@ static const char *const step_names[PLAN_N_STEPS] = {
 	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_PROTECT] = "protect an area",
 	[PLAN_STEP_ADVISE] = "give advice on an area", [PLAN_STEP_LOCK] = "lock an area into memory",
 	[PLAN_STEP_GUARD] = "install a guard range", [PLAN_STEP_NAME] = "name an area",
+	[PLAN_STEP_VDSO_OLD] = "keep the old vDSO",
 	[PLAN_STEP_VDSO_MOVE] = "put the vDSO in place", [PLAN_STEP_MM] = "set the fields of the address space",
 	[PLAN_STEP_SESSION] = "set session and group", [PLAN_STEP_CWD] = "enter the working directory",
 	[PLAN_STEP_ROOT] = "change the root directory", [PLAN_STEP_PERSONALITY] = "set the personality",
@@ -209,14 +210,14 @@ static int on_clone(struct op *op, struct restore *r, size_t *n)
 	ret = restore_wait(op, r, (pid_t)tid, &status);
 	if (ret)
 		return ret;
+	if (*n >= r->task->threads.n)
+		return op_fail(op, CKPT_E_INTERNAL, AT(.pid = r->pid), "task %d has more threads than it should", r->pid);
 	/* Through ns_last_pid a thread can have got another number; it ends by itself. */
 	if (r->last_pid_fd >= 0 && (pid_t)tid != r->task->threads.v[*n].tid) {
 		while (!ret && !WIFEXITED(status) && !WIFSIGNALED(status))
 			ret = resume(op, r, (pid_t)tid, PTRACE_CONT, 0) ?: restore_wait(op, r, (pid_t)tid, &status);
 		return ret ?: resume(op, r, r->pid, PTRACE_CONT, 0);
 	}
-	if (*n >= r->task->threads.n)
-		return op_fail(op, CKPT_E_INTERNAL, AT(.pid = r->pid), "task %d has more threads than it should", r->pid);
 	r->threads[(*n)++].tid = (pid_t)tid;
 	if (WIFEXITED(status) || WIFSIGNALED(status)) {
 		r->threads[*n - 1].gone = true;
@@ -255,9 +256,22 @@ static int follow(struct op *op, struct restore *r, struct new_thread *t, size_t
 	return ret;
 }
 
+static void warn_of_timers(struct op *op, const struct restore *r)
+{
+	/* Where they are is read from our own copy: the other one the new task can write. */
+	struct plan_array arr = ((const struct plan *)r->build.buf)->timers;
+	const struct plan_timer *t = PLAN_AT(r->plan, const struct plan_timer, arr);
+
+	for (uint64_t i = 0; i < arr.n; i++)
+		if (t[i].lost)
+			log_warn(op, "task %d: the overrun count of timer %u is lost", r->pid, t[i].id);
+}
+
 static void warn(struct op *op, const struct restore *r)
 {
 	uint32_t w = r->plan->warnings;
+
+	warn_of_timers(op, r);
 
 	if (w & PLAN_WARN_IO_FLUSHER)
 		log_warn(op, "task %d: PR_SET_IO_FLUSHER was refused", r->pid);

@@ -7,12 +7,14 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "lib/kernel/uapi.h"
 
 extern const char blob_parasite_start[], blob_parasite_end[];
 
 #define RED_ZONE 128
+#define REGAIN_ROUNDS 5000 /* of 0.1 ms */
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 
 /* ------------------------------------------------------------------------------------------------- gadgets */
@@ -206,11 +208,21 @@ static bool regain(struct tracee *tr)
 	if (tr->exited || tr->stopped)
 		return !tr->exited;
 	ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0);
-	/* What it runs makes no call that blocks, so that this ends at once. */
-	if (waitpid(tr->tid, &status, __WALL) == tr->tid && WIFSTOPPED(status))
-		tr->stopped = true;
-	else
-		tr->exited = true;
+	/*
+	 * What it runs makes no call that blocks, so that this ends at once; unless the process is dying, when the main
+	 * thread reports nothing before all others were waited for.
+	 */
+	for (int round = 0; round < REGAIN_ROUNDS && !tr->stopped && !tr->exited; round++) {
+		pid_t got = waitpid(tr->tid, &status, __WALL | WNOHANG);
+
+		if (got == tr->tid && WIFSTOPPED(status))
+			tr->stopped = true;
+		else if (got != 0 && !(got < 0 && errno == EINTR))
+			tr->exited = true;
+		else
+			nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+	}
+	tr->exited = !tr->stopped;
 	return tr->stopped;
 }
 
@@ -314,6 +326,7 @@ static struct journal_entry *journal_open(struct journal *j, const struct target
 	e->gadget_sigreturn = p->g.sigreturn;
 	e->scratch = p->g.scratch;
 	e->area_size = p->size;
+	atomic_store(&e->runner, 0);
 	atomic_store(&e->area, p->base);
 	atomic_store(&j->n, n + 1);
 	return e;
@@ -390,6 +403,12 @@ static int run_to_notification(struct op *op, const struct target *t, struct tra
 	}
 }
 
+static void note_runner(const struct parasite *p, pid_t tid)
+{
+	if (p->journal)
+		atomic_store(&p->journal->runner, tid);
+}
+
 int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const struct parasite *p,
 		 struct parasite_args *args)
 {
@@ -422,11 +441,13 @@ int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const
 	regs.eflags &= ~0x500ull; /* no single step, and the direction that C expects */
 	if (p->notify_signal)
 		mask &= ~(1ull << (p->notify_signal - 1));
+	note_runner(p, tr->tid);
 	r = divert(op, tr, &regs, mask);
 	r = r ?: run_to_notification(op, t, tr, p);
 	if (!regain(tr))
 		return r;
 	r2 = put_back(op, tr);
+	note_runner(p, 0);
 	r = r ?: r2;
 	r = r ?: target_read(op, t, (struct raddr){ args_at }, args, sizeof(*args));
 	if (!r && !args->done)

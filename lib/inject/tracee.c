@@ -133,6 +133,31 @@ static void back_off(unsigned round)
 		nanosleep(&ts, NULL);
 }
 
+/* Makes no use of the arena: the guardian, who has none, waits for threads, too. */
+static bool has_ended(pid_t pid, pid_t tid)
+{
+	char path[64], text[256], *state;
+	ssize_t n = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+	}
+	if (n <= 0)
+		return true;
+	text[n] = 0;
+	state = strrchr(text, ')');
+	return state && (state[2] == 'Z' || state[2] == 'X');
+}
+
+bool target_has_ended(const struct target *t)
+{
+	return has_ended(t->pid, t->pid);
+}
+
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status)
 {
 	for (unsigned round = 0;; round++) {
@@ -155,6 +180,11 @@ int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *s
 		r = op_check_cancel(op);
 		if (r)
 			return r;
+		/* The end of a main thread is not reported before all other threads were waited for. */
+		if (round % 64 == 63 && has_ended(t->pid, tr->tid)) {
+			tr->exited = true;
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+		}
 		back_off(round);
 	}
 }
@@ -186,8 +216,12 @@ static int seize_failed(struct op *op, const struct target *t, const struct trac
 	struct proc_status now;
 	char *comm;
 	size_t len;
+	int r = proc_read_task_status(op, t->pid, tr->tid, &now);
 
-	if (eno == EPERM && proc_read_task_status(op, t->pid, tr->tid, &now) == 0 && now.tracer) {
+	/* A thread that is ending cannot be seized either: EPERM. */
+	if (r || now.state == 'Z' || now.state == 'X')
+		return r < 0 ? r : PROC_GONE;
+	if (eno == EPERM && now.tracer) {
 		if (proc_read_file(op, now.tracer, "comm", &comm, &len) != 0)
 			comm = (char *)"?", len = 1;
 		return op_fail(op, CKPT_E_BUSY,

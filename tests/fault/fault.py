@@ -8,6 +8,7 @@
                 has the same threads, areas, descriptors and masks, and no new children; every tenth round it is
                 dumped and restored in earnest, and at the end it passes its own checks
   cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
+  dying-target  the target is killed at a random moment of its dump: the engine says so soon, leaves no file, no guardian
   full-disk     dumps to file systems that fill up after a random number of bytes
   kill-restore  kill -9 of the engine at a random moment of a restore: no process of the tree is left behind, and the
                 checkpoint still restores
@@ -99,6 +100,37 @@ def cancel_dump(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGINT, signal.SIGTERM])
 
 
+def guardians():
+    return h.run(["pgrep", "-x", "ckpt-guardian"]).out.split()
+
+
+def dying_target(rounds, rnd):
+    others = set(guardians())
+    with h.Workdir() as w:
+        met = 0
+        for i in range(max(rounds // 4, 20)):
+            images = os.path.join(w, "i")
+            os.makedirs(images)
+            with h.Target(w, "threads", "few") as t:
+                t.ready()
+                p = start(["dump", "-t", t.pid, "-D", images])
+                time.sleep(rnd.uniform(0.001, 0.012))
+                os.kill(t.pid, signal.SIGKILL)
+                rc = p.wait(5 * h.PATIENCE)
+                h.require(rc in (0, 1), f"round {i}: exit code {rc}")
+                t.reap()
+                left = os.listdir(images)
+                h.require(rc == 0 or not left, f"round {i}: left in the folder: {left}")
+                met += rc != 0
+            shutil.rmtree(images)
+        h.require(met > 0, "no round met a dump under way")
+        print(f"#   {met} dumps failed with their target")
+        ours, end = set(guardians()) - others, time.monotonic() + 5 * h.PATIENCE
+        while ours & set(guardians()) and time.monotonic() < end:
+            time.sleep(0.05)
+        h.require(not ours & set(guardians()), f"guardians are left: {ours & set(guardians())}")
+
+
 def full_disk(rounds, rnd):
     with h.Workdir() as w, h.Target(w, "size", "8M,2,w") as t:
         t.ready()
@@ -161,7 +193,8 @@ def runs(pid):
         return False
 
 
-CASES = {"kill-dump": kill_dump, "cancel-dump": cancel_dump, "full-disk": full_disk, "kill-restore": kill_restore}
+CASES = {"kill-dump": kill_dump, "cancel-dump": cancel_dump, "dying-target": dying_target,
+         "full-disk": full_disk, "kill-restore": kill_restore}
 
 
 def main():

@@ -224,6 +224,9 @@ static void untrusted_arrays(void **state)
 	x->xstate_bv |= 1ull << 2;
 	x->n_ymmh_space = 63;
 	expect(e, info, CKPT_E_IMAGE, "AVX");
+	x->xstate_bv = 3; /* not in use, but damaged all the same */
+	expect(e, info, CKPT_E_IMAGE, "AVX");
+	x->xstate_bv |= 1ull << 2;
 	x->n_ymmh_space = 0;
 	expect(e, info, CKPT_E_IMAGE, "xstate_bv");
 	x->xstate_bv = 3 | 1ull << 18;

@@ -55,10 +55,14 @@ struct parasite_args {
 	int64_t securebits;
 	int64_t timerslack;
 	int64_t mce_kill;
+	int64_t speculation[2]; /* store bypass, indirect branches */
+	int64_t mempolicy_result;
+	int32_t mempolicy, tsc;
 	/* out, per process */
 	int64_t dumpable, subreaper_result;
 	int32_t subreaper, pad2;
-	int64_t thp_disable, membarrier, io_flusher, brk, tsc;
+	int64_t thp_disable, membarrier, io_flusher, brk;
+	int64_t mdwe, memory_merge;
 	int64_t sigaction_result[PARASITE_NSIG];
 	struct parasite_sigaction sigactions[PARASITE_NSIG];
 	struct parasite_itimer itimers[3];

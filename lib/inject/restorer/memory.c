@@ -134,6 +134,22 @@ static void guards_and_names(struct plan *p)
 			p->warnings |= PLAN_WARN_NAME;
 }
 
+static void copies(struct plan *p)
+{
+	const struct plan_copy *c = PLAN_AT(p, struct plan_copy, p->copies);
+
+	for (uint64_t i = 0; i < p->copies.n; i++) {
+		uint32_t prot = c[i].data ? PROT_READ | PROT_WRITE : c[i].prot;
+
+		must(p, PLAN_STEP_VDSO_OLD, i, sys(__NR_mmap, c[i].start, c[i].len, prot,
+						   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+		if (!c[i].data)
+			continue;
+		memcpy((void *)c[i].start, (char *)p + c[i].data, c[i].len);
+		must(p, PLAN_STEP_VDSO_OLD, i, sys(__NR_mprotect, c[i].start, c[i].len, c[i].prot));
+	}
+}
+
 static void mm_fields(struct plan *p)
 {
 	struct plan_mm mm = p->mm;
@@ -152,6 +168,7 @@ void memory_restore(struct plan *p, uint64_t vdso)
 		fill_all(p);
 	finish_all(p);
 	guards_and_names(p);
+	copies(p);
 	if (p->vdso_dst)
 		vdso_move(p, PLAN_STEP_VDSO_MOVE, vdso_parking(p), p->vdso_dst);
 	mm_fields(p);

@@ -33,6 +33,7 @@ enum plan_step {
 	PLAN_STEP_GUARD,    /* index: guard */
 	PLAN_STEP_NAME,	    /* index: name */
 	PLAN_STEP_VDSO_MOVE,
+	PLAN_STEP_VDSO_OLD,
 	PLAN_STEP_MM,
 	PLAN_STEP_SESSION,
 	PLAN_STEP_CWD,
@@ -99,6 +100,11 @@ struct plan_range {
 	uint64_t start, len;
 };
 
+struct plan_copy { /* private memory whose bytes are in the plan: at offset @data, 0: zeroes */
+	uint64_t start, len, data;
+	uint32_t prot, pad;
+};
+
 struct plan_name {
 	uint64_t start, len, name; /* name: offset of the NUL-terminated text */
 };
@@ -145,7 +151,8 @@ struct plan_timer {
 	uint32_t arm;
 	/* > 0: the timer is to have expired so many intervals before its next expiry, which leaves its signal pending... */
 	uint64_t expired;
-	uint32_t take, pad; /* ...or, with this, taken: overruns are then what they were */
+	uint32_t take; /* ...or, with this, taken: overruns are then what they were */
+	uint32_t lost; /* written by the restorer: overruns could not be made again */
 	uint64_t interval_s, interval_ns, value_s, value_ns;
 };
 
@@ -231,7 +238,7 @@ struct plan {
 	struct plan_array auxv; /* uint64_t */
 	struct plan_array vdso; /* struct plan_vdso_area: of this kernel, parked or unmapped */
 	uint64_t vdso_dst;	/* where the vDSO goes; 0: the task has none */
-	struct plan_array vmas, extents, guards, names;
+	struct plan_array vmas, extents, guards, names, copies;
 	struct plan_array fdops, keep, fowns, locks; /* keep: int32_t, ascending */
 	struct plan_array sigactions, signals, timers, rlimits;
 	struct plan_itimer itimers[3];

@@ -9,7 +9,8 @@ long restorer_clone(void *args, size_t size, struct plan *p, struct plan_thread 
 _Noreturn void restorer_thread(struct plan *p, struct plan_thread *t);
 
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
-#define LAST_PID_TRIES 64
+/* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
+#define LAST_PID_TRIES 1000
 
 struct clone3_args {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
@@ -29,9 +30,14 @@ static void write_last_pid(struct plan *p, uint64_t index, int pid)
 /* Without set_tid a thread may get another number than it should: it sees that itself and ends. */
 static void create_by_last_pid(struct plan *p, struct clone3_args *args, struct plan_thread *t, uint64_t index)
 {
-	for (int i = 0; i < LAST_PID_TRIES; i++) {
+	static const uint64_t pause[2] = { 0, 1000000 };
+
+	for (int i = 1; i <= LAST_PID_TRIES; i++) {
 		long tid;
 
+		/* A process that got the number in between may be short-lived. */
+		if (i % 50 == 0)
+			sys(__NR_nanosleep, pause, 0);
 		write_last_pid(p, index, t->tid - 1);
 		tid = must(p, PLAN_STEP_THREAD, index, restorer_clone(args, sizeof(*args), p, t));
 		if (tid == t->tid)

@@ -403,6 +403,37 @@ int plan_memory(struct plan_build *b)
 	return r ?: plan_mm(b);
 }
 
+static int no_area(struct plan_build *b, const char *what)
+{
+	return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "vma"),
+		       "task %d leaves no free stretch of addresses for %s", b->task->pid, what);
+}
+
+#define HIGH_MARGIN (64u << 10)
+
+int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start)
+{
+	const MmEntry *mm = b->task->mm;
+	uint64_t end = TASK_SIZE - HIGH_MARGIN;
+	bool grows = false;
+
+	len += 2 * HIGH_MARGIN;
+	for (size_t i = mm->n_vmas; i-- > 0;) {
+		const VmaEntry *e = mm->vmas[i];
+
+		if (!(e->status & VMA_REGULAR))
+			continue;
+		if (!grows && e->end < end && end - e->end >= len)
+			break;
+		end = MIN(end, e->start);
+		grows = e->flags & MAP_GROWSDOWN;
+	}
+	if (grows || end < AREA_MAX + len)
+		return no_area(b, "the vDSO");
+	*start = end - len + HIGH_MARGIN;
+	return 0;
+}
+
 int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start)
 {
 	const MmEntry *mm = b->task->mm;
@@ -419,8 +450,7 @@ int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start)
 		at = e->end;
 	}
 	if (at > AREA_MAX || AREA_MAX - at < len)
-		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "vma"),
-			       "task %d leaves no free stretch of addresses for the restorer", b->task->pid);
+		return no_area(b, "the restorer");
 	*start = at + AREA_MARGIN;
 	return 0;
 }

@@ -87,8 +87,11 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 		*kind = "droppable memory";
 		return "MAP_DROPPABLE memory is not supported yet";
 	}
-	if (v->vmflags & VMF_SL && is_vvar(v))
-		return NULL;
+	/* The kernel seals its own areas; a seal of the program's own could not be put back. */
+	if ((v->vmflags & VMF_SL) && v->name[0] != '[') {
+		*kind = "sealed memory";
+		return "areas sealed by mseal(2) are not supported yet";
+	}
 	if (v->protection_key) {
 		*kind = "protection key";
 		return "memory protection keys are not supported yet";

@@ -224,6 +224,7 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 	t->extra->tid = (uint32_t)tr->tid;
 	extra->threads[extra->n_threads++] = t->extra;
 	r = parasite_run(op, d->target, tr, d->parasite, a);
+	r = r ?: prctls_check(op, tr, a);
 	r = r ?: thread_core_dump(op, d, tr, a, t->core, t->extra);
 	r = r ?: registers_dump(op, d, tr, a, t->core, t->extra);
 	if (i)

@@ -43,6 +43,8 @@ int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, n
 int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
 /* A free area of @len bytes in the task to be, clear of where exec maps things. */
 int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start);
+/* One that stays: high up, away from the former, from the heap, and from where a stack grows. */
+int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start);
 
 /* lib/state/file */
 int plan_files(struct plan_build *b);	/* engine/restore_files.c */

@@ -91,13 +91,14 @@ static void plan_overruns(const struct plan_build *b, const PosixTimerEntry *e, 
 {
 	bool mine = !(e->it_sigev_notify & SIGEV_THREAD_ID) || t->tid == b->task->pid;
 
-	if (!counts_overruns(e))
-		return;
-	if (is_pending(b, e))
+	if (counts_overruns(e) && is_pending(b, e)) {
 		t->expired = 1;
-	else if (e->overrun && mine && (e->it_sigev_notify & ~SIGEV_THREAD_ID) == SIGEV_SIGNAL) {
+	} else if (e->overrun && counts_overruns(e) && mine && (e->it_sigev_notify & ~SIGEV_THREAD_ID) == SIGEV_SIGNAL) {
 		t->expired = (uint64_t)e->overrun + 1;
 		t->take = 1;
+	} else if (e->overrun && (e->it_sigev_notify & ~SIGEV_THREAD_ID) != SIGEV_NONE) {
+		log_warn(b->op, "task %d: the overrun count of timer %u (%u) is lost: only the kernel counts them, and not for such a timer",
+			 b->task->pid, e->it_id, e->overrun);
 	}
 }
 

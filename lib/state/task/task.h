@@ -30,6 +30,8 @@ int posix_timers_dump(struct op *op, const struct task_dump *d, TaskTimersEntry 
 int sched_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
 	       ThreadCoreEntry *tc, ThreadExtra *extra);
 int seccomp_dump(struct op *op, struct task_dump *d, const struct tracee *tr, ThreadCoreEntry *tc);
+/* Refuses what prctl(2) can set and we cannot put back. */
+int prctls_check(struct op *op, const struct tracee *tr, const struct parasite_args *a);
 int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc);
 /* May move regs->rip to the abort handler of a critical section. */
 int rseq_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, struct user_regs_struct *regs,

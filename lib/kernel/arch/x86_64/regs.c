@@ -244,8 +244,9 @@ static int component_from_image(struct op *op, uint8_t *x, size_t total, int c, 
 {
 	uint32_t off = op->cpu->offset[c];
 
+	/* A damaged array is an error also where the component is in its initial state and the array not looked at. */
 	if (n && n * size != components[c].size)
-		return bad(op, components[c].name, n); /* in use or not: the image is damaged */
+		return bad(op, components[c].name, n);
 	if (!(image_bv >> c & 1))
 		return 0;
 	if (!n)

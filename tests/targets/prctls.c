@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+/* Properties that cannot be put back yet: a dump must refuse each by name and leave the program as it was. */
+#include "target.h"
+
+#include <sys/prctl.h>
+
+#define OR_SKIP(call)                                                              \
+	do {                                                                       \
+		if ((call) < 0)                                                    \
+			SKIP("%s: errno %d", #call, errno);                        \
+	} while (0)
+
+static void mdwe(void)
+{
+	OR_SKIP(prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0));
+	t_wait();
+	CHECK(prctl(66, 0, 0, 0, 0) & 1);
+}
+
+static void ksm(void)
+{
+	OR_SKIP(prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0));
+	t_wait();
+	CHECK(prctl(68, 0, 0, 0, 0) == 1);
+}
+
+static void mce(void)
+{
+	OR_SKIP(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
+	t_wait();
+	CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_EARLY);
+}
+
+static void numa(void)
+{
+	unsigned long node0 = 1;
+	int mode = 0;
+
+	OR_SKIP(syscall(SYS_set_mempolicy, 3 /* MPOL_INTERLEAVE */, &node0, 2));
+	t_wait();
+	CHECK(!syscall(SYS_get_mempolicy, &mode, NULL, 0, NULL, 0) && mode == 3);
+}
+
+static void sud(void)
+{
+	static volatile char selector; /* SYSCALL_DISPATCH_FILTER_ALLOW */
+
+	OR_SKIP(prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
+	t_wait();
+	CHECK(selector == 0);
+}
+
+static void mseal_(void)
+{
+	char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(p != MAP_FAILED);
+	OR_SKIP(syscall(462 /* mseal */, p, PAGE, 0));
+	t_wait();
+	CHECK(munmap(p, PAGE) < 0 && errno == EPERM);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct t_variant variants[] = {
+		{ "mdwe", mdwe }, { "ksm", ksm }, { "mce", mce }, { "numa", numa }, { "sud", sud }, { "mseal", mseal_ },
+	};
+
+	T_RUN(variants, t_init(argc, argv));
+}
