@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/engine/preflight.h"
 
+#include <elf.h>
+#include <fcntl.h>
 #include <linux/kcmp.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
+#include "lib/kernel/uapi.h"
+
+#define POLICY_DEADLINE 6
 
 struct subject {
 	pid_t pid;
@@ -170,12 +177,45 @@ static struct ckpt_err *check_threads(struct op *op, const struct subject *s)
 	return NULL;
 }
 
+/* Of the main thread; the dump looks at each, with the task stopped. */
+static struct ckpt_err *check_scheduling(struct op *op, const struct subject *s)
+{
+	struct sched_attr attr = { .size = sizeof(attr) };
+
+	(void)op;
+	if (sys_sched_getattr(s->pid, &attr, sizeof(attr), 0) < 0 || attr.sched_policy != POLICY_DEADLINE)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "scheduling",
+			  .hint = "give it another policy with chrt(1) for the checkpoint"),
+		       "task %d is scheduled by policy SCHED_DEADLINE, which the image format cannot hold", s->pid);
+}
+
+/* By its executable: a program may also run 32-bit code for a moment, which only a stopped one shows. */
+static struct ckpt_err *check_bits(struct op *op, const struct subject *s)
+{
+	unsigned char ident[EI_NIDENT];
+	_cleanup_close_ int fd = -1;
+	char path[64];
+
+	(void)op;
+	snprintf(path, sizeof(path), "/proc/%d/exe", s->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, ident, sizeof(ident)) != (ssize_t)sizeof(ident) || memcmp(ident, ELFMAG, SELFMAG) != 0 ||
+	    ident[EI_CLASS] != ELFCLASS32)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "32-bit task", .hint = "only 64-bit programs can be checkpointed"),
+		       "process %d is a 32-bit program", s->pid);
+}
+
 static const struct {
 	check_fn fn;
 	bool last_word; /* when it finds something, the other questions make no sense */
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
 	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },	  { check_threads, false },
+	{ check_scheduling, false },   { check_bits, false },
 };
 
 static int look_at(struct op *op, pid_t pid, struct subject *s)
