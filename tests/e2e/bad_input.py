@@ -245,7 +245,7 @@ def file_size_limit():
     """RLIMIT_FSIZE: the engine must not be killed by SIGXFSZ in the middle."""
     with Bed("size", "4M") as b:
         r = h.run(["sh", "-c", 'ulimit -f 1024; "$0" dump -t "$1" -D "$2"', h.CKPT, str(b.pid), b.images])
-        refused(r)
+        refused(r, "limit", "ulimit -f")
         b.empty()
 
 
