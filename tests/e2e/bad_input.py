@@ -268,6 +268,18 @@ def folder_keeps_other_files():
         h.require(os.listdir(b.images) == ["notes.txt"] and h.read_text(other) == "mine", "other files were touched")
 
 
+@case
+def folder_not_empty():
+    """Files that are no images are no obstacle, and stay."""
+    with Bed() as b:
+        other = os.path.join(b.images, "notes.txt")
+        with open(other, "w") as f:
+            f.write("mine")
+        h.must(h.dump(b.pid, b.images, "-R"), "a dump beside another file")
+        h.require(h.read_text(other) == "mine", "the other file was touched")
+        h.must(h.ckpt("inspect", b.images), "inspect")
+
+
 # ------------------------------------------------------------------------------------------ damaged checkpoints
 
 class Checkpoint:
