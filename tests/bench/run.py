@@ -94,20 +94,40 @@ def works(engine, base):
         return str(e).splitlines()[0][:200]
 
 
-def stages(engine, size, base):
-    """The tables of --display-stats of one dump and one restore."""
-    with h.Workdir() as w:
-        folder = os.path.join(base, "images")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        with h.Target(w, "size", size) as t:
-            t.ready(60)
-            d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
-            t.reap()
-            r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
-            t.go()
-        shutil.rmtree(folder)
-        return d.out + r.out
+def parse_stages(text):
+    """{stage: milliseconds} of a table that --display-stats printed."""
+    rows = {}
+    for row in text.splitlines():
+        name, _, value = row.rpartition(" ")
+        if name.strip() and "." in value:
+            rows[name.strip()] = float(value)
+    return rows
+
+
+def stages(engine, size, base, rounds):
+    """The tables of --display-stats of dumps and restores: of each row the median and the least."""
+    tables = {"dump": [], "restore": []}
+    for _ in range(rounds):
+        with h.Workdir() as w:
+            folder = os.path.join(base, "images")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+            with h.Target(w, "size", size) as t:
+                t.ready(60)
+                d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
+                t.reap()
+                r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
+                t.go()
+            shutil.rmtree(folder)
+        tables["dump"].append(parse_stages(d.out))
+        tables["restore"].append(parse_stages(r.out))
+    lines = []
+    for which, runs in tables.items():
+        lines.append(f"{which:<24} {'median':>9} {'least':>9}")
+        for name in runs[0]:
+            values = [t[name] for t in runs if name in t]
+            lines.append(f"{name:<24} {statistics.median(values):9.3f} {min(values):9.3f}")
+    return "\n".join(lines)
 
 
 def main():
@@ -116,7 +136,7 @@ def main():
     ap.add_argument("--sizes", default="1M,100M,1G")
     ap.add_argument("--dir", default="/var/tmp")
     ap.add_argument("--json")
-    ap.add_argument("--stages", action="store_true", help="print the engine's own table of stages, too")
+    ap.add_argument("--stages", action="store_true", help="the engine's own tables of stages, too, from as many further rounds")
     args = ap.parse_args()
     h.become_subreaper()
     try:
@@ -170,7 +190,7 @@ def measure(args, base):
             line("", "fastest", {k: min(r[k] for r in f["all"]) for k in f["all"][0]})
     if args.stages:
         for size in args.sizes.split(","):
-            print(f"\n# stages, {size}\n{stages(engines[0], size, base)}")
+            print(f"\n# stages, {size}\n{stages(engines[0], size, base, args.rounds)}")
     if args.json:
         with open(args.json, "w") as f:
             json.dump({"kernel": kernel, "cpus": os.cpu_count(), "rounds": args.rounds, "results": results}, f, indent=1)
