@@ -97,6 +97,26 @@ static struct ckpt_err *check_privilege(struct op *op, const struct subject *s)
 		       s->status.name);
 }
 
+/* Said now rather than by the restore, when the program is gone. */
+static struct ckpt_err *check_session(struct op *op, const struct subject *s)
+{
+	struct proc_stat st;
+
+	if (op->opts->shell_job)
+		return NULL;
+	if (proc_read_stat(op, s->pid, &st) != 0) {
+		op_forget(op);
+		return NULL;
+	}
+	if (st.session == s->pid)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "session",
+			  .hint = "use --shell-job (-j), at the restore too, where it joins the caller's session; or start the "
+				  "program with setsid(1)"),
+		       "process %d (%s) belongs to session %d, which it does not lead", s->pid, s->status.name, st.session);
+}
+
 static struct ckpt_err *check_children(struct op *op, const struct subject *s)
 {
 	struct proc_numbers children = { 0 };
@@ -215,7 +235,7 @@ static const struct {
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
 	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },	  { check_threads, false },
-	{ check_scheduling, false },   { check_bits, false },
+	{ check_scheduling, false },   { check_bits, false },	   { check_session, false },
 };
 
 static int look_at(struct op *op, pid_t pid, struct subject *s)

@@ -655,6 +655,23 @@ def cwd_gone():
 
 
 @case
+def not_a_session_leader():
+    """Its restore would need --shell-job, which is said while the program still runs."""
+    with h.Workdir() as w:
+        p = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+        try:
+            images = os.path.join(w, "images")
+            os.mkdir(images)
+            refused(h.ckpt("dump", "-t", p.pid, "-D", images), p.pid, "session", "--shell-job")
+            h.require(p.poll() is None and not os.listdir(images), "the refused dump left something")
+            h.must(h.ckpt("dump", "-R", "-j", "-t", p.pid, "-D", images), "the dump with -j")
+        finally:
+            p.kill()
+            p.wait()
+
+
+@case
 def pid_in_use():
     with Checkpoint() as c:
         last = "/proc/sys/kernel/ns_last_pid"
