@@ -183,6 +183,9 @@ def measure(args, base):
         for name, f in per.items():
             rates = f"{f['bytes'] / f['synced'] / 1e6:10.2f} {f['bytes'] / f['restore'] / 1e6:10.2f}"
             print(f"{size:>6} {name:>7} {f['dump']:9.1f} {f['synced']:9.1f} {f['frozen']:9.1f} {f['restore']:9.1f} {rates}")
+            best = {k: min(r[k] for r in f["all"]) for k in ("dump", "synced", "frozen", "restore")}
+            rates = f"{f['bytes'] / best['synced'] / 1e6:10.2f} {f['bytes'] / best['restore'] / 1e6:10.2f}"
+            print(f"{'':>6} {'(best)':>7}" + "".join(f" {best[k]:9.1f}" for k in best) + f" {rates}")
     if args.stages:
         for size in args.sizes.split(","):
             print_stages(size, stages(engines[0], size, base, args.rounds))
