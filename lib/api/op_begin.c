@@ -5,6 +5,9 @@
  */
 #include "lib/api/ctx.h"
 
+#include <signal.h>
+#include <time.h>
+
 /* op->stats points into this; the caller's struct, of whatever size, is filled at the end. */
 struct stats_box {
 	struct ckpt_stats stats;
@@ -100,6 +103,46 @@ static int begin_stats(struct op *op, struct ckpt_stats *caller)
 	return 0;
 }
 
+/*
+ * Writing beyond RLIMIT_FSIZE or to a pipe nobody reads would end the program that uses the library, with its target
+ * frozen. Both signals go to the thread that writes: blocked there (and in the threads an operation starts, which inherit
+ * the mask), what is left is the error of the call. Changing their disposition would concern the whole program.
+ */
+static void error_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGXFSZ);
+	sigaddset(set, SIGPIPE);
+}
+
+static void mask_error_signals(struct op *op)
+{
+	sigset_t set;
+
+	error_signals(&set);
+	sigpending(&op->old_pending);
+	op->masked = pthread_sigmask(SIG_BLOCK, &set, &op->old_mask) == 0;
+}
+
+/* What became pending in the meantime is ours; what was before, or is blocked for another reason, stays. */
+static void unmask_error_signals(struct op *op)
+{
+	static const int signals[] = { SIGXFSZ, SIGPIPE };
+	const struct timespec now = { 0 };
+	sigset_t set;
+
+	if (!op->masked)
+		return;
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		if (!sigismember(&op->old_pending, signals[i]))
+			sigaddset(&set, signals[i]);
+	while (sigtimedwait(&set, NULL, &now) > 0)
+		;
+	pthread_sigmask(SIG_SETMASK, &op->old_mask, NULL);
+	op->masked = false;
+}
+
 int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_stats *stats)
 {
 	struct ckpt_opts *own;
@@ -107,6 +150,7 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 
 	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel,
 			   .features = ctx->features };
+	mask_error_signals(op);
 	op->arena = arena_new();
 	if (!op->arena)
 		return op_nomem(op);
@@ -179,5 +223,6 @@ int op_end(struct op *op, int r, struct ckpt_err **err)
 		*err = TAKE_PTR(op->err);
 	ckpt_err_free(op->err);
 	op->arena = arena_free(op->arena);
+	unmask_error_signals(op);
 	return r;
 }

@@ -78,9 +78,16 @@ static int code_of_errno(int eno)
 int op_errno(struct op *op, int eno, const struct err_where *where, const char *fmt, ...)
 {
 	int code = code_of_errno(eno);
+	struct err_where with_hint;
 	struct ckpt_err *err;
 	va_list ap;
 
+	if (eno == EFBIG && !(where && where->hint)) {
+		with_hint = where ? *where : (struct err_where){ 0 };
+		with_hint.hint = "a file would be larger than the limit of this process (RLIMIT_FSIZE, ulimit -f) or of "
+				 "the file system";
+		where = &with_hint;
+	}
 	va_start(ap, fmt);
 	err = err_vnew(code, eno, where, fmt, ap);
 	va_end(ap);

@@ -11,6 +11,7 @@
 #ifndef CKPT_BASE_OP_H
 #define CKPT_BASE_OP_H
 
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "ckpt/ckpt.h"
@@ -36,6 +37,9 @@ struct op {
 	uint64_t deadline_ns;	   /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t timeout_s;	   /* for the message */
 	const char *stage;	   /* static; what is going on, for progress and errors */
+	sigset_t old_mask;	   /* of the calling thread, and what was pending in it: lib/api/op_begin.c */
+	sigset_t old_pending;
+	bool masked;
 	const char *fault_stage;   /* tests: fail at the stage of this name */
 	struct ckpt_err *err;	   /* the first failure; later ones are only logged */
 	struct features *features; /* lib/kernel/features.h; probed lazily, owned by the context */

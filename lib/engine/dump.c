@@ -170,7 +170,7 @@ static void cure_undo(struct op *op, void *arg)
 	/* Not stopped by the very cancellation or deadline that brought us here. */
 	op->cancel = NULL;
 	op->deadline_ns = 0;
-	if (parasite_cure(op, &d->target, &d->parasite) != 0 && !target_has_ended(op, &d->target))
+	if (parasite_cure(op, &d->target, &d->parasite) != 0 && !target_has_ended(&d->target))
 		log_warn(op, "process %d: the parasite could not be removed", d->pid);
 }
 
@@ -505,7 +505,7 @@ static int explain(struct op *op, int r, pid_t pid)
 {
 	const struct target t = { .pid = pid };
 
-	if (r == CKPT_E_CANCELED || r == CKPT_E_NO_PROCESS || pid <= 0 || !target_has_ended(op, &t))
+	if (r == CKPT_E_CANCELED || r == CKPT_E_NO_PROCESS || pid <= 0 || !target_has_ended(&t))
 		return r;
 	op_forget(op);
 	return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "it ended meanwhile");

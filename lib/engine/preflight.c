@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/engine/preflight.h"
 
+#include <elf.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "lib/kernel/proc/read.h"
+#include "lib/kernel/sys.h"
+#include "lib/kernel/uapi.h"
+
+#define POLICY_DEADLINE 6
 
 struct subject {
 	pid_t pid;
@@ -88,6 +97,26 @@ static struct ckpt_err *check_privilege(struct op *op, const struct subject *s)
 		       s->status.name);
 }
 
+/* Said now rather than by the restore, when the program is gone. */
+static struct ckpt_err *check_session(struct op *op, const struct subject *s)
+{
+	struct proc_stat st;
+
+	if (op->opts->shell_job)
+		return NULL;
+	if (proc_read_stat(op, s->pid, &st) != 0) {
+		op_forget(op);
+		return NULL;
+	}
+	if (st.session == s->pid)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "session",
+			  .hint = "use --shell-job (-j), at the restore too, where it joins the caller's session; or start the "
+				  "program with setsid(1)"),
+		       "process %d (%s) belongs to session %d, which it does not lead", s->pid, s->status.name, st.session);
+}
+
 static struct ckpt_err *check_children(struct op *op, const struct subject *s)
 {
 	struct proc_numbers children = { 0 };
@@ -126,12 +155,87 @@ static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
 	return NULL;
 }
 
+/* What a thread has for itself where it usually shares the main thread's. NULL: nothing. */
+static const char *own_of_thread(pid_t pid, pid_t tid)
+{
+	static const char *const ns[] = { "net", "uts", "ipc", "cgroup" };
+	static const char *const names[] = { "a network namespace", "a UTS namespace", "an IPC namespace", "a cgroup namespace" };
+	struct stat leaders, threads;
+	char path[64];
+
+	if (sys_kcmp(pid, tid, KCMP_FILES, 0, 0) > 0)
+		return "a descriptor table";
+	if (sys_kcmp(pid, tid, KCMP_FS, 0, 0) > 0)
+		return "a working directory, root and umask";
+	for (size_t i = 0; i < ARRAY_SIZE(ns); i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, ns[i]);
+		if (stat(path, &leaders) < 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/%s", pid, tid, ns[i]);
+		if (stat(path, &threads) == 0 && threads.st_ino != leaders.st_ino)
+			return names[i];
+	}
+	return NULL;
+}
+
+static struct ckpt_err *check_threads(struct op *op, const struct subject *s)
+{
+	struct proc_numbers tids = { 0 };
+
+	if (s->status.threads < 2)
+		return NULL;
+	if (proc_list_numbers(op, s->pid, "task", &tids) != 0)
+		op_forget(op);
+	for (size_t i = 0; i < tids.v.n; i++) {
+		const char *own = tids.v.v[i] == s->pid ? NULL : own_of_thread(s->pid, tids.v.v[i]);
+
+		if (own)
+			return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "thread"),
+				       "thread %d of process %d (%s) has %s of its own, which is not supported", tids.v.v[i], s->pid,
+				       s->status.name, own);
+	}
+	return NULL;
+}
+
+/* Of the main thread; the dump looks at each, with the task stopped. */
+static struct ckpt_err *check_scheduling(struct op *op, const struct subject *s)
+{
+	struct sched_attr attr = { .size = sizeof(attr) };
+
+	(void)op;
+	if (sys_sched_getattr(s->pid, &attr, sizeof(attr), 0) < 0 || attr.sched_policy != POLICY_DEADLINE)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "scheduling",
+			  .hint = "give it another policy with chrt(1) for the checkpoint"),
+		       "task %d is scheduled by policy SCHED_DEADLINE, which the image format cannot hold", s->pid);
+}
+
+/* By its executable: a program may also run 32-bit code for a moment, which only a stopped one shows. */
+static struct ckpt_err *check_bits(struct op *op, const struct subject *s)
+{
+	unsigned char ident[EI_NIDENT];
+	_cleanup_close_ int fd = -1;
+	char path[64];
+
+	(void)op;
+	snprintf(path, sizeof(path), "/proc/%d/exe", s->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, ident, sizeof(ident)) != (ssize_t)sizeof(ident) || memcmp(ident, ELFMAG, SELFMAG) != 0 ||
+	    ident[EI_CLASS] != ELFCLASS32)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED,
+		       AT(.pid = s->pid, .kind = "32-bit task", .hint = "only 64-bit programs can be checkpointed"),
+		       "process %d is a 32-bit program", s->pid);
+}
+
 static const struct {
 	check_fn fn;
 	bool last_word; /* when it finds something, the other questions make no sense */
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
-	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },
+	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },	  { check_threads, false },
+	{ check_scheduling, false },   { check_bits, false },	   { check_session, false },
 };
 
 static int look_at(struct op *op, pid_t pid, struct subject *s)
@@ -169,7 +273,7 @@ int preflight_frozen(struct op *op, pid_t pid)
 	int r = look_at(op, pid, &s);
 
 	if (!r)
-		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_children(op, &s);
+		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_children(op, &s) ?: check_threads(op, &s);
 	if (e) {
 		op_forget(op);
 		op->err = e;

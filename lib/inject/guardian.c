@@ -117,6 +117,19 @@ static bool same_process(const struct journal_entry *e)
 	return start == e->starttime;
 }
 
+/* Whichever other thread ran the parasite is stopped outside of it; our end lets it go. */
+static bool hold_runner(const struct journal_entry *e, uint64_t area, void *xstate)
+{
+	pid_t tid = atomic_load(&e->runner);
+	struct tracee tr = { .tid = tid, .xstate = xstate };
+
+	if (!tid || tid == e->pid)
+		return true;
+	if (ptrace(PTRACE_SEIZE, tid, 0, 0) < 0)
+		return errno == ESRCH;
+	return stop_outside(tid, e, area, &tr);
+}
+
 static void remove_area(const struct journal_entry *e, uint64_t area)
 {
 	static uint8_t xstate[XSTATE_MAX]; /* the guardian is a process of its own: nobody shares this */
@@ -131,7 +144,7 @@ static void remove_area(const struct journal_entry *e, uint64_t area)
 		return;
 	format_path(path, sizeof(path), "/proc/", e->pid, "/mem");
 	t.mem = open(path, O_RDWR | O_CLOEXEC);
-	if (t.mem >= 0 && stop_outside(e->pid, e, area, &tr)) {
+	if (t.mem >= 0 && hold_runner(e, area, xstate) && stop_outside(e->pid, e, area, &tr)) {
 		remote_syscall(&op, &t, &tr, &g, SYS_munmap, (uint64_t[6]){ area, e->area_size }, &ret);
 		ptrace(PTRACE_DETACH, e->pid, 0, 0);
 	}

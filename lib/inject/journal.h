@@ -14,6 +14,7 @@
 
 struct journal_entry {
 	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */
+	_Atomic int32_t runner;	  /* thread that runs the parasite, 0: none; it must be out of the area before that goes */
 	uint64_t area_size;
 	pid_t pid;
 	uint64_t starttime;	  /* guards against a recycled pid */

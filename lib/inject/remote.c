@@ -326,6 +326,7 @@ static struct journal_entry *journal_open(struct journal *j, const struct target
 	e->gadget_sigreturn = p->g.sigreturn;
 	e->scratch = p->g.scratch;
 	e->area_size = p->size;
+	atomic_store(&e->runner, 0);
 	atomic_store(&e->area, p->base);
 	atomic_store(&j->n, n + 1);
 	return e;
@@ -402,6 +403,12 @@ static int run_to_notification(struct op *op, const struct target *t, struct tra
 	}
 }
 
+static void note_runner(const struct parasite *p, pid_t tid)
+{
+	if (p->journal)
+		atomic_store(&p->journal->runner, tid);
+}
+
 int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const struct parasite *p,
 		 struct parasite_args *args)
 {
@@ -434,11 +441,13 @@ int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const
 	regs.eflags &= ~0x500ull; /* no single step, and the direction that C expects */
 	if (p->notify_signal)
 		mask &= ~(1ull << (p->notify_signal - 1));
+	note_runner(p, tr->tid);
 	r = divert(op, tr, &regs, mask);
 	r = r ?: run_to_notification(op, t, tr, p);
 	if (!regain(tr))
 		return r;
 	r2 = put_back(op, tr);
+	note_runner(p, 0);
 	r = r ?: r2;
 	r = r ?: target_read(op, t, (struct raddr){ args_at }, args, sizeof(*args));
 	if (!r && !args->done)

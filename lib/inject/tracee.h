@@ -65,7 +65,7 @@ int target_kill(struct op *op, struct target *t);
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status);
 
 /* Whether the process has ended, or is about to. */
-bool target_has_ended(struct op *op, const struct target *t);
+bool target_has_ended(const struct target *t);
 
 int target_read(struct op *op, const struct target *t, struct raddr from, void *buf, size_t n);
 int target_write(struct op *op, const struct target *t, struct raddr to, const void *buf, size_t n);

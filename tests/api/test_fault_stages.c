@@ -3,17 +3,11 @@
  * Every stage of a dump and of a restore fails once. A dump that failed leaves the program as it was and the folder empty;
  * a restore that failed leaves no process, and the next one works.
  */
-#include <ckpt/ckpt.h>
+#include "api.h"
+
 #include <dirent.h>
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static char base[] = "/tmp/ckpt-fault-XXXXXX";
 static char counter[64];
@@ -28,43 +22,13 @@ static int failures;
 		}                                          \
 	} while (0)
 
-static void count(void)
-{
-	volatile unsigned long mine = 0, *shown;
-	FILE *f = fopen(counter, "w+");
-
-	setsid();
-	if (!f || ftruncate(fileno(f), 4096) != 0)
-		_exit(1);
-	shown = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0);
-	fclose(f);
-	for (int fd = 0; fd < 3; fd++)
-		close(fd);
-	for (;;) {
-		*shown = ++mine;
-		usleep(500);
-	}
-}
-
-static unsigned long counted(void)
-{
-	unsigned long v = 0;
-	FILE *f = fopen(counter, "r");
-
-	if (!f || fread(&v, sizeof(v), 1, f) != 1)
-		v = 0;
-	if (f)
-		fclose(f);
-	return v;
-}
-
 static int still_counts(void)
 {
-	unsigned long before = counted();
+	unsigned long before = counted(counter);
 
 	for (int i = 0; i < 200; i++) {
 		usleep(1000);
-		if (counted() > before)
+		if (counted(counter) > before)
 			return 1;
 	}
 	return 0;
@@ -144,19 +108,17 @@ int main(void)
 	struct ckpt_stats stats = { .sz = sizeof(stats) }, rstats = { .sz = sizeof(rstats) };
 	struct ckpt_err *err = NULL;
 	struct ckpt_ctx *ctx;
-	char dir[96], cmd[128];
+	char dir[96];
 	pid_t pid, got = 0;
 
 	if (geteuid() != 0) {
 		puts("skipped: needs root");
-		return 77;
+		return SKIPPED;
 	}
 	if (!mkdtemp(base) || ckpt_ctx_new(&ctx) != 0)
 		return 1;
 	snprintf(counter, sizeof(counter), "%s/counter", base);
-	pid = fork();
-	if (pid == 0)
-		count();
+	pid = start_counter(counter, 500);
 	usleep(100000);
 
 	snprintf(dir, sizeof(dir), "%s/whole", base);
@@ -175,19 +137,15 @@ int main(void)
 	EXPECT(stats.n_stages > 10 && rstats.n_stages > 3, "%zu and %zu stages", stats.n_stages, rstats.n_stages);
 	for (size_t i = 0; i < stats.n_stages; i++)
 		fail_dump(ctx, pid, stats.stages[i].name);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	end_child(pid);
 	for (size_t i = 0; i < rstats.n_stages; i++)
 		fail_restore(ctx, dir, pid, rstats.stages[i].name);
 	err = NULL;
 	EXPECT(ckpt_restore(ctx, &opts, &got, NULL, &err) == 0, "restore after all: %s", ckpt_err_message(err));
 	EXPECT(still_counts(), "the restored program does not go on");
-	kill(got, SIGKILL);
-	waitpid(got, NULL, 0);
+	end_child(got);
 	ckpt_ctx_free(ctx);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", base);
-	if (system(cmd) != 0)
-		failures++;
+	failures += remove_folder(base);
 	puts(failures ? "FAIL" : "PASS");
 	return failures != 0;
 }

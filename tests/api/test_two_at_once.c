@@ -3,16 +3,9 @@
  * Two threads of one program checkpoint two processes at the same time, kill them, and restore them at the same time,
  * several times over. Each process counts in a pipe-free way that survives only if its memory does.
  */
-#include <ckpt/ckpt.h>
+#include "api.h"
+
 #include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define ROUNDS 5
 
@@ -22,37 +15,6 @@ struct worker {
 	pid_t pid;
 	int failed;
 };
-
-/* Counts in private memory and shows the count in a file that it maps shared. */
-static void count(const char *path)
-{
-	volatile unsigned long mine = 0, *shown;
-	FILE *f = fopen(path, "w+");
-
-	setsid();
-	if (!f || ftruncate(fileno(f), 4096) != 0)
-		_exit(1);
-	shown = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0);
-	fclose(f);
-	for (int fd = 0; fd < 3; fd++)
-		close(fd);
-	for (;;) {
-		*shown = ++mine;
-		usleep(1000);
-	}
-}
-
-static unsigned long counted(const struct worker *w)
-{
-	unsigned long v = 0;
-	FILE *f = fopen(w->counter, "r");
-
-	if (!f || fread(&v, sizeof(v), 1, f) != 1)
-		v = 0;
-	if (f)
-		fclose(f);
-	return v;
-}
 
 static int complain(const struct worker *w, const char *what, struct ckpt_err *err)
 {
@@ -74,11 +36,11 @@ static int one_round(struct worker *w, struct ckpt_ctx *ctx, int round)
 	if (ckpt_dump(ctx, w->pid, &opts, NULL, &err) != 0)
 		return complain(w, "dump", err);
 	waitpid(w->pid, NULL, 0);
-	before = counted(w);
+	before = counted(w->counter);
 	if (ckpt_restore(ctx, &opts, &w->pid, NULL, &err) != 0)
 		return complain(w, "restore", err);
 	usleep(50000);
-	after = counted(w);
+	after = counted(w->counter);
 	if (after <= before || after > before + 1000) {
 		fprintf(stderr, "%s: counted %lu before and %lu after\n", w->dir, before, after);
 		return 1;
@@ -102,12 +64,12 @@ static void *work(void *arg)
 int main(void)
 {
 	struct worker w[2] = { 0 };
-	char base[] = "/tmp/ckpt-two-XXXXXX", cmd[128];
+	char base[] = "/tmp/ckpt-two-XXXXXX";
 	int failed;
 
 	if (geteuid() != 0) {
 		puts("skipped: needs root");
-		return 77;
+		return SKIPPED;
 	}
 	if (!mkdtemp(base))
 		return 1;
@@ -115,9 +77,7 @@ int main(void)
 		snprintf(w[i].dir, sizeof(w[i].dir), "%s/%d", base, i);
 		snprintf(w[i].counter, sizeof(w[i].counter), "%s/count%d", base, i);
 		mkdir(w[i].dir, 0700);
-		w[i].pid = fork();
-		if (w[i].pid == 0)
-			count(w[i].counter);
+		w[i].pid = start_counter(w[i].counter, 1000);
 	}
 	usleep(100000);
 	for (int i = 0; i < 2; i++)
@@ -125,13 +85,9 @@ int main(void)
 	for (int i = 0; i < 2; i++)
 		pthread_join(w[i].thread, NULL);
 	failed = w[0].failed | w[1].failed;
-	for (int i = 0; i < 2; i++) {
-		kill(w[i].pid, SIGKILL);
-		waitpid(w[i].pid, NULL, 0);
-	}
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", base);
-	if (system(cmd) != 0)
-		failed = 1;
+	for (int i = 0; i < 2; i++)
+		end_child(w[i].pid);
+	failed |= remove_folder(base);
 	puts(failed ? "FAIL" : "PASS");
 	return failed;
 }

@@ -4,18 +4,17 @@
 
   tests/bench/run.py [--rounds N] [--sizes 1M,100M,1G] [--dir DIR] [--json FILE] [--stages]
 
-The memory is incompressible; images go to DIR (default /var/tmp, which should be a disk). A dump is timed from
-posix_spawn() to wait4(), which includes syncing to stable storage for us; what that costs by itself is measured with
-/bin/true and printed. The reference engine does not sync, so its files are synced and timed with it (the column `synced`).
-Freeze times come from stats-dump, which both write. --stages takes further rounds, with --display-stats: medians.
+The memory is incompressible; images go to DIR (default /var/tmp, which should be a disk). A dump is timed from the start
+of the program to its end, which includes syncing to stable storage for us; the reference engine does not sync, so its
+files are synced and timed with it (the column `synced`). Freeze times come from stats-dump, which both write.
 The reference engine is $CRIU or `criu` on PATH; whether it works here is tried first.
 """
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,20 +29,17 @@ class Engine:
         self.name, self.path, self.syncs = name, path, syncs
 
     def run(self, *args):
-        return spawned([self.path, *map(str, args)])
-
-
-def spawned(argv):
-    """Nothing of Python between the start of the program and its end. No time limit: the engine has its own."""
-    with tempfile.TemporaryFile() as f:
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                   (os.POSIX_SPAWN_DUP2, f.fileno(), 1), (os.POSIX_SPAWN_DUP2, f.fileno(), 2)]
-        start = time.monotonic()
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
-        status = os.wait4(pid, 0)[1]
-        took = time.monotonic() - start
-        f.seek(0)
-        return h.Result(os.waitstatus_to_exitcode(status), f.read().decode(errors="replace"), took)
+        """posix_spawn and a blocking wait4: what the harness does for timeouts (it polls) would cost milliseconds."""
+        argv = [self.path, *map(str, args)]
+        with tempfile.TemporaryFile() as out, open(os.devnull) as null:
+            actions = [(os.POSIX_SPAWN_DUP2, null.fileno(), 0), (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                       (os.POSIX_SPAWN_DUP2, out.fileno(), 2)]
+            start = time.monotonic()
+            pid = os.posix_spawn(self.path, argv, os.environ, file_actions=actions)
+            _, status, _ = os.wait4(pid, 0)
+            took = time.monotonic() - start
+            out.seek(0)
+            return h.Result(os.waitstatus_to_exitcode(status), out.read().decode(errors="replace"), took)
 
 
 def stats(folder, which):
@@ -74,11 +70,12 @@ def once(engine, size, base):
         with h.Target(w, "size", size) as t:
             t.ready(60)
             os.sync()
-            dump = h.must(engine.run("dump", "-t", t.pid, "-D", folder), f"{engine.name} dump").seconds
             start = time.monotonic()
+            r = h.must(engine.run("dump", "-t", t.pid, "-D", folder), f"{engine.name} dump")
+            dump = r.seconds
             if not engine.syncs:
                 sync_folder(folder)
-            synced = dump + (time.monotonic() - start if not engine.syncs else 0)
+            synced = dump if engine.syncs else time.monotonic() - start
             t.reap()
             restore = h.must(engine.run("restore", "-d", "-D", folder), f"{engine.name} restore").seconds
             t.go()
@@ -86,7 +83,7 @@ def once(engine, size, base):
         total = sum(e.stat().st_size for e in os.scandir(folder))
         shutil.rmtree(folder)
         return {"dump": dump * 1e3, "synced": synced * 1e3, "frozen": s.get("frozen_time", 0) / 1e3,
-                "restore": restore * 1e3, "bytes": total}
+                "restore": restore * 1e3, "bytes": total}, r
 
 
 def works(engine, base):
@@ -97,36 +94,40 @@ def works(engine, base):
         return str(e).splitlines()[0][:200]
 
 
-def table(text):
-    """Stage to milliseconds, from the table of --display-stats, in its order."""
-    return {m[1].strip(): float(m[2]) for m in re.finditer(r"^(.*\S)\s+(\d+\.\d+)$", text, re.M)}
+def parse_stages(text):
+    """{stage: milliseconds} of a table that --display-stats printed."""
+    rows = {}
+    for row in text.splitlines():
+        name, _, value = row.rpartition(" ")
+        if name.strip() and "." in value:
+            rows[name.strip()] = float(value)
+    return rows
 
 
-def stages(engine, size, base, n):
-    """The tables of --display-stats: medians of n dumps and n restores."""
-    dumps, restores = [], []
-    for _ in range(n):
+def stages(engine, size, base, rounds):
+    """The tables of --display-stats of dumps and restores: of each row the median and the least."""
+    tables = {"dump": [], "restore": []}
+    for _ in range(rounds):
         with h.Workdir() as w:
             folder = os.path.join(base, "images")
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
             with h.Target(w, "size", size) as t:
                 t.ready(60)
-                os.sync()
-                dumps.append(table(h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump").out))
+                d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
                 t.reap()
                 r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
-                restores.append(table(r.out))
                 t.go()
             shutil.rmtree(folder)
-    return [{k: statistics.median(x.get(k, 0) for x in xs) for k in xs[0]} for xs in (dumps, restores)]
-
-
-def print_stages(size, tables):
-    for what, t in zip(("dump", "restore"), tables):
-        print(f"\n# stages of {what}, {size}, medians, ms")
-        for k, v in t.items():
-            print(f"{k:<20} {v:9.3f}")
+        tables["dump"].append(parse_stages(d.out))
+        tables["restore"].append(parse_stages(r.out))
+    lines = []
+    for which, runs in tables.items():
+        lines.append(f"{which:<24} {'median':>9} {'least':>9}")
+        for name in runs[0]:
+            values = [t[name] for t in runs if name in t]
+            lines.append(f"{name:<24} {statistics.median(values):9.3f} {min(values):9.3f}")
+    return "\n".join(lines)
 
 
 def main():
@@ -135,7 +136,7 @@ def main():
     ap.add_argument("--sizes", default="1M,100M,1G")
     ap.add_argument("--dir", default="/var/tmp")
     ap.add_argument("--json")
-    ap.add_argument("--stages", action="store_true", help="print the engine's own table of stages, too")
+    ap.add_argument("--stages", action="store_true", help="the engine's own tables of stages, too, from as many further rounds")
     args = ap.parse_args()
     h.become_subreaper()
     try:
@@ -149,6 +150,12 @@ def main():
         measure(args, base)
     finally:
         shutil.rmtree(base, ignore_errors=True)
+
+
+def line(size, name, f):
+    rates = [f["bytes"] / f[k] / 1e6 for k in ("synced", "restore")]
+    print(f"{size:>6} {name:>7} {f['dump']:9.1f} {f['synced']:9.1f} {f['frozen']:9.1f} {f['restore']:9.1f} "
+          f"{rates[0]:10.2f} {rates[1]:8.2f}")
 
 
 def measure(args, base):
@@ -168,7 +175,7 @@ def measure(args, base):
         rounds = {e.name: [] for e in engines}
         for i in range(args.rounds + 1):
             for e in engines:
-                figures = once(e, size, base)
+                figures, _ = once(e, size, base)
                 if i:  # the first round warms things up
                     rounds[e.name].append(figures)
         results[size] = {n: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for n, rs in rounds.items()}
@@ -176,19 +183,14 @@ def measure(args, base):
             results[size][n]["all"] = rs
     kernel = os.uname().release
     print(f"# Linux {kernel}, {os.cpu_count()} processors, {args.rounds} rounds, medians; milliseconds")
-    start = statistics.median(spawned(["/bin/true"]).seconds for _ in range(20))
-    print(f"# starting a program and waiting for its end, by itself: {start * 1e3:.1f} ms")
-    print(f"{'size':>6} {'engine':>7} {'dump':>9} {'synced':>9} {'frozen':>9} {'restore':>9} {'GB/s dump':>10} {'GB/s rest':>10}")
+    print(f"{'size':>6} {'engine':>7} {'dump':>9} {'synced':>9} {'frozen':>9} {'restore':>9} {'GB/s dump':>10} {'restore':>8}")
     for size, per in results.items():
         for name, f in per.items():
-            rates = f"{f['bytes'] / f['synced'] / 1e6:10.2f} {f['bytes'] / f['restore'] / 1e6:10.2f}"
-            print(f"{size:>6} {name:>7} {f['dump']:9.1f} {f['synced']:9.1f} {f['frozen']:9.1f} {f['restore']:9.1f} {rates}")
-            best = {k: min(r[k] for r in f["all"]) for k in ("dump", "synced", "frozen", "restore")}
-            rates = f"{f['bytes'] / best['synced'] / 1e6:10.2f} {f['bytes'] / best['restore'] / 1e6:10.2f}"
-            print(f"{'':>6} {'(best)':>7}" + "".join(f" {best[k]:9.1f}" for k in best) + f" {rates}")
+            line(size, name, f)
+            line("", "fastest", {k: min(r[k] for r in f["all"]) for k in f["all"][0]})
     if args.stages:
         for size in args.sizes.split(","):
-            print_stages(size, stages(engines[0], size, base, args.rounds))
+            print(f"\n# stages, {size}\n{stages(engines[0], size, base, args.rounds)}")
     if args.json:
         with open(args.json, "w") as f:
             json.dump({"kernel": kernel, "cpus": os.cpu_count(), "rounds": args.rounds, "results": results}, f, indent=1)

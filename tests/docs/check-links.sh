@@ -1,57 +1,39 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: MIT
-# Every relative link of every .md file leads somewhere, also its #heading. Prints those that do not. [FOLDER]
+# Every relative link in every .md file leads to something, and every #anchor to a heading. check-links.sh [SOURCE]
 set -u
 cd "${1:-$(dirname "$0")/../..}" || exit 1
+bad=0
 
-files() {
-	find . \( -name .git -o -name 'build*' \) -prune -o -name '*.md' -print
-}
-
-# FILE: line, blank, target of each link outside of code.
-links() {
-	awk '
-		/^ *```/ { code = !code; next }
-		code { next }
-		{
-			gsub(/`[^`]*`/, "")
-			while (match($0, /\]\([^) ]+\)/)) {
-				print FNR, substr($0, RSTART + 2, RLENGTH - 3)
-				$0 = substr($0, RSTART + RLENGTH)
-			}
-		}' "$1"
-}
-
-# FILE: the anchors of its headings, as the usual renderers make them.
+# Anchors of a file, made from its headings as the usual renderers do.
 anchors() {
-	awk '
-		/^ *```/ { code = !code; next }
-		!code && /^#+ / {
-			sub(/^#+ +/, "")
-			$0 = tolower($0)
-			gsub(/[^a-z0-9 _-]/, "")
-			gsub(/ /, "-")
-			print
-		}' "$1"
+	sed -e '/^```/,/^```/d' "$1" | sed -n 's/^#\{1,6\} *//p' | tr '[:upper:]' '[:lower:]' |
+		sed -e 's/[^a-z0-9 _-]//g' -e 's/ /-/g'
 }
 
-bad=$(files | while read -r file; do
-	links "$file" | while read -r line target; do
-		case $target in
-		*://* | mailto:*) continue ;;
-		esac
-		path=${target%%#*}
-		to=$file
-		[ -z "$path" ] || to=$(dirname "$file")/$path
-		if [ ! -e "$to" ]; then
-			echo "$file:$line: $target: there is no such file"
-			continue
-		fi
-		case $target in
-		*#*) anchors "$to" | grep -qxF -e "${target#*#}" || echo "$file:$line: $target: there is no such heading" ;;
-		esac
-	done
-done)
-[ -z "$bad" ] && exit 0
-echo "$bad"
-exit 1
+check() { # FILE LINK
+	local target=${2%%#*} anchor=
+	[[ $2 == *#* ]] && anchor=${2#*#}
+	local path=$1
+	[ -n "$target" ] && path=$(dirname "$1")/$target
+	if [ ! -e "$path" ]; then
+		echo "$1: $2: there is no $path"
+		bad=1
+	elif [ -n "$anchor" ] && ! anchors "$path" | grep -qxF -- "$anchor"; then
+		echo "$1: $2: $path has no heading for #$anchor"
+		bad=1
+	fi
+}
+
+n=0
+while IFS= read -r file; do
+	while IFS= read -r link; do
+		[ -z "$link" ] && continue
+		n=$((n + 1))
+		check "$file" "$link"
+	done < <(sed -e '/^```/,/^```/d' -e 's/`[^`]*`//g' "$file" | grep -o '](<\?[^) ]*' | sed 's/^](<\?//; s/>$//' |
+		grep -v '^[a-z][a-z+.-]*:' || true)
+done < <(find . \( -name .git -o -name 'build*' -type d \) -prune -o -name '*.md' -print | sort)
+echo "$n links"
+[ "$n" -gt 0 ] || { echo "no link found: this check is broken"; bad=1; }
+exit $bad

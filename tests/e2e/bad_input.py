@@ -245,7 +245,7 @@ def file_size_limit():
     """RLIMIT_FSIZE: the engine must not be killed by SIGXFSZ in the middle."""
     with Bed("size", "4M") as b:
         r = h.run(["sh", "-c", 'ulimit -f 1024; "$0" dump -t "$1" -D "$2"', h.CKPT, str(b.pid), b.images])
-        refused(r)
+        refused(r, "limit", "ulimit -f")
         b.empty()
 
 
@@ -266,6 +266,18 @@ def folder_keeps_other_files():
             f.write("mine")
         refused(h.dump(b.pid, b.images), "timerfd")
         h.require(os.listdir(b.images) == ["notes.txt"] and h.read_text(other) == "mine", "other files were touched")
+
+
+@case
+def folder_not_empty():
+    """Files that are no images are no obstacle, and stay."""
+    with Bed() as b:
+        other = os.path.join(b.images, "notes.txt")
+        with open(other, "w") as f:
+            f.write("mine")
+        h.must(h.dump(b.pid, b.images, "-R"), "a dump beside another file")
+        h.require(h.read_text(other) == "mine", "the other file was touched")
+        h.must(h.ckpt("inspect", b.images), "inspect")
 
 
 # ------------------------------------------------------------------------------------------ damaged checkpoints
@@ -640,6 +652,23 @@ def cwd_gone():
         c.fails(c.images, "here")
         os.mkdir(path, 0o700)
         c.works()
+
+
+@case
+def not_a_session_leader():
+    """Its restore would need --shell-job, which is said while the program still runs."""
+    with h.Workdir() as w:
+        p = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+        try:
+            images = os.path.join(w, "images")
+            os.mkdir(images)
+            refused(h.ckpt("dump", "-t", p.pid, "-D", images), p.pid, "session", "--shell-job")
+            h.require(p.poll() is None and not os.listdir(images), "the refused dump left something")
+            h.must(h.ckpt("dump", "-R", "-j", "-t", p.pid, "-D", images), "the dump with -j")
+        finally:
+            p.kill()
+            p.wait()
 
 
 @case

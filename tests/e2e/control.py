@@ -91,6 +91,55 @@ def deadline():
 
 
 @case
+def cancel_big():
+    """SIGINT in the middle of writing 500 MiB."""
+    with h.Workdir() as w, h.Target(w, "size", "500M") as t:
+        t.ready(60)
+        before = h.settled_snapshot(t.pid)
+        images = w + "/i"
+        os.mkdir(images)
+
+        def written():
+            return sum(e.stat().st_size for e in os.scandir(images) if e.name.startswith("pages-"))
+        p = subprocess.Popen([h.CKPT, "dump", "-t", str(t.pid), "-D", images], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        h.wait_until(lambda: written() > 20 << 20 or p.poll() is not None, "the dump to be under way", interval=0.001)
+        p.send_signal(signal.SIGINT)
+        rc = p.wait(20 * h.PATIENCE)
+        h.require(rc != 0, "the dump was not cancelled")
+        h.require(not os.listdir(images), f"left in the folder: {os.listdir(images)}")
+        h.untouched(t.pid)
+        h.same_process(before, t.pid, "after the cancelled dump")
+        t.go()
+
+
+def mount_id(pid, fd):
+    return int(h.re.search(r"^mnt_id:\s*(\d+)", h.read_text(f"/proc/{pid}/fdinfo/{fd}"), h.re.M)[1])
+
+
+@case
+def external_file():
+    """A file that the caller of the restore provides: the original is gone, the program writes to ours."""
+    with h.Workdir() as w, Shell(w, COUNT) as s:
+        h.wait_until(lambda: s.text(), "output")
+        key = f"file[{mount_id(s.pid, 1):x}:{os.stat(s.log).st_ino:x}]"
+        os.mkdir(s.images)
+        h.must(h.dump(s.pid, s.images, "--external", key), "dump --external")
+        h.reap(s.pid)
+        os.unlink(s.log)
+        r = h.ckpt("restore", "-d", "-D", s.images)
+        h.require(r.rc == 1 and key in r.out and h.state(s.pid) == "gone", f"without --inherit-fd: {r}")
+        other = os.path.join(w, "other")
+        fd = os.open(other, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        try:
+            h.must(h.run([h.CKPT, "restore", "-d", "-D", s.images, "--inherit-fd", f"fd[{fd}]:{key}"], pass_fds=(fd,)),
+                   "restore with --inherit-fd")
+        finally:
+            os.close(fd)
+        counts_on(lambda: h.read_text(other))
+
+
+@case
 def foreground_exit():
     """`ckpt restore` ends with the program's status."""
     with h.Workdir() as w, Shell(w, ["/usr/bin/perl", "-e", "$SIG{USR1}=sub{exit 42}; sleep 1 while 1"]) as s:

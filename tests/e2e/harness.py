@@ -8,6 +8,7 @@ Environment: CKPT       the ckpt program              (default: ckpt on PATH)
              CKPT_KEEP=1   keep the folders of failed runs
 """
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -175,9 +176,16 @@ class Target:
         os.makedirs(self.files, exist_ok=True)
         os.chmod(self.files, 0o777)
         argv = [os.path.join(TARGETS, name), self.out] + ([variant] if variant else [])
+        if name == "thirtytwo" and not os.path.exists(argv[0]):
+            raise Skip("the compiler makes no 32-bit programs")
         require(os.path.exists(argv[0]), f"no target {argv[0]}: build first")
-        self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                     stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL, start_new_session=True)
+        except OSError as e:
+            if e.errno != errno.ENOEXEC:
+                raise
+            raise Skip("this kernel runs no 32-bit programs") from None
         self.pid = self.proc.pid
 
     def lines(self):

@@ -5,6 +5,9 @@
  */
 #include "target.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
@@ -102,11 +105,65 @@ static void procfd(void)
 	CHECK(read(fd, b, 8) == 8);
 }
 
+/* Somebody (here: the program itself) would be asked at each getpriority(); nobody can be asked in a restored program. */
+static int ask_at_getpriority(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpriority, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { ARRAY_SIZE(code), code };
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &prog);
+}
+
+static void listener(void)
+{
+	int fd = ask_at_getpriority();
+
+	if (fd < 0)
+		SKIP("no seccomp listener here: %s", strerror(errno));
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
+/* The listener is elsewhere (here: nowhere any more): only the filter tells. */
+static void asking(void)
+{
+	int fd = ask_at_getpriority();
+
+	if (fd < 0)
+		SKIP("no seccomp listener here: %s", strerror(errno));
+	close(fd);
+	t_wait();
+	CHECK(syscall(SYS_getpriority, 0, 0) < 0 && errno == ENOSYS);
+}
+
+static void deadline(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = { sizeof(attr), 6, 0, 0, 0, 1000000, 100000000, 100000000 };
+
+	if (syscall(SYS_sched_setattr, 0, &attr, 0))
+		SKIP("SCHED_DEADLINE is not possible here: %s", strerror(errno));
+	t_wait();
+	CHECK(sched_getscheduler(0) == 6);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
 		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem }, { "procfd", procfd },
+		{ "listener", listener }, { "asking", asking }, { "deadline", deadline },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -88,9 +88,13 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 		return "MAP_DROPPABLE memory is not supported yet";
 	}
 	/* The kernel seals its own areas; a seal of the program's own could not be put back. */
-	if ((v->vmflags & VMF_SL) && v->name[0] != '[') {
+	if ((v->vmflags & VMF_SL) && strncmp(v->name, "[v", 2)) {
 		*kind = "sealed memory";
 		return "areas sealed by mseal(2) are not supported yet";
+	}
+	if (v->vmflags & VMF_LF) {
+		*kind = "memory locked on fault";
+		return "areas locked by mlock2(MLOCK_ONFAULT) are not supported yet";
 	}
 	if (v->protection_key) {
 		*kind = "protection key";

@@ -200,8 +200,7 @@ static int mm_fields(struct op *op, struct task_dump *d, const struct parasite_a
 	if (a->dumpable < 0)
 		return op_errno(op, (int)-a->dumpable, AT(.pid = d->task->pid), "read the dumpable flag");
 	msg_set(mm, dumpable, (int32_t)a->dumpable);
-	if (a->thp_disable == 1)
-		msg_set(mm, thp_disabled, 1);
+	msg_set(mm, thp_disabled, a->thp_disable == 1);
 	return 0;
 }
 

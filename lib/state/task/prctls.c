@@ -3,6 +3,7 @@
  * Properties of a thread or process that are set by prctl(2) and the like and that we can see but not put back yet: a task
  * that has one is refused by name rather than restored without it.
  */
+#include <linux/seccomp.h>
 #include <sys/ptrace.h>
 
 #include "lib/kernel/uapi.h"
@@ -35,7 +36,8 @@ int prctls_check(struct op *op, const struct tracee *tr, const struct parasite_a
 {
 	if (dispatches_syscalls(tr))
 		return refuse(op, tr, "syscall user dispatch", "syscall user dispatch turned on");
-	if (a->tsc != TSC_ENABLED)
+	/* Strict seccomp forbids the time stamp counter by itself. */
+	if (a->tsc != TSC_ENABLED && tr->status.seccomp != SECCOMP_MODE_STRICT)
 		return refuse(op, tr, "TSC", "the time stamp counter forbidden (PR_SET_TSC)");
 	if (a->mce_kill >= 0 && a->mce_kill != MCE_KILL_DEFAULT)
 		return refuse(op, tr, "machine check policy", "a machine check policy of its own (PR_MCE_KILL)");

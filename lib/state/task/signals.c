@@ -36,12 +36,17 @@ int sigactions_dump(struct op *op, const struct task_dump *d, const struct paras
 	return 0;
 }
 
-static int add_siginfo(struct op *op, const void *info, SignalQueueEntry *q, size_t *cap)
+static int add_siginfo(struct op *op, pid_t tid, const void *info, SignalQueueEntry *q, size_t *cap)
 {
 	SiginfoEntry *e = msg_new(op, SiginfoEntry, siginfo_entry);
+	int sig = ((const siginfo_t *)info)->si_signo;
 
 	if (!e)
 		return CKPT_E_NOMEM;
+	/* The restorer stops by SIGTRAP, and a queued SIGSTOP would stop it. */
+	if (sig == SIGTRAP || sig == SIGSTOP)
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = tid, .kind = "pending signal", .hint = "try again a moment later"),
+			       "thread %d has a pending %s, which cannot be restored", tid, sig == SIGTRAP ? "SIGTRAP" : "SIGSTOP");
 	e->siginfo.len = SIGINFO_SIZE;
 	e->siginfo.data = arena_memdup(op->arena, info, SIGINFO_SIZE);
 	if (!e->siginfo.data ||
@@ -63,7 +68,7 @@ int sigqueue_dump(struct op *op, pid_t tid, bool shared, SignalQueueEntry **ret)
 		return CKPT_E_NOMEM;
 	while ((n = ptrace(PTRACE_PEEKSIGINFO, tid, &args, infos)) > 0) {
 		for (long i = 0; i < n; i++) {
-			int r = add_siginfo(op, infos[i], q, &cap);
+			int r = add_siginfo(op, tid, infos[i], q, &cap);
 
 			if (r)
 				return r;
