@@ -200,6 +200,14 @@ static struct user_regs_struct call_regs(const struct tracee *tr, const struct g
 	return regs;
 }
 
+static bool at_syscall_entry(pid_t tid, int status)
+{
+	struct __ptrace_syscall_info info = { 0 };
+
+	return WSTOPSIG(status) == SYSCALL_STOP && ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) > 0 &&
+	       info.op == PTRACE_SYSCALL_INFO_ENTRY;
+}
+
 /* After a remote run that was given up half way (cancelled, out of time): the thread in our hands again, or ended. */
 static bool regain(struct tracee *tr)
 {
@@ -215,7 +223,9 @@ static bool regain(struct tracee *tr)
 	for (int round = 0; round < REGAIN_ROUNDS && !tr->stopped && !tr->exited; round++) {
 		pid_t got = waitpid(tr->tid, &status, __WALL | WNOHANG);
 
-		if (got == tr->tid && WIFSTOPPED(status))
+		if (got == tr->tid && WIFSTOPPED(status) && at_syscall_entry(tr->tid, status))
+			ptrace(PTRACE_SYSCALL, tr->tid, 0, 0); /* to the exit: registers set at the entry would choose the call */
+		else if (got == tr->tid && WIFSTOPPED(status))
 			tr->stopped = true;
 		else if (got != 0 && !(got < 0 && errno == EINTR))
 			tr->exited = true;
@@ -248,14 +258,17 @@ int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, con
 		   const uint64_t args[6], int64_t *ret)
 {
 	struct user_regs_struct regs = call_regs(tr, g, nr, args);
+	const atomic_bool *cancel = op->cancel;
 	uint8_t saved[SIGFRAME_MAX];
 	int r = g->scratch ? place_frame(op, t, tr, g, saved) : 0, r2;
 
 	if (r)
 		return r;
+	op->cancel = NULL; /* microseconds: a cancellation can wait until the thread is itself again */
 	r = divert(op, tr, &regs, ~0ull);
 	r = r ?: run_to_syscall_stop(op, t, tr); /* entry */
 	r = r ?: run_to_syscall_stop(op, t, tr); /* exit */
+	op->cancel = cancel;
 	r = r ?: tracee_get_regs(op, tr->tid, &regs);
 	if (!regain(tr))
 		return r;
@@ -415,6 +428,7 @@ int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const
 	uint64_t area = p->base + PARASITE_CODE_MAX;
 	uint64_t args_at = area + offsetof(struct parasite_area, args);
 	struct user_regs_struct cooked = tr->regs, regs = tr->regs;
+	const atomic_bool *cancel = op->cancel;
 	uint8_t frame[SIGFRAME_MAX];
 	uint64_t mask = ~0ull;
 	size_t n;
@@ -442,8 +456,10 @@ int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const
 	if (p->notify_signal)
 		mask &= ~(1ull << (p->notify_signal - 1));
 	note_runner(p, tr->tid);
+	op->cancel = NULL;
 	r = divert(op, tr, &regs, mask);
 	r = r ?: run_to_notification(op, t, tr, p);
+	op->cancel = cancel;
 	if (!regain(tr))
 		return r;
 	r2 = put_back(op, tr);
