@@ -236,7 +236,7 @@ static int seize_failed(struct op *op, const struct target *t, const struct trac
 }
 
 /* Returns 0, PROC_GONE when the thread ended meanwhile, or a failure. */
-static int seize(struct op *op, struct target *t, struct tracee *tr)
+static int seize(struct op *op, const struct target *t, struct tracee *tr)
 {
 	long options = PTRACE_O_TRACESYSGOOD;
 
@@ -245,7 +245,6 @@ static int seize(struct op *op, struct target *t, struct tracee *tr)
 	if (ptrace(PTRACE_SEIZE, tr->tid, 0, options) < 0)
 		return errno == ESRCH ? PROC_GONE : seize_failed(op, t, tr, errno);
 	tr->seized = true;
-	t->suspend_seccomp |= !!tr->status.seccomp;
 	if (ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0) < 0 && errno != ESRCH)
 		return op_errno(op, errno, AT(.pid = t->pid), "interrupt thread %d", tr->tid);
 	return 0;

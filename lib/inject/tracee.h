@@ -44,7 +44,6 @@ struct target {
 	int mem; /* /proc/PID/mem */
 	struct proc_stat stat;
 	ARRAY(struct tracee) threads; /* [0] is the leader */
-	bool suspend_seccomp; /* granted */
 	uint64_t seized_at;	      /* now_ns() before the first seize */
 };
 
@@ -77,8 +76,8 @@ int tracee_set_sigmask(struct op *op, pid_t tid, uint64_t mask);
 
 /*
  * The registers with which a thread goes on if it is not to know of us: a system call that was cut short by the stop is
- * made again. Calls with a restart block (a relative sleep) are made again from the start too, unless @restart_block: then
- * they get -EINTR, as the image format wants. Returns whether something was changed.
+ * made again. Calls with a restart block (a relative sleep) are made again from the start too, unless
+ * @restart_block_eintr: then they get -EINTR, as the image format wants. Returns whether something was changed.
  */
 bool regs_cook_restart(struct user_regs_struct *regs, bool restart_block_eintr, bool signal_due);
 

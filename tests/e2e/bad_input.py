@@ -709,17 +709,5 @@ def pidfile_exists():
         c.works()
 
 
-def main():
-    h.become_subreaper()
-    report = h.Report()
-    for fn in CASES:
-        if len(sys.argv) < 2 or fn.__name__ in sys.argv[1:]:
-            def guarded(fn=fn):
-                h.need_engine()
-                fn()
-            report.case(fn.__name__, guarded)
-    report.finish()
-
-
 if __name__ == "__main__":
-    main()
+    h.run_cases(CASES)

@@ -424,3 +424,16 @@ class Report:
         if self.failed:
             sys.exit(1)
         sys.exit(0 if self.passed else SKIP_CODE)
+
+
+def run_cases(cases):
+    """The main program of a script of cases: all of them, or those named on the command line."""
+    become_subreaper()
+    report = Report()
+    for fn in cases:
+        if len(sys.argv) < 2 or fn.__name__ in sys.argv[1:]:
+            def guarded(fn=fn):
+                need_engine()
+                fn()
+            report.case(fn.__name__, guarded)
+    report.finish()
