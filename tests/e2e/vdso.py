@@ -4,7 +4,6 @@
 are changed, and the bodies of the functions overwritten with traps, as code that must not run any more."""
 import os
 import struct
-import sys
 
 import harness as h
 
