@@ -73,9 +73,10 @@ static void plan_undo(struct op *op, void *arg)
 	r->plan = NULL;
 	close_fd_p(&r->plan_fd);
 	close_fd_p(&r->elf_fd);
+	close_fd_p(&r->self_pidfd);
 	close_fd_p(&r->last_pid_fd);
 	close_fd_p(&r->pidfd);
-	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
+	r->plan_fd = r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
 }
 
 static int namespaces(struct op *op, void *arg)
@@ -162,7 +163,7 @@ int restore_run(struct op *op, pid_t *pid)
 
 	if (!r)
 		return CKPT_E_NOMEM;
-	r->plan_fd = r->elf_fd = r->last_pid_fd = r->pidfd = -1;
+	r->plan_fd = r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
 	r->init_pidfd = r->init_go = r->own_pidns = -1;
 	ret = stages_run(op, stages, r);
 	if (ret)

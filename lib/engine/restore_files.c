@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors: from the snapshot to the plan. Every open file description is already open in the engine, under some
- * number; the new task inherits it there and moves it to where the program has it. The moves are worked out here, so that
- * none overwrites a descriptor that is still needed.
+ * Descriptors: from the snapshot to the plan. An open file description is usually open in the engine already, under some
+ * number, from which the new task takes a copy (pidfd_getfd). What only a task can open is opened by the first that has it.
  */
 #include <fcntl.h>
 
@@ -11,14 +10,6 @@
 
 #define MAX_FD (1u << 20)
 #define LOCK_POSIX_FLAG 1
-
-struct moves {
-	int *at;   /* [source number] -> where it is now */
-	int *want; /* [number] -> how many moves still read it */
-	size_t n;  /* of both */
-	struct plan_fdop *ops;
-	size_t n_ops;
-};
 
 static int bad_fd(struct plan_build *b, uint32_t fd, const char *what)
 {
@@ -38,7 +29,7 @@ static struct snap_file *file_of(struct plan_build *b, const FdinfoEntry *e)
 	return snapshot_file(b->s, e->id);
 }
 
-static int check_fds(struct plan_build *b, int *highest)
+static int check_fds(struct plan_build *b)
 {
 	struct snap_task *t = b->task;
 
@@ -49,74 +40,51 @@ static int check_fds(struct plan_build *b, int *highest)
 
 		if (e->fd >= MAX_FD || (i && t->fds.v[i - 1]->fd == e->fd))
 			return bad_fd(b, e->fd, "the number is out of range, or is there twice");
-		if (!f || f->fd < 0)
+		if (!f || (f->fd < 0 && !f->kind->plan))
 			return bad_fd(b, e->fd, "what it refers to is not in the image");
-		*highest = MAX(*highest, MAX((int)e->fd, f->fd));
 	}
 	return 0;
 }
 
-static void add_op(struct moves *m, int from, int to, bool cloexec)
+/* Where the task gets this descriptor from. */
+static int plan_fd(struct plan_build *b, const FdinfoEntry *e, struct plan_fdop *op)
 {
-	m->ops[m->n_ops++] = (struct plan_fdop){ from, to, cloexec };
-}
+	struct snap_file *f = file_of(b, e);
+	bool first = !f->task;
+	int r = 0;
 
-/*
- * A target that is the source of a move still to come is first copied out of the way, to a number above all others; from
- * then on that copy is the source. Each source is so moved at most once.
- */
-static int order_moves(struct plan_build *b, struct moves *m, int spare)
-{
-	const struct snap_task *t = b->task;
-
-	for (size_t i = 0; i < t->fds.n; i++)
-		m->want[file_of(b, t->fds.v[i])->fd]++;
-	for (size_t i = 0; i < t->fds.n; i++) {
-		const FdinfoEntry *e = t->fds.v[i];
-		int source = file_of(b, e)->fd, to = (int)e->fd;
-
-		m->want[source]--;
-		if (to != source && m->want[to] && m->at[to] == to) {
-			add_op(m, to, spare, true);
-			m->at[to] = spare++;
-		}
-		add_op(m, m->at[source], to, e->flags & FD_CLOEXEC);
+	if (first) {
+		f->task = b->task->pid;
+		f->task_fd = (int)e->fd;
 	}
-	return 0;
+	*op = (struct plan_fdop){ f->fd, (int32_t)e->fd, e->flags & FD_CLOEXEC, PLAN_FD_ENGINE };
+	if (f->fd < 0 && f->task == b->task->pid) {
+		op->from = f->task_fd;
+		op->source = PLAN_FD_OWN;
+	} else if (f->fd < 0) {
+		op->source = PLAN_FD_LATE;
+	}
+	if (f->kind && f->kind->plan)
+		r = f->kind->plan(b, f, e, first);
+	return op_wrap(b->op, r, "task %d: fd %u", b->task->pid, e->fd);
 }
 
-static int plan_moves(struct plan_build *b)
+static int plan_descriptors(struct plan_build *b)
 {
 	struct snap_task *t = b->task;
-	struct moves m = { 0 };
-	struct plan_array ops, keep;
-	int32_t *kept;
-	int highest = 0, r = check_fds(b, &highest);
+	struct plan_fdop *ops = op_alloc(b->op, (t->fds.n + 1) * sizeof(*ops));
+	struct plan_array arr;
+	int r = check_fds(b);
 
-	if (r)
-		return r;
-	for (size_t i = 0; i < b->inherit.n; i++)
-		highest = MAX(highest, b->inherit.v[i]);
-	m.n = (size_t)highest + 1;
-	m.at = op_alloc(b->op, m.n * sizeof(int));
-	m.want = op_alloc(b->op, m.n * sizeof(int));
-	m.ops = op_alloc(b->op, (2 * t->fds.n + 1) * sizeof(*m.ops));
-	kept = op_alloc(b->op, (t->fds.n + 1) * sizeof(*kept));
-	if (!m.at || !m.want || !m.ops || !kept)
+	if (!ops)
 		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < m.n; i++)
-		m.at[i] = (int)i;
-	order_moves(b, &m, highest + 1);
-	for (size_t i = 0; i < t->fds.n && !r; i++) {
-		kept[i] = (int32_t)t->fds.v[i]->fd;
-		r = plan_inherit(b, file_of(b, t->fds.v[i])->fd, false);
-	}
-	r = r ?: plan_put_array(b, m.ops, m.n_ops, sizeof(*m.ops), &ops);
-	r = r ?: plan_put_array(b, kept, t->fds.n, sizeof(*kept), &keep);
+	for (size_t i = 0; i < t->fds.n && !r; i++)
+		r = plan_fd(b, t->fds.v[i], &ops[i]);
+	r = r ?: plan_put_array(b, ops, t->fds.n, sizeof(*ops), &arr);
 	if (r)
 		return r;
-	PLAN(b)->fdops = ops;
-	PLAN(b)->keep = keep;
+	PLAN(b)->fdops = arr;
+	PLAN(b)->highest = t->fds.n ? (int32_t)t->fds.v[t->fds.n - 1]->fd : -1;
 	return 0;
 }
 
@@ -169,26 +137,43 @@ static int plan_locks(struct plan_build *b)
 	return r;
 }
 
+/* A folder of the task, fetched from us; or opened by its name, where the task has other mounts than we have. */
+static int plan_folder(struct plan_build *b, uint32_t id, const char *what, int32_t *file)
+{
+	char link[32], path[4096];
+	ssize_t n;
+	int fd, r = files_open_special(b->op, b->s, id, what, &fd);
+
+	r = r ?: plan_fetch(b, fd, true, file);
+	if (r || !b->op->opts->new_pidns)
+		return r;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return op_errno(b->op, errno, AT(.pid = b->task->pid), "find the name of the %s of task %d", what, b->task->pid);
+	path[n] = '\0';
+	return plan_put(b, path, (size_t)n + 1, &b->fetches.v[*file].path);
+}
+
 static int plan_folders(struct plan_build *b)
 {
 	const FsEntry *fs = b->task->fs;
 	const struct snap_file *root = snapshot_file(b->s, fs->root_id);
 	bool chrooted = !root || !root->msg->reg || strcmp(root->msg->reg->name, "/");
-	int fd, r;
+	int32_t file;
+	int r;
 
 	PLAN(b)->umask = fs->has_umask ? fs->umask & 0777 : 022;
-	PLAN(b)->root_fd = -1;
-	r = files_open_special(b->op, b->s, fs->cwd_id, "cwd", &fd);
-	r = r ?: plan_inherit(b, fd, true);
+	PLAN(b)->root_file = -1;
+	r = plan_folder(b, fs->cwd_id, "cwd", &file);
 	if (r)
 		return r;
-	PLAN(b)->cwd_fd = fd;
+	PLAN(b)->cwd_file = file;
 	if (!chrooted)
 		return 0;
-	r = files_open_special(b->op, b->s, fs->root_id, "root", &fd);
-	r = r ?: plan_inherit(b, fd, true);
+	r = plan_folder(b, fs->root_id, "root", &file);
 	if (!r)
-		PLAN(b)->root_fd = fd;
+		PLAN(b)->root_file = file;
 	return r;
 }
 
@@ -198,5 +183,5 @@ int plan_files(struct plan_build *b)
 
 	r = r ?: plan_owners(b);
 	r = r ?: plan_locks(b);
-	return r ?: plan_moves(b);
+	return r ?: plan_descriptors(b);
 }

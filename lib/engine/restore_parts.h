@@ -26,7 +26,7 @@ struct restore {
 	size_t plan_len;
 	uint64_t plan_off;
 	uint64_t syscall_at; /* address of a system call instruction in the task */
-	int plan_fd, elf_fd;
+	int plan_fd, elf_fd, self_pidfd;
 	char argv[4][24]; /* of the restorer */
 	void *stack; /* the new task's, until it has executed the restorer */
 	int exec_errno; /* why it did not */

@@ -132,11 +132,13 @@ static int fill(struct op *op, struct restore *r)
 	if (ret)
 		return ret;
 	PLAN(b)->restore_ids = PLAN(b)->timers.n && feature_has(op->features, FEATURE_TIMER_CR_IDS);
-	PLAN(b)->last_pid_fd = -1;
-	if (r->last_pid_fd >= 0) {
-		PLAN(b)->last_pid_fd = r->last_pid_fd;
-		ret = plan_inherit(b, r->last_pid_fd, false);
-	}
+	r->self_pidfd = sys_pidfd_open(getpid(), 0);
+	if (r->self_pidfd < 0)
+		return op_errno(op, errno, NULL, "open a pidfd for ourselves");
+	PLAN(b)->engine_fd = r->self_pidfd;
+	PLAN(b)->last_pid_file = -1;
+	if (r->last_pid_fd >= 0)
+		ret = plan_fetch(b, r->last_pid_fd, false, &PLAN(b)->last_pid_file);
 	return ret;
 }
 
@@ -144,8 +146,8 @@ int restore_plan(struct op *op, struct restore *r)
 {
 	int ret = fill(op, r);
 
-	/* The descriptors' moves keep clear of everything inherited: last. */
 	ret = ret ?: plan_files(&r->build);
+	ret = ret ?: plan_finish(&r->build);
 	ret = ret ?: lay_out(r);
 	ret = ret ?: make_elf(op, r);
 	ret = ret ?: make_memfd(op, r);
@@ -153,5 +155,5 @@ int restore_plan(struct op *op, struct restore *r)
 	if (ret)
 		return ret;
 	make_argv(r);
-	return plan_inherit(&r->build, r->plan_fd, false);
+	return 0;
 }

@@ -25,15 +25,12 @@
 
 struct child {
 	int go, go_other; /* pipe: read end, and the end that is to be closed */
-	const int *inherit;
-	size_t n_inherit;
+	int inherit[2]; /* the plan, and a pidfd of us */
 	int elf_fd;
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
 	const char **step;
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
-	int cwd_fd, root_fd; /* are then opened anew: these are of our mounts */
-	const char *cwd, *root;
 	const char *timens;
 	size_t timens_len;
 };
@@ -47,17 +44,6 @@ IN_CHILD static void child_fail(struct child *c, const char *step, long ret)
 	*c->err = (int)-ret;
 	for (;;)
 		raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
-}
-
-IN_CHILD static void reopen(struct child *c, const char *path, int fd)
-{
-	long got;
-
-	if (!path)
-		return;
-	got = raw_syscall(__NR_openat, AT_FDCWD, (long)path, O_PATH | O_DIRECTORY, 0, 0);
-	if (got < 0 || (got = raw_syscall(__NR_dup3, got, fd, 0, 0, 0)) < 0)
-		child_fail(c, "open its directory in the new mount namespace", got);
 }
 
 IN_CHILD static void enter_namespaces(struct child *c)
@@ -78,8 +64,6 @@ IN_CHILD static void enter_namespaces(struct child *c)
 	ret = raw_syscall(__NR_setns, c->init_pidfd, CLONE_NEWNS, 0, 0, 0);
 	if (ret < 0)
 		child_fail(c, "join the mount namespace of the new pid namespace", ret);
-	reopen(c, c->cwd, c->cwd_fd);
-	reopen(c, c->root, c->root_fd);
 }
 
 /* Runs in the new process. */
@@ -94,7 +78,7 @@ IN_CHILD static void child_main(void *arg)
 	if (raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
 		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
 	enter_namespaces(c);
-	for (size_t i = 0; i < c->n_inherit; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
 	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
@@ -256,29 +240,6 @@ static int make_child(struct op *op, struct restore *r, struct child *c, int go[
 	return ret;
 }
 
-static const char *path_of(struct op *op, int fd)
-{
-	char link[32], path[4096];
-	ssize_t n;
-
-	if (fd < 0)
-		return NULL;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	return n > 0 ? arena_strndup(op->arena, path, (size_t)n) : NULL;
-}
-
-static void join_init(struct op *op, struct restore *r, struct child *c)
-{
-	c->init_pidfd = r->init_pidfd;
-	if (r->init_pidfd < 0)
-		return;
-	c->cwd_fd = r->plan->cwd_fd;
-	c->root_fd = r->plan->root_fd;
-	c->cwd = path_of(op, c->cwd_fd);
-	c->root = path_of(op, c->root_fd);
-}
-
 int restore_spawn(struct op *op, struct restore *r)
 {
 	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
@@ -288,11 +249,11 @@ int restore_spawn(struct op *op, struct restore *r)
 	if (!c)
 		return CKPT_E_NOMEM;
 	*c = (struct child){
-		.inherit = r->build.inherit.v, .n_inherit = r->build.inherit.n, .elf_fd = r->elf_fd, .err = &r->exec_errno,
+		.inherit = { r->plan_fd, r->self_pidfd }, .elf_fd = r->elf_fd, .err = &r->exec_errno,
 		.step = &r->child_step, .timens = r->timens, .timens_len = strlen(r->timens),
 		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
 	};
-	join_init(op, r, c);
+	c->init_pidfd = r->init_pidfd;
 	r->forked_at = now_ns();
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return op_errno(op, errno, NULL, "make a pipe");

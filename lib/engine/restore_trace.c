@@ -73,6 +73,7 @@ int restore_wait(struct op *op, struct restore *r, pid_t tid, int *status)
 /* ---------------------------------------------------------------------------------- what the restorer reports */
 
 static const char *const step_names[PLAN_N_STEPS] = {
+	[PLAN_STEP_FETCH] = "take a descriptor from the engine",
 	[PLAN_STEP_VDSO_PARK] = "move the vDSO", [PLAN_STEP_UNMAP] = "empty the address space",
 	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_PROTECT] = "protect an area",
 	[PLAN_STEP_ADVISE] = "give advice on an area", [PLAN_STEP_LOCK] = "lock an area into memory",
@@ -128,6 +129,13 @@ static int report(struct op *op, const struct restore *r, const struct plan_erro
 			return op_fail(op, CKPT_E_PID_IN_USE, AT(.pid = tid), "thread number %d was not to be had: too much is started here",
 				       tid);
 		return op_errno(op, e->err, AT(.pid = tid, .kind = "thread"), "make thread %d", tid);
+	}
+	if (e->step == PLAN_STEP_CALL && e->index < r->build.calls.n) {
+		const struct build_call *c = &r->build.calls.v[e->index];
+
+		if (e->err == PLAN_UNEXPECTED)
+			return op_fail(op, CKPT_E_SYS, AT(.pid = e->tid), "task %d: %s: the kernel gave something else", r->pid, c->what);
+		return op_errno(op, e->err, AT(.pid = e->tid), "task %d: %s", r->pid, c->what);
 	}
 	if (addr)
 		return op_errno(op, e->err, AT(.pid = e->tid, .addr = addr, .kind = "vma"), "task %d: %s at %#lx", r->pid, what, addr);
@@ -267,11 +275,22 @@ static void warn_of_timers(struct op *op, const struct restore *r)
 			log_warn(op, "task %d: the overrun count of timer %u is lost", r->pid, t[i].id);
 }
 
+static void warn_of_calls(struct op *op, const struct restore *r)
+{
+	struct plan_array arr = ((const struct plan *)r->build.buf)->calls;
+	const struct plan_call *c = PLAN_AT(r->plan, const struct plan_call, arr);
+
+	for (uint64_t i = 0; i < arr.n; i++)
+		if (c[i].result < 0 && c[i].result > -PLAN_UNEXPECTED)
+			log_warn(op, "task %d: %s: %s", r->pid, r->build.calls.v[i].what, strerror((int)-c[i].result));
+}
+
 static void warn(struct op *op, const struct restore *r)
 {
 	uint32_t w = r->plan->warnings;
 
 	warn_of_timers(op, r);
+	warn_of_calls(op, r);
 
 	if (w & PLAN_WARN_IO_FLUSHER)
 		log_warn(op, "task %d: PR_SET_IO_FLUSHER was refused", r->pid);

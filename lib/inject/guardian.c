@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "lib/inject/remote.h"
+#include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
 
 /*
@@ -68,7 +69,7 @@ static bool stop_outside(pid_t tid, const struct journal_entry *e, uint64_t area
 			if (ptrace(PTRACE_GETREGSET, tid, 0x202 /* NT_X86_XSTATE */, &iov) < 0 ||
 			    ptrace(PTRACE_GETSIGMASK, tid, sizeof(mask), &mask) < 0)
 				return false;
-			tr->xstate_len = iov.iov_len;
+			tr->xstate_len = x86_xstate_trim(tr->xstate, iov.iov_len, 0);
 			tr->sigmask = mask;
 			return true;
 		}

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "lib/inject/sleepers.h"
+#include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 
@@ -117,8 +118,8 @@ static int get_xstate(struct op *op, struct tracee *tr)
 
 	if (ptrace(PTRACE_GETREGSET, tr->tid, NT_X86_XSTATE, &iov) < 0)
 		return op_errno(op, errno, AT(.pid = tr->tid), "read the extended registers of thread %d", tr->tid);
-	tr->xstate_len = iov.iov_len;
-	tr->xstate = arena_memdup(op->arena, buf, iov.iov_len);
+	tr->xstate_len = x86_xstate_trim(buf, iov.iov_len, x86_tiles_offset(op));
+	tr->xstate = arena_memdup(op->arena, buf, tr->xstate_len);
 	return tr->xstate ? 0 : op_nomem(op);
 }
 

@@ -40,6 +40,8 @@ struct snap_file {
 	FileEntry *msg;
 	const struct file_kind *kind; /* lib/state/file/file.h */
 	int fd;	     /* restore: our descriptor for it once it is open, else -1 */
+	pid_t task;  /* restore: the first task that has it, 0: none was planned yet */
+	int task_fd; /* under this number */
 	void *priv;  /* the kind's own, in the arena */
 };
 

@@ -36,13 +36,16 @@ static void ready(void)
 
 static _Noreturn void restore(struct plan *p, uint64_t vdso)
 {
+	fetch_all(p);
 	memory_restore(p, vdso);
+	calls_make(p, p->phases[PLAN_MEMORY]);
 	task_restore(p);
 	threads_create(p);
 	files_restore(p);
 	timers_restore(p);
 	signals_queue(p, p->signals, 0);
 	rlimits_restore(p);
+	calls_make(p, p->phases[PLAN_LAST]);
 	thread_restore(p, PLAN_AT(p, struct plan_thread, p->threads));
 	ready();
 	__builtin_unreachable();
@@ -79,6 +82,7 @@ _Noreturn void restorer_boot(uint64_t *stack)
 	if (ret != (long)base)
 		for (;;)
 			sys(__NR_exit_group, 2);
+	sys(__NR_close, number(argv[1]));
 	p = (struct plan *)(base + number(argv[4]));
 	restorer_jump(p, vdso, (void *)(base + (uint64_t)((char *)restore - blob_image)),
 		      base + p->stacks + PLAN_MAIN_STACK);

@@ -50,8 +50,8 @@ static void map_all(struct plan *p)
 	const struct plan_vma *v = PLAN_AT(p, struct plan_vma, p->vmas);
 
 	for (uint64_t i = 0; i < p->vmas.n; i++) {
-		long ret = sys(__NR_mmap, v[i].start, v[i].len, v[i].prot, v[i].flags | MAP_FIXED_NOREPLACE, v[i].fd,
-			       v[i].pgoff);
+		long ret = sys(__NR_mmap, v[i].start, v[i].len, v[i].prot, v[i].flags | MAP_FIXED_NOREPLACE,
+			       fetched(p, v[i].file), v[i].pgoff);
 
 		must(p, PLAN_STEP_MAP, i, ret);
 		if ((uint64_t)ret != v[i].start)
@@ -65,7 +65,7 @@ static void read_batch(struct plan *p, struct iov *iov, int n, uint64_t offset, 
 	int first = 0;
 
 	while (first < n) {
-		long got = sys(__NR_preadv, p->pages_fd, iov + first, n - first, offset, 0);
+		long got = sys(__NR_preadv, fetched(p, p->pages_file), iov + first, n - first, offset, 0);
 
 		if (got == 0)
 			got = -61; /* ENODATA: the file ends early */
@@ -154,6 +154,7 @@ static void mm_fields(struct plan *p)
 {
 	struct plan_mm mm = p->mm;
 
+	mm.exe_fd = (uint32_t)fetched(p, p->exe_file);
 	mm.auxv = (uint64_t)PLAN_AT(p, uint64_t, p->auxv);
 	must(p, PLAN_STEP_MM, 0, sys(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &mm, sizeof(mm), 0));
 }
@@ -164,7 +165,7 @@ void memory_restore(struct plan *p, uint64_t vdso)
 		vdso_move(p, PLAN_STEP_VDSO_PARK, vdso, vdso_parking(p));
 	unmap_rest(p);
 	map_all(p);
-	if (p->pages_fd >= 0)
+	if (p->pages_file >= 0)
 		fill_all(p);
 	finish_all(p);
 	guards_and_names(p);

@@ -23,6 +23,7 @@ struct plan_array {
 /* Where the restorer failed. Names for people are in lib/engine/restore_task.c. */
 enum plan_step {
 	PLAN_STEP_NONE,
+	PLAN_STEP_FETCH,     /* index: fetch */
 	PLAN_STEP_VDSO_PARK,
 	PLAN_STEP_UNMAP,
 	PLAN_STEP_MAP,	    /* index: VMA */
@@ -63,7 +64,44 @@ enum plan_step {
 	PLAN_STEP_SECUREBITS,
 	PLAN_STEP_AMBIENT,
 	PLAN_STEP_BOUNDING,
+	PLAN_STEP_CALL,	     /* index: number of the call (struct build_call on the engine's side) */
 	PLAN_N_STEPS,
+};
+
+/*
+ * When a system call of the plan is made, by the main thread of the task. In one phase they are made in the order in
+ * which they were planned.
+ */
+enum plan_phase {
+	PLAN_MEMORY, /* areas are mapped, filled and protected; no other thread exists yet */
+	PLAN_BARE,   /* the descriptor table has nothing below the highest number of the program's own */
+	PLAN_OPEN,   /* the descriptors that the engine opened are at their numbers */
+	PLAN_LINK,   /* every task of the tree has come through PLAN_OPEN; what they opened for others is at its numbers, too */
+	PLAN_LAST,   /* timers run, signals are queued, limits are set; before seccomp filters and credentials */
+	PLAN_N_PHASES,
+};
+
+enum {
+	PLAN_CALL_MAY_FAIL = 1 << 0, /* a failure is no reason to give up: the engine warns */
+	PLAN_CALL_EXPECT = 1 << 1,   /* the result must be @expect */
+	PLAN_CALL_FD = 1 << 2,	     /* the result is a descriptor: it goes to number @fd */
+	PLAN_CALL_CLOEXEC = 1 << 3,  /* with PLAN_CALL_FD */
+	PLAN_CALL_RETRY = 1 << 4,    /* EINTR and EAGAIN: again */
+};
+
+#define PLAN_UNEXPECTED 4095 /* no errno: the call gave something else than was expected */
+
+/* A system call that the task makes itself, because only it can. */
+struct plan_call {
+	uint32_t nr;
+	uint32_t flags;	    /* PLAN_CALL_* */
+	uint8_t data_args;  /* bit i: args[i] is an offset from the plan, and the call gets its address */
+	uint8_t result_args; /* bit i: args[i] is the number of an earlier call of this task, and the call gets its result */
+	uint16_t pad;
+	int32_t fd;	    /* with PLAN_CALL_FD; -1: it stays where the kernel put it */
+	int64_t expect;
+	uint64_t args[6];
+	int64_t result;	    /* written by the restorer */
 };
 
 /* Things that could not be done and are no reason to give up. */
@@ -81,12 +119,22 @@ struct plan_error {
 	uint64_t index;
 };
 
+/*
+ * A descriptor of the engine's that the task needs while it is restored: taken with pidfd_getfd from the engine, so that
+ * the table that is inherited stays small however many files the tree has.
+ */
+struct plan_fetch {
+	int32_t engine; /* its number in the engine */
+	int32_t local;	/* written by the restorer: the number it has here */
+	uint64_t path;	/* else a directory that is opened here, by its name at this offset; 0: none */
+};
+
 struct plan_vma {
 	uint64_t start, len, pgoff;
 	uint32_t prot;	     /* to map with */
 	uint32_t final_prot; /* to end with */
 	uint32_t flags;	     /* mmap flags without MAP_FIXED* */
-	int32_t fd;
+	int32_t file; /* index of a fetch, -1: none */
 	uint64_t madv;	/* bitmap of advice */
 	uint32_t lock;	/* mlock2 */
 	uint32_t pad;
@@ -115,8 +163,15 @@ struct plan_vdso_area {
 	uint64_t len;
 };
 
-struct plan_fdop { /* dup3(from, to, cloexec); from == to: only F_SETFD */
+enum plan_fd_source {
+	PLAN_FD_ENGINE, /* the engine's @from; before the calls of PLAN_OPEN */
+	PLAN_FD_OWN,	/* the task's own @from; after the calls of PLAN_OPEN */
+	PLAN_FD_LATE,	/* the engine's @from, which it took from another task meanwhile; before the calls of PLAN_LINK */
+};
+
+struct plan_fdop {
 	int32_t from, to, cloexec;
+	uint32_t source; /* enum plan_fd_source */
 };
 
 struct plan_fown {
@@ -200,6 +255,7 @@ struct plan_thread {
 	char comm[16];
 	struct plan_array signals;     /* struct plan_siginfo, directed at this thread */
 	struct plan_array thread_area; /* struct plan_user_desc */
+	struct plan_array calls;       /* uint32_t, numbers of calls; made by the thread itself, before filters and credentials */
 	struct plan_creds creds;
 };
 
@@ -208,7 +264,7 @@ struct plan_mm {
 	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint64_t auxv; /* filled in by the restorer */
-	uint32_t auxv_size, exe_fd;
+	uint32_t auxv_size, exe_fd; /* the descriptor is filled in by the restorer, too */
 };
 
 struct plan {
@@ -224,9 +280,13 @@ struct plan {
 	uint64_t stacks;    /* offset from base of the main stack, then one a thread */
 	uint64_t task_size; /* end of user addresses */
 	int32_t pid;
-	int32_t pages_fd; /* -1: no page data */
-	int32_t cwd_fd, root_fd; /* root -1: leave */
-	int32_t last_pid_fd; /* >= 0: threads get their ids through ns_last_pid */
+	int32_t engine_fd; /* pidfd of the engine, inherited; the restorer moves it out of the way of the program's */
+	int32_t highest;   /* number of a descriptor of the program's, -1: it has none */
+	/* indices of fetches */
+	int32_t pages_file; /* -1: no page data */
+	int32_t exe_file;
+	int32_t cwd_file, root_file; /* root -1: leave */
+	int32_t last_pid_file; /* >= 0: threads get their ids through ns_last_pid */
 	uint32_t umask;
 	uint32_t setsid, setpgid;
 	uint32_t personality, set_personality;
@@ -238,11 +298,14 @@ struct plan {
 	struct plan_array auxv; /* uint64_t */
 	struct plan_array vdso; /* struct plan_vdso_area: of this kernel, parked or unmapped */
 	uint64_t vdso_dst;	/* where the vDSO goes; 0: the task has none */
+	struct plan_array fetches;
 	struct plan_array vmas, extents, guards, names, copies;
-	struct plan_array fdops, keep, fowns, locks; /* keep: int32_t, ascending */
+	struct plan_array fdops, fowns, locks;
 	struct plan_array sigactions, signals, timers, rlimits;
 	struct plan_itimer itimers[3];
 	struct plan_array threads; /* [0] is the leader */
+	struct plan_array calls;   /* struct plan_call, all of them: a call's number is its index */
+	struct plan_array phases[PLAN_N_PHASES]; /* uint32_t, numbers of calls */
 };
 
 #define PLAN_AT(p, T, arr) ((T *)((char *)(p) + (arr).off))

@@ -16,6 +16,8 @@ static inline long must(struct plan *p, enum plan_step step, uint64_t index, lon
 	return ret;
 }
 
+void fetch_all(struct plan *p);			    /* files.c: first of all */
+int fetched(struct plan *p, int32_t file);	    /* the descriptor of a fetch */
 void memory_restore(struct plan *p, uint64_t vdso); /* memory.c */
 void task_restore(struct plan *p);		    /* task.c: what belongs to the whole task, before its threads */
 void rlimits_restore(struct plan *p);		    /* when nothing is made any more that counts against them */
@@ -24,6 +26,7 @@ void thread_restore(struct plan *p, struct plan_thread *t);
 void files_restore(struct plan *p);		    /* files.c */
 void timers_restore(struct plan *p);		    /* timers.c */
 void signals_queue(struct plan *p, struct plan_array signals, int tid);
+void calls_make(struct plan *p, struct plan_array numbers); /* calls.c */
 void creds_restore(struct plan *p, struct plan_thread *t); /* creds.c */
 void seccomp_restore(struct plan *p, struct plan_thread *t);
 

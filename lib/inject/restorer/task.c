@@ -14,11 +14,11 @@ static void session(struct plan *p)
 
 static void folders(struct plan *p)
 {
-	if (p->root_fd >= 0) {
-		must(p, PLAN_STEP_ROOT, 0, sys(__NR_fchdir, p->root_fd));
+	if (p->root_file >= 0) {
+		must(p, PLAN_STEP_ROOT, 0, sys(__NR_fchdir, fetched(p, p->root_file)));
 		must(p, PLAN_STEP_ROOT, 1, sys(__NR_chroot, "."));
 	}
-	must(p, PLAN_STEP_CWD, 0, sys(__NR_fchdir, p->cwd_fd));
+	must(p, PLAN_STEP_CWD, 0, sys(__NR_fchdir, fetched(p, p->cwd_file)));
 	sys(__NR_umask, p->umask);
 }
 

@@ -24,7 +24,7 @@ static void write_last_pid(struct plan *p, uint64_t index, int pid)
 	do
 		text[--n] = (char)('0' + pid % 10);
 	while (pid /= 10);
-	must(p, PLAN_STEP_THREAD, index, sys(__NR_pwrite64, p->last_pid_fd, text + n, sizeof(text) - n, 0));
+	must(p, PLAN_STEP_THREAD, index, sys(__NR_pwrite64, fetched(p, p->last_pid_file), text + n, sizeof(text) - n, 0));
 }
 
 /* Without set_tid a thread may get another number than it should: it sees that itself and ends. */
@@ -59,7 +59,7 @@ void threads_create(struct plan *p)
 			.stack_size = PLAN_THREAD_STACK,
 		};
 
-		if (p->last_pid_fd >= 0) {
+		if (p->last_pid_file >= 0) {
 			create_by_last_pid(p, &args, &t[i], i);
 			continue;
 		}
@@ -102,6 +102,7 @@ void thread_restore(struct plan *p, struct plan_thread *t)
 	if (t->timerslack_ns)
 		must(p, PLAN_STEP_SLACK, 0, sys(__NR_prctl, PR_SET_TIMERSLACK, t->timerslack_ns, 0, 0, 0));
 	signals_queue(p, t->signals, t->tid);
+	calls_make(p, t->calls);
 	/* Filters before credentials: an unprivileged task may have got its filters while it was privileged. They do not
 	 * bite yet, the engine has them suspended. */
 	if (!p->share_filters)

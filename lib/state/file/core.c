@@ -133,35 +133,33 @@ FownEntry *file_fown(struct op *op, const struct fd_view *v)
 	return fown;
 }
 
+const ProtobufCMessage *file_message(const FileEntry *m, const struct file_kind *kind)
+{
+	return kind && kind->message ? *(ProtobufCMessage *const *)((const char *)m + kind->message) : NULL;
+}
+
+/* The field @name of a message, or NULL if there is none. */
+static const void *message_field(const ProtobufCMessage *m, const char *name)
+{
+	const ProtobufCFieldDescriptor *d = m ? protobuf_c_message_descriptor_get_field_by_name(m->descriptor, name) : NULL;
+
+	return d ? (const char *)m + d->offset : NULL;
+}
+
+const uint32_t *file_message_id(const FileEntry *m, const struct file_kind *kind)
+{
+	return message_field(file_message(m, kind), "id");
+}
+
 const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f)
 {
-	const FownEntry *fown = NULL;
-	const struct snap_file *reg;
+	const struct snap_file *owner = f;
+	FownEntry *const *fown;
 
-	switch (f->msg->type) {
-	case FD_TYPES__REG:
-		fown = f->msg->reg->fown;
-		break;
-	case FD_TYPES__PIPE:
-		fown = f->msg->pipe->fown;
-		break;
-	case FD_TYPES__TTY:
-		fown = f->msg->tty->fown;
-		break;
-	case FD_TYPES__MEMFD:
-		fown = f->msg->memfd->fown;
-		break;
-	case FD_TYPES__EVENTFD:
-		fown = f->msg->efd->fown;
-		break;
-	case FD_TYPES__FIFO: /* its REG entry has it */
-		reg = snapshot_file(s, f->msg->fifo->has_regf_id ? f->msg->fifo->regf_id : f->id);
-		fown = reg && reg->msg->reg ? reg->msg->reg->fown : NULL;
-		break;
-	default:
-		break;
-	}
-	return fown && (fown->pid || fown->signum) ? fown : NULL;
+	if (f->msg->type == FD_TYPES__FIFO) /* its REG entry has it */
+		owner = snapshot_file(s, f->msg->fifo->has_regf_id ? f->msg->fifo->regf_id : f->id);
+	fown = owner ? message_field(file_message(owner->msg, owner->kind), "fown") : NULL;
+	return fown && *fown && ((*fown)->pid || (*fown)->signum) ? *fown : NULL;
 }
 
 int file_reopen(int fd, int flags)
@@ -204,6 +202,13 @@ int image_bad(struct op *op, const char *fmt, ...)
 	text = arena_vprintf(op->arena, fmt, ap);
 	va_end(ap);
 	return op_fail(op, CKPT_E_IMAGE, NULL, "%s", text ? text : "the images contradict each other");
+}
+
+void files_kinds_done(struct op *op, struct snapshot *s, bool success)
+{
+	for (const struct file_kind *const *k = file_kinds; *k; k++)
+		if ((*k)->done)
+			(*k)->done(op, s, success);
 }
 
 int file_made(struct op *op, struct file_state *fs, const struct made_name *made)

@@ -90,6 +90,8 @@ FownEntry *file_fown(struct op *op, const struct fd_view *v);
 int file_reopen(int fd, int flags);
 int file_made(struct op *op, struct file_state *fs, const struct made_name *made);
 
+/* Calls each kind's .done. */
+void files_kinds_done(struct op *op, struct snapshot *s, bool success);
 /* Removes the names that were made, as each of them says. Never fails. */
 void files_remove_made(struct op *op, struct file_state *fs, bool success);
 
@@ -137,6 +139,9 @@ int inherit_check(struct op *op);
 
 /* ---- for the restore halves */
 const struct file_kind *file_kind_of_type(FdTypes type);
+/* The message of @kind in a file's entry, and its id: NULL if it is missing. */
+const ProtobufCMessage *file_message(const FileEntry *m, const struct file_kind *kind);
+const uint32_t *file_message_id(const FileEntry *m, const struct file_kind *kind);
 /* Moves a descriptor out of the way of 0, 1, 2. Takes @fd over; -1 (errno) on failure or if @fd is -1. */
 int file_high(int fd);
 /* fcntl(F_SETFL) of the flags that can be changed, if they differ. */

@@ -358,6 +358,7 @@ void files_dump_done(struct op *op, struct snapshot *s, bool success)
 {
 	if (!s->file_state)
 		return;
+	files_kinds_done(op, s, success);
 	files_remove_made(op, s->file_state, success);
 	for (size_t i = 0; i < s->ghosts.n; i++) {
 		close_fd_p(&s->ghosts.v[i].fd);

@@ -83,6 +83,7 @@ static int eventfd_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_eventfd = {
 	.name = "eventfd",
 	.type = FD_TYPES__EVENTFD,
+	.message = offsetof(FileEntry, efd),
 	.match = eventfd_match,
 	.dump = eventfd_dump,
 	.open = eventfd_open,

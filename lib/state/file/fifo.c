@@ -59,6 +59,7 @@ static int fifo_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_fifo = {
 	.name = "fifo",
 	.type = FD_TYPES__FIFO,
+	.message = offsetof(FileEntry, fifo),
 	.match = fifo_match,
 	.check = reg_examine,
 	.dump = fifo_dump,

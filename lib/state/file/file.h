@@ -16,6 +16,8 @@
 #include "lib/kernel/proc/read.h"
 #include "lib/state/snapshot.h"
 
+struct plan_build; /* lib/state/task/plan_build.h */
+
 /* A descriptor as seen from outside, given to file_kind.match and .dump. */
 struct fd_view {
 	pid_t pid;
@@ -43,9 +45,25 @@ struct file_kind {
 	/* Dump; host, task frozen; may block. Fills f->msg (id and type are set by the core), and what hangs on it in the
 	 * snapshot. Refuses with op_fail(CKPT_E_UNSUPPORTED, AT(pid, fd, kind, hint)). Must not change the target. */
 	int (*dump)(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
+	/* offsetof(FileEntry, <the field of the type>): its id and its fown are found there. */
+	size_t message;
+	/* Dump; host: writes the images of its own that the kind has beside files.img, and fills s->extra. NULL: none. Once. */
+	int (*write)(struct op *op, struct snapshot *s);
+	/* Restore; host: reads and checks those. All files and descriptors are known. NULL: none. Once. */
+	int (*read)(struct op *op, struct snapshot *s);
 	/* Restore; host, before any task exists: sets f->fd (O_CLOEXEC), with flags, position, contents and size. Called in
-	 * the order of the plan (regular files after the ghosts they need, and so on). NULL: nothing to open. */
+	 * the order of the plan (regular files after the ghosts they need, and so on). May leave f->fd at -1 if .plan has a
+	 * task open it. NULL: the kind is not restored. */
 	int (*open)(struct op *op, struct snapshot *s, struct snap_file *f);
+	/*
+	 * Restore; host, before any task exists: for each descriptor of each task that refers to @f. Plans the calls that the
+	 * task has to make itself (plan_call()). @first: no task before this one has a descriptor of @f; with f->fd at -1
+	 * this one opens it (PLAN_CALL_FD, in PLAN_BARE or PLAN_OPEN); the others get it from there. NULL: nothing to do.
+	 */
+	int (*plan)(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
+	/* Dump and restore; host: takes back what it did outside of images and tasks. Also after a failure half way, and
+	 * when nothing was done. NULL: nothing. Once. */
+	void (*done)(struct op *op, struct snapshot *s, bool success);
 };
 
 extern const struct file_kind *const file_kinds[]; /* kinds.c; ends in NULL */

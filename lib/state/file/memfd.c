@@ -474,6 +474,7 @@ static int memfd_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_memfd = {
 	.name = "memfd",
 	.type = FD_TYPES__MEMFD,
+	.message = offsetof(FileEntry, memfd),
 	.match = memfd_is_shmem,
 	.check = memfd_check,
 	.dump = memfd_dump,

@@ -95,6 +95,7 @@ static int pipe_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_pipe = {
 	.name = "pipe",
 	.type = FD_TYPES__PIPE,
+	.message = offsetof(FileEntry, pipe),
 	.match = pipe_match,
 	.dump = pipe_dump,
 	.open = pipe_open,

@@ -54,49 +54,23 @@ static int check_reg(struct op *op, const RegFileEntry *m)
 	return 0;
 }
 
-/* The id of the message that belongs to the type; false if it is not there. */
-static bool sub_id(const FileEntry *m, uint32_t *id)
-{
-	switch (m->type) {
-	case FD_TYPES__REG:
-		*id = m->reg ? m->reg->id : 0;
-		return m->reg;
-	case FD_TYPES__PIPE:
-		*id = m->pipe ? m->pipe->id : 0;
-		return m->pipe;
-	case FD_TYPES__FIFO:
-		*id = m->fifo ? m->fifo->id : 0;
-		return m->fifo;
-	case FD_TYPES__TTY:
-		*id = m->tty ? m->tty->id : 0;
-		return m->tty;
-	case FD_TYPES__EVENTFD:
-		*id = m->efd ? m->efd->id : 0;
-		return m->efd;
-	case FD_TYPES__MEMFD:
-		*id = m->memfd ? m->memfd->id : 0;
-		return m->memfd;
-	default: /* not supported: refused when something refers to it */
-		*id = m->id;
-		return true;
-	}
-}
-
 static int add_file(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg)
 {
 	FileEntry *m = (FileEntry *)msg;
 	struct snap_file *f = op_new(op, struct snap_file);
-	uint32_t id;
+	const struct file_kind *kind = file_kind_of_type(m->type);
+	const uint32_t *id = file_message_id(m, kind);
 	int r;
 
 	(void)in;
 	(void)arg;
 	if (!f)
 		return CKPT_E_NOMEM;
-	if (!sub_id(m, &id))
+	/* Without a kind it is not supported: refused when something refers to it. */
+	if (kind && !id)
 		return image_bad(op, "files.img: id %u: the entry of its type (%d) is missing", m->id, (int)m->type);
-	if (id != m->id)
-		return image_bad(op, "files.img: id %u: the entry inside has id %u", m->id, id);
+	if (id && *id != m->id)
+		return image_bad(op, "files.img: id %u: the entry inside has id %u", m->id, *id);
 	r = m->type == FD_TYPES__REG ? check_reg(op, m->reg) : 0;
 	if (!r && m->type == FD_TYPES__MEMFD && m->memfd->pos > INT64_MAX)
 		r = image_bad(op, "files.img: id %u: the position is absurd", m->id);
@@ -105,7 +79,7 @@ static int add_file(struct op *op, struct snapshot *s, struct img_in *in, Protob
 	f->id = m->id;
 	f->msg = m;
 	f->fd = -1;
-	f->kind = file_kind_of_type(m->type);
+	f->kind = kind;
 	return APPEND(&s->files, f);
 }
 
@@ -301,5 +275,8 @@ int files_read(struct op *op, struct snapshot *s)
 	r = r ? r : read_ghosts(op, s);
 	r = r ? r : read_list(op, s, IMG_FILE_LOCKS, 0, add_lock, NULL);
 	r = r ? r : read_list(op, s, IMG_TTY_INFO, 0, add_tty, NULL);
-	return r ? r : read_shmems(op, s);
+	r = r ? r : read_shmems(op, s);
+	for (size_t i = 0; !r && file_kinds[i]; i++)
+		r = file_kinds[i]->read ? file_kinds[i]->read(op, s) : 0;
+	return r;
 }

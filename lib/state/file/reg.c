@@ -397,6 +397,7 @@ static int reg_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_reg = {
 	.name = "reg",
 	.type = FD_TYPES__REG,
+	.message = offsetof(FileEntry, reg),
 	.match = reg_match,
 	.check = reg_examine,
 	.dump = reg_dump,

@@ -54,13 +54,24 @@ static void close_ends(struct file_state *fs)
 	fs->all_ends.n = 0;
 }
 
+/* For ours, and for the tasks, which inherit the limit and use the numbers that the program had. */
+static size_t descriptors_needed(const struct snapshot *s)
+{
+	size_t n = s->files.n + s->shmems.n + 2 * s->pipes.n, highest = 0;
+
+	for (size_t i = 0; i < s->tasks.n; i++)
+		if (s->tasks.v[i].fds.n)
+			highest = MAX(highest, (size_t)s->tasks.v[i].fds.v[s->tasks.v[i].fds.n - 1]->fd);
+	return MAX(n, highest);
+}
+
 int files_open(struct op *op, struct snapshot *s)
 {
 	int r;
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	raise_limit(op, s->file_state, s->files.n + s->shmems.n + 2 * s->pipes.n);
+	raise_limit(op, s->file_state, descriptors_needed(s));
 	r = inherit_check(op);
 	for (size_t i = 0; !r && i < s->shmems.n; i++)
 		r = shmem_create(op, s, s->shmems.v[i]);
@@ -120,6 +131,7 @@ void files_restore_done(struct op *op, struct snapshot *s, bool success)
 	if (!fs)
 		return;
 	close_ends(fs);
+	files_kinds_done(op, s, success);
 	for (size_t i = 0; i < s->files.n; i++) {
 		close_fd_p(&s->files.v[i]->fd);
 		s->files.v[i]->fd = -1;

@@ -370,6 +370,7 @@ static int tty_open(struct op *op, struct snapshot *s, struct snap_file *f)
 const struct file_kind file_tty = {
 	.name = "tty",
 	.type = FD_TYPES__TTY,
+	.message = offsetof(FileEntry, tty),
 	.match = tty_match,
 	.check = tty_check,
 	.dump = tty_dump,

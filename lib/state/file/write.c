@@ -139,5 +139,8 @@ int files_write(struct op *op, struct snapshot *s)
 	r = r ? r : WRITE_LIST(IMG_REMAP_FPATH, 0, s->remaps);
 	r = r ? r : write_shmems(op, s);
 	r = r ? r : WRITE_LIST(IMG_FILE_LOCKS, 0, s->locks);
-	return r ? r : WRITE_LIST(IMG_TTY_INFO, 0, s->ttys);
+	r = r ? r : WRITE_LIST(IMG_TTY_INFO, 0, s->ttys);
+	for (size_t i = 0; !r && file_kinds[i]; i++)
+		r = file_kinds[i]->write ? file_kinds[i]->write(op, s) : 0;
+	return r;
 }

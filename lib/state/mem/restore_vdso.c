@@ -83,7 +83,7 @@ static int read_image_vdso(struct plan_build *b, char *buf)
 		uint64_t len = (e->has_nr_pages ? e->nr_pages : e->compat_nr_pages) * PAGE_SIZE, end = e->vaddr + len;
 		uint64_t from = MAX(e->vaddr, b->vdso_start), to = MIN(end, b->vdso_end);
 
-		if (from < to && pread(PLAN(b)->pages_fd, buf + (from - b->vdso_start), to - from,
+		if (from < to && pread(b->pages_fd, buf + (from - b->vdso_start), to - from,
 				       (off_t)(offset + (from - e->vaddr))) != (ssize_t)(to - from))
 			return op_errno(b->op, errno ?: EIO, AT(.pid = b->task->pid, .kind = "pages"),
 					"read the vDSO's pages from pages-%u.img", pm->pages_id);
@@ -189,7 +189,7 @@ int plan_vdso(struct plan_build *b)
 	buf = op_alloc(b->op, len);
 	if (!buf)
 		return CKPT_E_NOMEM;
-	r = PLAN(b)->pages_fd < 0 ? 0 : read_image_vdso(b, buf);
+	r = b->pages_fd < 0 ? 0 : read_image_vdso(b, buf);
 	r = r ?: plan_put_array(b, own.areas, own.n, sizeof(*own.areas), &arr);
 	if (r)
 		return r;

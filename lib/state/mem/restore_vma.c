@@ -25,7 +25,7 @@
 struct mapped_file {
 	uint64_t id;
 	uint32_t fdflags;
-	int fd;
+	int32_t file; /* index of the fetch; -1: a free slot */
 };
 
 struct vmas {
@@ -105,13 +105,13 @@ static int grow_files(struct plan_build *b, struct vmas *m)
 	if (!t)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < cap; i++)
-		t[i].fd = -1;
+		t[i].file = -1;
 	for (size_t i = 0; i < m->cap_files; i++) {
 		size_t at = (size_t)(m->files[i].id * 4 + m->files[i].fdflags) & (cap - 1);
 
-		if (m->files[i].fd < 0)
+		if (m->files[i].file < 0)
 			continue;
-		while (t[at].fd >= 0)
+		while (t[at].file >= 0)
 			at = (at + 1) & (cap - 1);
 		t[at] = m->files[i];
 	}
@@ -121,30 +121,33 @@ static int grow_files(struct plan_build *b, struct vmas *m)
 }
 
 /* One descriptor for all areas of one file: a task can have 60,000 areas, but not as many descriptors. */
-static int file_of(struct plan_build *b, struct vmas *m, const VmaEntry *e, int *fd)
+static int file_of(struct plan_build *b, struct vmas *m, const VmaEntry *e, int32_t *file)
 {
 	bool rw = (e->flags & MAP_SHARED) && (e->prot & PROT_WRITE);
 	uint32_t fdflags = e->has_fdflags ? e->fdflags & O_ACCMODE : rw ? O_RDWR : O_RDONLY;
 	size_t at;
-	int r = 0;
+	int fd, r = 0;
 
 	if (m->n_files * 2 >= m->cap_files)
 		r = grow_files(b, m);
 	if (r)
 		return r;
-	for (at = (size_t)(e->shmid * 4 + fdflags) & (m->cap_files - 1); m->files[at].fd >= 0; at = (at + 1) & (m->cap_files - 1))
+	for (at = (size_t)(e->shmid * 4 + fdflags) & (m->cap_files - 1); m->files[at].file >= 0; at = (at + 1) & (m->cap_files - 1))
 		if (m->files[at].id == e->shmid && m->files[at].fdflags == fdflags) {
-			*fd = m->files[at].fd;
+			*file = m->files[at].file;
 			return 0;
 		}
 	if (e->shmid > UINT32_MAX)
 		return bad_area(b, e->start, "its file id is out of range");
-	r = files_open_mapping(b->op, b->s, (uint32_t)e->shmid, fdflags, fd);
+	r = files_open_mapping(b->op, b->s, (uint32_t)e->shmid, fdflags, &fd);
 	if (r)
 		return op_wrap(b->op, r, "the area at %#lx of task %d", e->start, b->task->pid);
-	m->files[at] = (struct mapped_file){ e->shmid, fdflags, *fd };
+	r = plan_fetch(b, fd, true, file);
+	if (r)
+		return r;
+	m->files[at] = (struct mapped_file){ e->shmid, fdflags, *file };
 	m->n_files++;
-	return plan_inherit(b, *fd, true);
+	return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------- areas */
@@ -156,14 +159,14 @@ static int add_area(struct plan_build *b, struct vmas *m, const VmaEntry *e)
 
 	*v = (struct plan_vma){
 		.start = e->start, .len = e->end - e->start, .prot = e->prot, .final_prot = e->prot,
-		.flags = e->flags & FLAGS_KEPT, .fd = -1, .madv = e->has_madv ? e->madv : 0, .lock = !!(e->flags & FLAG_LOCKED),
+		.flags = e->flags & FLAGS_KEPT, .file = -1, .madv = e->has_madv ? e->madv : 0, .lock = !!(e->flags & FLAG_LOCKED),
 	};
 	if (v->flags & MAP_DROPPABLE)
 		v->flags &= ~(uint32_t)MAP_PRIVATE;
 	if (e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
 		v->pgoff = e->pgoff;
 		v->flags &= ~(uint32_t)MAP_ANONYMOUS;
-		r = file_of(b, m, e, &v->fd);
+		r = file_of(b, m, e, &v->file);
 	} else {
 		v->flags |= MAP_ANONYMOUS;
 	}
@@ -282,17 +285,17 @@ static int open_pages(struct plan_build *b)
 	uint64_t size = 0;
 	int fd = -1, r;
 
-	PLAN(b)->pages_fd = -1;
+	PLAN(b)->pages_file = -1;
 	if (!b->n_pages)
 		return 0;
 	r = img_open_pages(b->op, b->s->dir, pm->pages_id, &fd, &size);
 	if (r)
 		return r < 0 ? r : op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
 					   "pages-%u.img is missing", pm->pages_id);
-	r = plan_inherit(b, fd, true);
+	r = plan_fetch(b, fd, true, &PLAN(b)->pages_file);
 	if (r)
 		return r;
-	PLAN(b)->pages_fd = fd;
+	b->pages_fd = fd;
 	if (size / PAGE_SIZE < b->n_pages)
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
 			       "pages-%u.img is truncated: %lu pages of %lu are there", pm->pages_id, size / PAGE_SIZE, b->n_pages);
@@ -349,7 +352,7 @@ static int plan_mm(struct plan_build *b)
 		n += 2; /* ends in AT_NULL */
 	r = plan_put_array(b, v, n, sizeof(*v), &arr);
 	r = r ?: files_open_special(b->op, b->s, mm->exe_file_id, "exe", &fd);
-	r = r ?: plan_inherit(b, fd, true);
+	r = r ?: plan_fetch(b, fd, true, &PLAN(b)->exe_file);
 	if (r)
 		return r;
 	PLAN(b)->auxv = arr;
@@ -357,7 +360,7 @@ static int plan_mm(struct plan_build *b)
 		.start_code = mm->mm_start_code, .end_code = mm->mm_end_code, .start_data = mm->mm_start_data,
 		.end_data = mm->mm_end_data, .start_brk = mm->mm_start_brk, .brk = mm->mm_brk, .start_stack = mm->mm_start_stack,
 		.arg_start = mm->mm_arg_start, .arg_end = mm->mm_arg_end, .env_start = mm->mm_env_start,
-		.env_end = mm->mm_env_end, .auxv_size = (uint32_t)(n * sizeof(*v)), .exe_fd = (uint32_t)fd,
+		.env_end = mm->mm_env_end, .auxv_size = (uint32_t)(n * sizeof(*v)),
 	};
 	return 0;
 }

@@ -11,14 +11,24 @@
 #include "lib/kernel/proc/read.h"
 #include "lib/state/snapshot.h"
 
+/* A call as it was planned, and what it does, for messages. */
+struct build_call {
+	struct plan_call c;
+	enum plan_phase phase;
+	int32_t thread; /* >= 0: made by this thread (index), whatever the phase */
+	const char *what;
+};
+
 struct plan_build {
 	struct op *op;
 	struct snapshot *s;
 	struct snap_task *task;
 	char *buf; /* struct plan, then arrays; moves as it grows */
 	size_t len, cap;
-	ARRAY(int) inherit; /* our descriptors that the new task needs */
+	ARRAY(struct plan_fetch) fetches; /* our descriptors that the new task needs while it is restored */
 	ARRAY(int) own;	    /* those of them that are ours to close */
+	int pages_fd;	    /* ours, of the page data; -1: none */
+	ARRAY(struct build_call) calls;
 	struct proc_status self; /* of the calling thread */
 	uint32_t self_securebits;
 	bool creds_change;  /* some thread's differ from ours */
@@ -35,8 +45,24 @@ void plan_free(struct plan_build *b); /* closes what it owns; any state, also ze
 int plan_put(struct plan_build *b, const void *p, size_t n, uint64_t *off);
 /* Appends an array of @n elements of @size bytes. @arr must not point into the plan (it moves). */
 int plan_put_array(struct plan_build *b, const void *p, size_t n, size_t size, struct plan_array *arr);
-/* The new task needs our descriptor @fd; @own: and nobody else closes it. */
-int plan_inherit(struct plan_build *b, int fd, bool own);
+/*
+ * The new task needs our descriptor @fd while it is restored; @own: and nobody else closes it. *@file is the index of the
+ * fetch; NULL allowed.
+ */
+int plan_fetch(struct plan_build *b, int fd, bool own, int32_t *file);
+
+/*
+ * Has the task make a system call of its own in @phase: for what is bound to a process (its address space, its descriptor
+ * table, its number, its credentials). The calls of a phase are made in the order in which they were planned. @what says
+ * what it does, with the descriptor or address: "fd 7: io_uring: register buffers"; it is kept by pointer. Data that the
+ * call reads or writes goes into the plan by plan_put(), and args[i] is then its offset, with bit i of data_args. Returns
+ * the number of the call (for result_args of later ones), or a recorded failure.
+ */
+int plan_call(struct plan_build *b, enum plan_phase phase, const struct plan_call *c, const char *what);
+/* The same, made by thread @thread (its index in the task), before its seccomp filters and credentials are set. */
+int plan_thread_call(struct plan_build *b, size_t thread, const struct plan_call *c, const char *what);
+/* What was collected (fetches, calls) goes into the plan; after the last of them. */
+int plan_finish(struct plan_build *b);
 
 /* lib/state/mem */
 int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */

@@ -14,7 +14,7 @@ int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct s
 {
 	int r;
 
-	*b = (struct plan_build){ .op = op, .s = s, .task = task };
+	*b = (struct plan_build){ .op = op, .s = s, .task = task, .pages_fd = -1 };
 	b->cap = 64 << 10;
 	b->buf = calloc(1, b->cap);
 	if (!b->buf)
@@ -67,17 +67,21 @@ int plan_put_array(struct plan_build *b, const void *p, size_t n, size_t size, s
 	return plan_put(b, p, n * size, &arr->off);
 }
 
-int plan_inherit(struct plan_build *b, int fd, bool own)
+int plan_fetch(struct plan_build *b, int fd, bool own, int32_t *file)
 {
-	int *p = ARRAY_ADD(b->op->arena, &b->inherit), *q = own ? ARRAY_ADD(b->op->arena, &b->own) : p;
+	int *q = own ? ARRAY_ADD(b->op->arena, &b->own) : NULL;
+	struct plan_fetch *f = ARRAY_ADD(b->op->arena, &b->fetches);
 
-	if (p)
-		*p = fd;
 	if (q)
 		*q = fd;
 	else if (own)
 		close(fd);
-	return p && q ? 0 : op_nomem(b->op);
+	if (!f || (own && !q))
+		return op_nomem(b->op);
+	*f = (struct plan_fetch){ .engine = fd };
+	if (file)
+		*file = (int32_t)b->fetches.n - 1;
+	return 0;
 }
 
 int plan_sigactions(struct plan_build *b)

@@ -16,6 +16,7 @@
 #define FX_MXCSR_MASK 28
 #define MXCSR_DEFAULT_MASK 0xffbfu /* of processors that report none */
 #define LEGACY 0x3ull /* x87 and SSE */
+#define C_TILES 18 /* AMX data: the one component that the kernel gives only to those who ask */
 #define ADDRESS_MAX 0x7fffffffffffull
 
 /* The components that the image has a place for, besides x87 and SSE. */
@@ -35,6 +36,7 @@ struct cpu_info {
 	uint64_t enabled;	  /* XCR0 */
 	uint32_t xstate_size;	  /* of the enabled components, standard form */
 	uint32_t offset[C_MAX];	  /* 0: not there, or not of the size we know */
+	uint32_t tiles;		  /* offset of AMX data, 0: has none */
 	bool shadow_stack;
 };
 
@@ -47,6 +49,13 @@ static uint32_t mxcsr_mask(void)
 	__asm__ volatile("fxsave64 %0" : "+m"(fx));
 	memcpy(&mask, fx + FX_MXCSR_MASK, sizeof(mask));
 	return mask ?: MXCSR_DEFAULT_MASK;
+}
+
+static uint32_t tiles_offset(void)
+{
+	uint32_t a, b, c, d;
+
+	return __get_cpuid_count(0xd, C_TILES, &a, &b, &c, &d) && a ? b : 0;
 }
 
 static struct cpu_info *cpu_info(struct op *op)
@@ -70,6 +79,7 @@ static struct cpu_info *cpu_info(struct op *op)
 		if (components[i].size && (cpu->enabled >> i & 1) && __get_cpuid_count(0xd, i, &a, &b, &c, &d) &&
 		    a >= components[i].size)
 			cpu->offset[i] = b;
+	cpu->tiles = cpu->enabled >> C_TILES & 1 ? tiles_offset() : 0;
 	cpu->shadow_stack = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 7 & 1);
 	op->cpu = cpu;
 	return cpu;
@@ -81,6 +91,30 @@ static uint64_t xstate_bv(const void *xstate)
 
 	memcpy(&bv, (const char *)xstate + HEADER_OFFSET, sizeof(bv));
 	return bv;
+}
+
+uint32_t x86_tiles_offset(struct op *op)
+{
+	struct cpu_info *cpu = cpu_info(op);
+
+	return cpu ? cpu->tiles : 0;
+}
+
+size_t x86_xstate_trim(void *xstate, size_t len, uint32_t tiles)
+{
+	uint64_t enabled;
+
+	if (len < HEADER_END)
+		return len;
+	memcpy(&enabled, (char *)xstate + XCR0_OFFSET, sizeof(enabled));
+	if (!(enabled >> C_TILES & 1) || xstate_bv(xstate) >> C_TILES & 1)
+		return len;
+	tiles = tiles ?: tiles_offset();
+	if (tiles < HEADER_END || tiles >= len)
+		return len;
+	enabled &= ~(1ull << C_TILES);
+	memcpy((char *)xstate + XCR0_OFFSET, &enabled, sizeof(enabled));
+	return tiles;
 }
 
 uint64_t x86_xstate_unsaved(const void *xstate, size_t len)
