@@ -95,16 +95,6 @@ static void secretmem(void)
 	CHECK(!strcmp(p, "secret"));
 }
 
-static void procfd(void)
-{
-	int fd = open("/proc/self/maps", O_RDONLY);
-	char b[8];
-
-	CHECK(fd >= 0);
-	t_wait();
-	CHECK(read(fd, b, 8) == 8);
-}
-
 /* Somebody (here: the program itself) would be asked at each getpriority(); nobody can be asked in a restored program. */
 static int ask_at_getpriority(void)
 {
@@ -162,7 +152,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
-		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem }, { "procfd", procfd },
+		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem },
 		{ "listener", listener }, { "asking", asking }, { "deadline", deadline },
 	};
 

@@ -57,11 +57,13 @@ struct file_state {
 	ARRAY(struct queue *) all_queues;
 	ARRAY(PacketPipeEntry *) packet_pipes;
 	ARRAY(uint32_t) semaphores; /* file ids of eventfds that are */
+	ARRAY(ForeignProcEntry *) foreign_procs;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
 	struct file_index ends;	  /* (queue id, is fifo) -> struct queue_ends */
 	ARRAY(struct queue_ends *) all_ends;
+	struct file_index bytask; /* (file id) -> struct bytask: what a task opens itself */
 	bool limit_raised;
 	struct rlimit old_limit;
 	int terminal; /* whose attributes we changed, -1 none */
@@ -103,6 +105,8 @@ int reg_dump_ref(struct op *op, struct snapshot *s, const struct fd_view *v, uin
 /* Path the kernel tells, without " (deleted)" where the thing is deleted. */
 enum reg_where { REG_HERE, REG_GHOST, REG_UNLINKED };
 int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where);
+/* Position to record: POS_NONE where there is none. */
+uint64_t reg_position(const struct fd_view *v);
 
 /* ghost.c, remap.c */
 uint64_t ghost_limit(const struct op *op);
@@ -153,6 +157,21 @@ struct reg_how {
 };
 /* Opens a REG entry, checked against the image, or takes the descriptor that --inherit-fd gives for it. */
 int reg_open_as(struct op *op, struct snapshot *s, struct snap_file *f, const struct reg_how *how, int *fd);
+/* Flags for open(2) from those of an entry: nothing that makes, empties or claims. */
+uint32_t reg_open_flags(uint32_t flags);
+/* procfile.c; IMG_ABSENT: the entry is no file of /proc/PID */
+int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f);
+/* bytask.c */
+struct bytask_what {
+	pid_t pid;	  /* the process that must exist; one of the tree */
+	const char *path; /* kept by pointer */
+	const char *kind;
+	uint32_t flags;	  /* of the entry */
+	uint64_t pos;	  /* POS_NONE or 0: no seek */
+};
+/* Instead of opening: the tasks will. The kind's .plan is bytask_plan(). */
+int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const struct bytask_what *what);
+int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
 /* Makes the file of a remapped entry appear at *@path; the caller unlinks it after the open if it is *@temporary. */
 int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, const char **path, bool *temporary);
 int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name);
@@ -165,5 +184,6 @@ void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
+extern const struct file_kind file_procfile, file_nsfile;
 
 #endif

@@ -191,7 +191,7 @@ static int fill_identity(struct op *op, const struct fd_view *v, RegFileEntry *m
 	return n ? words_of(op, id, n, &m->build_id, &m->n_build_id) : 0;
 }
 
-static uint64_t position(const struct fd_view *v)
+uint64_t reg_position(const struct fd_view *v)
 {
 	if (v->fd < 0 || (v->info.flags & O_PATH))
 		return 0;
@@ -214,7 +214,7 @@ int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct 
 	reg_file_entry__init(m);
 	m->id = f->id;
 	m->flags = v->info.flags;
-	m->pos = position(v);
+	m->pos = reg_position(v);
 	m->fown = file_fown(op, v);
 	m->name = key ? key : arena_strdup(op->arena, path);
 	if (!m->fown || !m->name)
@@ -309,20 +309,23 @@ static int verify_before(struct op *op, const RegFileEntry *m, const char *path,
 			 st->st_mode);
 }
 
+uint32_t reg_open_flags(uint32_t flags)
+{
+	if (flags & KFLAG_TMPFILE)
+		flags &= ~(KFLAG_TMPFILE | (uint32_t)O_DIRECTORY);
+	return flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC);
+}
+
 static int open_path(struct op *op, const RegFileEntry *m, const char *path, const struct reg_how *how, bool verified,
 		     int *ret)
 {
 	_cleanup_close_ int fd = -1;
 	struct stat before, after;
-	uint32_t flags = how->flags;
 	int r = verify_before(op, m, path, how, &before);
 
 	if (r)
 		return r;
-	if (flags & KFLAG_TMPFILE)
-		flags &= ~(KFLAG_TMPFILE | (uint32_t)O_DIRECTORY);
-	flags &= ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC);
-	fd = file_high(open(path, (int)flags | O_CLOEXEC | O_NOCTTY));
+	fd = file_high(open(path, (int)reg_open_flags(how->flags) | O_CLOEXEC | O_NOCTTY));
 	if (fd < 0 || fstat(fd, &after) < 0)
 		return op_errno(op, errno, AT(.kind = "file"), "cannot open %s", path);
 	if (!same_inode(&before, &after))
@@ -383,8 +386,11 @@ int reg_open_as(struct op *op, struct snapshot *s, struct snap_file *f, const st
 static int reg_open(struct op *op, struct snapshot *s, struct snap_file *f)
 {
 	const RegFileEntry *m = f->msg->reg;
-	int r = open_entry(op, s, f, &(const struct reg_how){ .flags = m->flags }, &f->fd);
+	int r = procfile_open(op, s, f);
 
+	if (r <= 0)
+		return r;
+	r = open_entry(op, s, f, &(const struct reg_how){ .flags = m->flags }, &f->fd);
 	if (r == REG_INHERITED)
 		return 0;
 	if (r || (m->flags & O_PATH))
@@ -402,4 +408,5 @@ const struct file_kind file_reg = {
 	.check = reg_examine,
 	.dump = reg_dump,
 	.open = reg_open,
+	.plan = bytask_plan,
 };

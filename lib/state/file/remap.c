@@ -162,6 +162,7 @@ int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, c
 	/* Old images have no type and mark a ghost by the top bit of its id. */
 	if (!m->has_remap_type || m->remap_type == REMAP_TYPE__GHOST)
 		return appear_ghost(op, s, f, m->remap_id & 0x7fffffffu, path, temporary);
-	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "file"), "%s: files of /proc of dead tasks: not supported yet",
+	/* A descriptor of /proc/PID was opened without coming here. */
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "file of /proc/PID"), "%s: only descriptors of dead processes are supported",
 		       f->msg->reg->name);
 }

@@ -54,17 +54,6 @@ static const struct named *by_text(const struct fd_view *v)
 	return NULL;
 }
 
-static bool is_process_dir(const char *link)
-{
-	return strncmp(link, "/proc/", 6) == 0 && link[6] >= '0' && link[6] <= '9';
-}
-
-/* "mnt:[4026531841]" */
-static bool is_namespace(const struct fd_view *v)
-{
-	return v->fs_magic == FS_NSFS;
-}
-
 static bool is_pty_master(const struct fd_view *v)
 {
 	return S_ISCHR(v->st.st_mode) && v->st.st_rdev == makedev(5, 2) && !(v->info.flags & O_PATH);
@@ -74,12 +63,8 @@ static const char *kind_of(const struct fd_view *v)
 {
 	const struct named *n;
 
-	if (is_namespace(v))
-		return "namespace";
 	if (is_pty_master(v))
 		return "pty master";
-	if (v->fs_magic == FS_PROC && is_process_dir(v->link))
-		return "file of /proc/PID";
 	if (v->fs_magic == FS_MQUEUE)
 		return "message queue";
 	if (v->fs_magic == FS_PIDFS)

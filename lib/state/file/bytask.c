@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Restore: descriptors that a task opens itself, by a name under /proc/PID, because what is opened belongs to a process
+ * that has to exist first. A task's own is opened as soon as its table is there, and the other holders of the description
+ * get it from that task. Something of another process is opened when all tasks have come so far; until then something else
+ * keeps the number.
+ */
+#include <asm/unistd.h>
+
+#include "lib/state/file/core.h"
+#include "lib/state/task/plan_build.h"
+
+struct bytask {
+	pid_t pid;	   /* whose it is */
+	const char *path;  /* as the engine sees it */
+	const char *kind;
+	uint32_t flags;
+	uint64_t pos;
+	bool own;	   /* the first holder is that process */
+	pid_t opener;	   /* the last task that was planned to open it, and the number it has there */
+	uint32_t opener_fd;
+};
+
+static pid_t first_holder(const struct snapshot *s, uint32_t id)
+{
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t j = 0; j < s->tasks.v[i].fds.n; j++)
+			if (s->tasks.v[i].fds.v[j]->id == id)
+				return s->tasks.v[i].pid;
+	return 0;
+}
+
+int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const struct bytask_what *what)
+{
+	struct bytask *t = op_new(op, struct bytask);
+
+	if (!t)
+		return CKPT_E_NOMEM;
+	*t = (struct bytask){ .pid = what->pid, .path = what->path, .kind = what->kind, .pos = what->pos };
+	t->flags = reg_open_flags(what->flags);
+	t->own = first_holder(s, f->id) == t->pid;
+	if (!t->own) {
+		f->fd = file_high(open("/dev/null", O_RDONLY | O_CLOEXEC));
+		if (f->fd < 0)
+			return op_errno(op, errno, AT(.kind = what->kind), "cannot open /dev/null");
+	}
+	return index_add(op, &s->file_state->bytask, KEY(f->id), t);
+}
+
+/* The name as the task sees it, below its root directory. */
+static const char *path_in_task(struct plan_build *b, const struct bytask *t)
+{
+	const struct snap_file *root = b->task->fs ? snapshot_file(b->s, b->task->fs->root_id) : NULL;
+	const char *dir = root && root->msg->reg ? root->msg->reg->name : "/";
+	size_t n = strlen(dir);
+
+	if (strcmp(dir, "/") == 0)
+		return t->path;
+	return strncmp(t->path, dir, n) == 0 && t->path[n] == '/' ? t->path + n : NULL;
+}
+
+static int out_of_root(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e)
+{
+	return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, AT_FD((int)e->fd), .kind = t->kind),
+		       "%s lies outside of the root directory of task %d: it cannot be opened again there", t->path,
+		       b->task->pid);
+}
+
+static uint32_t call_flags(const FdinfoEntry *e)
+{
+	return PLAN_CALL_FD | (e->flags & FD_CLOEXEC ? PLAN_CALL_CLOEXEC : 0);
+}
+
+static int plan_open(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e, enum plan_phase phase)
+{
+	const char *path = path_in_task(b, t);
+	const char *what = arena_printf(b->op->arena, "fd %u: %s: open %s", e->fd, t->kind, t->path);
+	struct plan_call c = {
+		.nr = __NR_openat, .flags = call_flags(e), .data_args = 1 << 1, .fd = (int32_t)e->fd,
+		.args = { (uint64_t)AT_FDCWD, 0, t->flags | O_CLOEXEC | O_NOCTTY },
+	};
+	int r;
+
+	if (!path)
+		return out_of_root(b, t, e);
+	r = what ? plan_put(b, path, strlen(path) + 1, &c.args[1]) : op_nomem(b->op);
+	r = r ? r : plan_call(b, phase, &c, what);
+	if (r < 0 || !t->pos || t->pos == POS_NONE || (t->flags & O_PATH))
+		return r;
+	what = arena_printf(b->op->arena, "fd %u: %s: seek in %s", e->fd, t->kind, t->path);
+	if (!what)
+		return op_nomem(b->op);
+	return plan_call(b, phase,
+			 &(const struct plan_call){ .nr = __NR_lseek, .fd = -1, .args = { e->fd, t->pos, SEEK_SET } }, what);
+}
+
+static int plan_copy(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e)
+{
+	const char *what = arena_printf(b->op->arena, "fd %u: %s: copy descriptor %u", e->fd, t->kind, t->opener_fd);
+	struct plan_call c = { .nr = __NR_fcntl, .flags = call_flags(e), .fd = (int32_t)e->fd,
+			       .args = { t->opener_fd, F_DUPFD_CLOEXEC, 0 } };
+
+	return what ? plan_call(b, PLAN_LINK, &c, what) : op_nomem(b->op);
+}
+
+static int plan_late(struct plan_build *b, struct bytask *t, const FdinfoEntry *e)
+{
+	int r;
+
+	if (t->opener == b->task->pid)
+		return plan_copy(b, t, e);
+	if (t->opener)
+		log_warn(b->op, "task %d: fd %u: %s: it does not share its position with task %d any more", b->task->pid,
+			 e->fd, t->path, t->opener);
+	r = plan_open(b, t, e, PLAN_LINK);
+	t->opener = b->task->pid;
+	t->opener_fd = e->fd;
+	return r;
+}
+
+int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first)
+{
+	struct bytask *t = index_find(&b->s->file_state->bytask, KEY(f->id));
+	int r = 0;
+
+	if (!t)
+		return 0;
+	if (!t->own)
+		r = plan_late(b, t, e);
+	else if (first)
+		r = plan_open(b, t, e, PLAN_OPEN);
+	return r < 0 ? r : 0;
+}
