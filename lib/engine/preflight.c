@@ -13,7 +13,6 @@
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 
-#define POLICY_DEADLINE 6
 
 struct subject {
 	pid_t pid;
@@ -197,20 +196,6 @@ static struct ckpt_err *check_threads(struct op *op, const struct subject *s)
 	return NULL;
 }
 
-/* Of the main thread; the dump looks at each, with the task stopped. */
-static struct ckpt_err *check_scheduling(struct op *op, const struct subject *s)
-{
-	struct sched_attr attr = { .size = sizeof(attr) };
-
-	(void)op;
-	if (sys_sched_getattr(s->pid, &attr, sizeof(attr), 0) < 0 || attr.sched_policy != POLICY_DEADLINE)
-		return NULL;
-	return err_new(CKPT_E_UNSUPPORTED,
-		       AT(.pid = s->pid, .kind = "scheduling",
-			  .hint = "give it another policy with chrt(1) for the checkpoint"),
-		       "task %d is scheduled by policy SCHED_DEADLINE, which the image format cannot hold", s->pid);
-}
-
 /* By its executable: a program may also run 32-bit code for a moment, which only a stopped one shows. */
 static struct ckpt_err *check_bits(struct op *op, const struct subject *s)
 {
@@ -235,7 +220,7 @@ static const struct {
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
 	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },	  { check_threads, false },
-	{ check_scheduling, false },   { check_bits, false },	   { check_session, false },
+	{ check_bits, false },	       { check_session, false },
 };
 
 static int look_at(struct op *op, pid_t pid, struct subject *s)

@@ -147,6 +147,7 @@ int restore_plan(struct op *op, struct restore *r)
 	int ret = fill(op, r);
 
 	ret = ret ?: plan_files(&r->build);
+	ret = ret ?: plan_props(&r->build);
 	ret = ret ?: plan_finish(&r->build);
 	ret = ret ?: lay_out(r);
 	ret = ret ?: make_elf(op, r);

@@ -300,6 +300,10 @@ struct ptrace_sud_config { /* its size goes into the addr argument */
 #define PR_TIMER_CREATE_RESTORE_IDS_ON 1
 #define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
+#ifndef ARCH_GET_CPUID
+#define ARCH_GET_CPUID 0x1011
+#define ARCH_SET_CPUID 0x1012
+#endif
 #ifndef ARCH_MAP_VDSO_64
 #define ARCH_MAP_VDSO_64 0x2003
 #endif
@@ -353,6 +357,9 @@ struct pidfd_info {
 #endif
 
 /* ------------------------------------------------------------------------------ scheduling, membarrier */
+#ifndef SCHED_DEADLINE
+#define SCHED_DEADLINE 6
+#endif
 #ifndef SCHED_ATTR_SIZE_VER0
 #define SCHED_ATTR_SIZE_VER0 48
 #define SCHED_ATTR_SIZE_VER1 56

@@ -12,37 +12,6 @@
 			SKIP("%s: errno %d", #call, errno);                        \
 	} while (0)
 
-static void mdwe(void)
-{
-	OR_SKIP(prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0));
-	t_wait();
-	CHECK(prctl(66, 0, 0, 0, 0) & 1);
-}
-
-static void ksm(void)
-{
-	OR_SKIP(prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0));
-	t_wait();
-	CHECK(prctl(68, 0, 0, 0, 0) == 1);
-}
-
-static void mce(void)
-{
-	OR_SKIP(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
-	t_wait();
-	CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_EARLY);
-}
-
-static void numa(void)
-{
-	unsigned long node0 = 1;
-	int mode = 0;
-
-	OR_SKIP(syscall(SYS_set_mempolicy, 3 /* MPOL_INTERLEAVE */, &node0, 2));
-	t_wait();
-	CHECK(!syscall(SYS_get_mempolicy, &mode, NULL, 0, NULL, 0) && mode == 3);
-}
-
 static void sud(void)
 {
 	static volatile char selector; /* SYSCALL_DISPATCH_FILTER_ALLOW */
@@ -116,7 +85,7 @@ static void ownuts(void) { thread_with(CLONE_NEWUTS); }
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "mdwe", mdwe }, { "ksm", ksm }, { "mce", mce }, { "numa", numa }, { "sud", sud }, { "mseal", mseal_ },
+		{ "sud", sud }, { "mseal", mseal_ },
 		{ "onfault", onfault }, { "trap", trap }, { "ownfiles", ownfiles }, { "ownfs", ownfs }, { "ownuts", ownuts },
 	};
 

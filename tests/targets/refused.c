@@ -132,28 +132,12 @@ static void asking(void)
 	CHECK(syscall(SYS_getpriority, 0, 0) < 0 && errno == ENOSYS);
 }
 
-static void deadline(void)
-{
-	struct {
-		uint32_t size, policy;
-		uint64_t flags;
-		int32_t nice;
-		uint32_t priority;
-		uint64_t runtime, deadline, period;
-	} attr = { sizeof(attr), 6, 0, 0, 0, 1000000, 100000000, 100000000 };
-
-	if (syscall(SYS_sched_setattr, 0, &attr, 0))
-		SKIP("SCHED_DEADLINE is not possible here: %s", strerror(errno));
-	t_wait();
-	CHECK(sched_getscheduler(0) == 6);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
 		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem },
-		{ "listener", listener }, { "asking", asking }, { "deadline", deadline },
+		{ "listener", listener }, { "asking", asking },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -92,10 +92,60 @@ static void reset(void)
 	run(SCHED_OTHER | SCHED_RESET_ON_FORK, 0, -2, IOPRIO(2, 1));
 }
 
+struct attr { /* struct sched_attr, which collides with some libc's own */
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t prio;
+	uint64_t runtime, deadline, period;
+	uint32_t util_min, util_max;
+};
+
+static void *resting(void *arg)
+{
+	pthread_barrier_wait(&bar);
+	return arg;
+}
+
+/* Only one thread: what it shares with the other must not change. */
+static void attrs(struct attr want, const char *what)
+{
+	struct attr now = { 0 };
+	pthread_t t;
+
+	pthread_barrier_init(&bar, NULL, 2);
+	CHECK(!pthread_create(&t, NULL, resting, NULL));
+	want.size = sizeof(want);
+	if (syscall(SYS_sched_setattr, 0, &want, 0))
+		SKIP("%s is not possible here: %s", what, strerror(errno));
+	CHECK(!syscall(SYS_sched_getattr, 0, &now, sizeof(now), 0));
+	if (now.runtime != want.runtime)
+		SKIP("no %s on this kernel", what);
+	t_wait();
+	CHECK(!syscall(SYS_sched_getattr, 0, &now, sizeof(now), 0));
+	CHECK(now.policy == want.policy && now.flags == want.flags && now.runtime == want.runtime);
+	CHECK(now.deadline == want.deadline && now.period == want.period && now.nice == want.nice);
+	CHECK(sched_getscheduler(0) == (int)want.policy);
+	pthread_barrier_wait(&bar);
+	pthread_join(t, NULL);
+}
+
+static void deadline(void)
+{
+	attrs((struct attr){ .policy = 6, .flags = 2 | 4, .runtime = 10000000, .deadline = 90000000, .period = 100000000 },
+	      "SCHED_DEADLINE");
+}
+
+static void slice(void)
+{
+	attrs((struct attr){ .policy = SCHED_OTHER, .nice = 4, .runtime = 7300000 }, "time slice of one's own");
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "nice", nice_ }, { "idle", idle }, { "fifo", fifo }, { "rr", rr }, { "reset", reset }
+		{ "nice", nice_ }, { "idle", idle }, { "fifo", fifo }, { "rr", rr }, { "reset", reset },
+		{ "deadline", deadline }, { "slice", slice },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -18,6 +18,7 @@
 #define PR_GET_SPECULATION_CTRL 52
 #define PR_GET_MDWE 66
 #define PR_GET_MEMORY_MERGE 68
+#define ARCH_GET_CPUID 0x1011
 #define MADV_DONTNEED 4
 #define MEMBARRIER_CMD_GET_REGISTRATIONS 512
 #define SIGKILL 9
@@ -56,11 +57,13 @@ static void collect_thread(struct parasite_args *a)
 	a->securebits = call(__NR_prctl, PR_GET_SECUREBITS, 0, 0, 0);
 	a->timerslack = call(__NR_prctl, PR_GET_TIMERSLACK, 0, 0, 0);
 	a->mce_kill = call(__NR_prctl, PR_MCE_KILL_GET, 0, 0, 0);
-	for (int which = 0; which < 2; which++)
+	for (int which = 0; which < 3; which++)
 		a->speculation[which] = call(__NR_prctl, PR_GET_SPECULATION_CTRL, which, 0, 0);
 	a->tsc = 1;
 	call(__NR_prctl, PR_GET_TSC, &a->tsc, 0, 0);
-	a->mempolicy_result = call(__NR_get_mempolicy, &a->mempolicy, 0, 0, 0);
+	a->cpuid = call(__NR_arch_prctl, ARCH_GET_CPUID, 0, 0, 0);
+	a->io_flusher = call(__NR_prctl, PR_GET_IO_FLUSHER, 0, 0, 0);
+	a->mempolicy_result = call(__NR_get_mempolicy, &a->mempolicy, a->nodes, 64 * PARASITE_NODE_WORDS + 1, 0);
 }
 
 static void collect_process(struct parasite_args *a)
@@ -68,7 +71,6 @@ static void collect_process(struct parasite_args *a)
 	a->dumpable = call(__NR_prctl, PR_GET_DUMPABLE, 0, 0, 0);
 	a->subreaper_result = call(__NR_prctl, PR_GET_CHILD_SUBREAPER, &a->subreaper, 0, 0);
 	a->thp_disable = call(__NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0);
-	a->io_flusher = call(__NR_prctl, PR_GET_IO_FLUSHER, 0, 0, 0);
 	a->membarrier = call(__NR_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0);
 	a->mdwe = call(__NR_prctl, PR_GET_MDWE, 0, 0, 0);
 	a->memory_merge = call(__NR_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0);

@@ -14,6 +14,7 @@
 #define PARASITE_CODE_MAX 8192
 #define PARASITE_NSIG 64
 #define PARASITE_TIMERS 64 /* POSIX timers asked for in one run */
+#define PARASITE_NODE_WORDS 16 /* a bitmap of the 1024 nodes that a kernel can have */
 
 struct parasite_sigaction {
 	uint64_t handler, flags, restorer, mask;
@@ -55,13 +56,15 @@ struct parasite_args {
 	int64_t securebits;
 	int64_t timerslack;
 	int64_t mce_kill;
-	int64_t speculation[2]; /* store bypass, indirect branches */
+	int64_t speculation[3]; /* store bypass, indirect branches, L1D flush */
+	int64_t io_flusher, cpuid;
 	int64_t mempolicy_result;
 	int32_t mempolicy, tsc;
+	uint64_t nodes[PARASITE_NODE_WORDS];
 	/* out, per process */
 	int64_t dumpable, subreaper_result;
 	int32_t subreaper, pad2;
-	int64_t thp_disable, membarrier, io_flusher, brk;
+	int64_t thp_disable, membarrier, brk;
 	int64_t mdwe, memory_merge;
 	int64_t sigaction_result[PARASITE_NSIG];
 	struct parasite_sigaction sigactions[PARASITE_NSIG];

@@ -123,6 +123,8 @@ static int thread_core_dump(struct op *op, struct task_dump *d, const struct tra
 	r = creds_dump(op, tr, a, &tc->creds);
 	r = r ?: sigqueue_dump(op, tr->tid, false, &tc->signals_p);
 	r = r ?: sched_dump(op, d, tr, a, tc, extra);
+	r = r ?: prctls_dump(op, d, tr, a, extra);
+	r = r ?: numa_dump(op, a, extra);
 	r = r ?: seccomp_dump(op, d, tr, tc);
 	return r ?: restart_dump(op, d, tr, &extra->restart);
 }
@@ -178,6 +180,8 @@ static int tc_dump(struct op *op, struct task_dump *d, const struct parasite_arg
 		msg_set(tc, membarrier_registration_mask, (uint32_t)a->membarrier);
 	if (a->io_flusher == 1)
 		msg_set(extra, io_flusher, 1);
+	prctls_dump_task(a, extra);
+	autogroup_dump(op, d, extra);
 	r = sigactions_dump(op, d, a, tc);
 	r = r ?: sigqueue_dump(op, pid, true, &tc->signals_s);
 	r = r ?: itimers_dump(op, a, &tc->timers);
@@ -200,7 +204,7 @@ static int mm_fields(struct op *op, struct task_dump *d, const struct parasite_a
 	if (a->dumpable < 0)
 		return op_errno(op, (int)-a->dumpable, AT(.pid = d->task->pid), "read the dumpable flag");
 	msg_set(mm, dumpable, (int32_t)a->dumpable);
-	msg_set(mm, thp_disabled, a->thp_disable == 1);
+	msg_set(mm, thp_disabled, a->thp_disable > 0);
 	return 0;
 }
 
@@ -224,7 +228,6 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 	t->extra->tid = (uint32_t)tr->tid;
 	extra->threads[extra->n_threads++] = t->extra;
 	r = parasite_run(op, d->target, tr, d->parasite, a);
-	r = r ?: prctls_check(op, tr, a);
 	r = r ?: thread_core_dump(op, d, tr, a, t->core, t->extra);
 	r = r ?: registers_dump(op, d, tr, a, t->core, t->extra);
 	if (i)

@@ -85,7 +85,12 @@ int plan_rlimits(struct plan_build *b);
 int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_creds *c);
 int plan_seccomp(struct plan_build *b, struct plan_thread *threads);
 int plan_threads(struct plan_build *b);
-int plan_task(struct plan_build *b);	/* everything of the two lines above and the rest of tc */
+int plan_task(struct plan_build *b);	/* everything of the lines above and the rest of tc */
+/* What the image format has no place for (restore_props.c). Last of all: some of it forbids changes of what is in place. */
+int plan_props(struct plan_build *b);
+int plan_prctls(struct plan_build *b, size_t thread);
+int plan_prctls_task(struct plan_build *b);
+int plan_numa(struct plan_build *b, size_t thread);
 
 /* ---- on the new task, which stands still; @tid, @pid as we see them: restore_sched.c */
 int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid);

@@ -201,7 +201,7 @@ int plan_task(struct plan_build *b)
 	PLAN(b)->personality = tc->personality;
 	PLAN(b)->set_personality = tc->personality != 0;
 	PLAN(b)->subreaper = tc->has_child_subreaper && tc->child_subreaper;
-	PLAN(b)->thp_disable = t->mm->has_thp_disabled && t->mm->thp_disabled;
+	PLAN(b)->thp_disable = t->mm->has_thp_disabled && t->mm->thp_disabled && !(t->extra && t->extra->has_thp_disable);
 	PLAN(b)->io_flusher = t->extra && t->extra->has_io_flusher && t->extra->io_flusher;
 	PLAN(b)->membarrier = tc->has_membarrier_registration_mask ? tc->membarrier_registration_mask : 0;
 	PLAN(b)->setsid = t->ps->sid == t->ps->pid;

@@ -16,31 +16,76 @@
 #define IOPRIO_WHO_PROCESS 1
 #define MAX_CPU_BYTES 1024
 
-static int set_policy(struct op *op, const ThreadCoreEntry *tc, pid_t tid)
+static int wanted(struct op *op, const struct snap_thread *t, struct sched_attr *want)
 {
-	struct sched_attr now = { .size = sizeof(now) }, want = { .size = SCHED_ATTR_SIZE_VER0 };
+	const ThreadCoreEntry *tc = t->core->thread_core;
+	const SchedExtra *x = t->extra ? t->extra->sched : NULL;
 	uint32_t policy = tc->has_sched_policy ? tc->sched_policy & ~RESET_ON_FORK_IN_POLICY : 0;
 
-	want.sched_policy = policy;
-	want.sched_nice = tc->has_sched_policy && tc->has_sched_nice ? tc->sched_nice : 0;
-	want.sched_priority = tc->has_sched_policy && tc->has_sched_prio ? tc->sched_prio : 0;
+	*want = (struct sched_attr){ .size = SCHED_ATTR_SIZE_VER0, .sched_policy = policy };
+	want->sched_nice = tc->has_sched_policy && tc->has_sched_nice ? tc->sched_nice : 0;
+	want->sched_priority = tc->has_sched_policy && tc->has_sched_prio ? tc->sched_prio : 0;
 	if (tc->has_sched_policy && (tc->sched_policy & RESET_ON_FORK_IN_POLICY))
-		want.sched_flags = SCHED_FLAG_RESET_ON_FORK;
-	if ((policy == POLICY_FIFO || policy == POLICY_RR) != (want.sched_priority != 0) || want.sched_nice < -20 ||
-	    want.sched_nice > 19)
-		return op_fail(op, CKPT_E_IMAGE, AT(.pid = tid, .kind = "scheduling"),
-			       "the scheduling of thread %d makes no sense in the image", tid);
-	if (sys_sched_getattr(tid, &now, sizeof(now), 0) == 0 && now.sched_policy == policy &&
-	    getpriority(PRIO_PROCESS, (id_t)tid) == want.sched_nice &&
-	    now.sched_priority == want.sched_priority &&
-	    (now.sched_flags & SCHED_FLAG_RESET_ON_FORK) == want.sched_flags)
-		return 0;
+		want->sched_flags = SCHED_FLAG_RESET_ON_FORK;
+	want->sched_runtime = x && x->has_runtime ? x->runtime : 0;
+	if (policy == SCHED_DEADLINE && x && x->has_deadline && x->has_period) {
+		want->sched_deadline = x->deadline;
+		want->sched_period = x->period;
+		want->sched_flags |= x->has_flags ? x->flags & (SCHED_FLAG_RECLAIM | SCHED_FLAG_DL_OVERRUN) : 0;
+	}
+	if ((policy == POLICY_FIFO || policy == POLICY_RR) != (want->sched_priority != 0) || want->sched_nice < -20 ||
+	    want->sched_nice > 19 || (policy == SCHED_DEADLINE && !want->sched_deadline))
+		return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->tid, .kind = "scheduling"),
+			       "the scheduling of thread %d makes no sense in the image", t->tid);
+	return 0;
+}
+
+static bool has_policy(pid_t tid, const struct sched_attr *want)
+{
+	struct sched_attr now = { .size = sizeof(now) };
+
+	return sys_sched_getattr(tid, &now, sizeof(now), 0) == 0 && now.sched_policy == want->sched_policy &&
+	       getpriority(PRIO_PROCESS, (id_t)tid) == want->sched_nice && now.sched_priority == want->sched_priority &&
+	       (now.sched_flags & SCHED_FLAG_RESET_ON_FORK) == want->sched_flags &&
+	       (!want->sched_runtime || now.sched_runtime == want->sched_runtime);
+}
+
+static int set_policy(struct op *op, const struct snap_thread *t, pid_t tid)
+{
+	struct sched_attr want;
+	int r = wanted(op, t, &want);
+
+	if (r || has_policy(tid, &want))
+		return r;
 	/* The policies that do not go by it keep a nice value, too, for the day they are left. */
 	if (setpriority(PRIO_PROCESS, (id_t)tid, want.sched_nice) == 0 && sys_sched_setattr(tid, &want, 0) == 0)
 		return 0;
+	if (errno == EBUSY && want.sched_policy == SCHED_DEADLINE)
+		return op_errno(op, EBUSY,
+				AT(.pid = tid, .kind = "scheduling",
+				   .hint = "the processors have no room for its deadlines: end other SCHED_DEADLINE threads"),
+				"give thread %d its %lu ns of every %lu ns (SCHED_DEADLINE)", tid,
+				(unsigned long)want.sched_runtime, (unsigned long)want.sched_period);
 	return op_errno(op, errno, AT(.pid = tid, .kind = "scheduling", .hint = "this needs CAP_SYS_NICE"),
-			"give thread %d its scheduling policy %u, nice %d, priority %u", tid, policy, want.sched_nice,
+			"give thread %d its scheduling policy %u, nice %d, priority %u", tid, want.sched_policy, want.sched_nice,
 			want.sched_priority);
+}
+
+static void set_clamps(struct op *op, const SchedExtra *x, pid_t tid)
+{
+	struct sched_attr now = { .size = sizeof(now) }, want = {
+		.size = SCHED_ATTR_SIZE_VER1,
+		.sched_flags = SCHED_FLAG_KEEP_POLICY | SCHED_FLAG_KEEP_PARAMS | SCHED_FLAG_UTIL_CLAMP_MIN | SCHED_FLAG_UTIL_CLAMP_MAX,
+	};
+
+	if (!x || !x->has_util_min || !x->has_util_max || sys_sched_getattr(tid, &now, sizeof(now), 0) < 0 ||
+	    (now.sched_util_min == x->util_min && now.sched_util_max == x->util_max))
+		return;
+	want.sched_util_min = x->util_min;
+	want.sched_util_max = x->util_max;
+	if (sys_sched_setattr(tid, &want, 0) < 0)
+		log_warn(op, "thread %d: the clamps of its utilisation (%u to %u) cannot be set here: %s", tid, x->util_min,
+			 x->util_max, strerror(errno));
 }
 
 /* The processors may be others here: then the thread runs where it may. */
@@ -59,10 +104,11 @@ static void set_affinity(struct op *op, const ThreadExtra *x, pid_t tid)
 
 int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid)
 {
-	int r = set_policy(op, t->core->thread_core, tid);
+	int r = set_policy(op, t, tid);
 
 	if (r || !t->extra)
 		return r;
+	set_clamps(op, t->extra->sched, tid);
 	set_affinity(op, t->extra, tid);
 	if (t->extra->has_ioprio && sys_ioprio_get(IOPRIO_WHO_PROCESS, tid) != (int)t->extra->ioprio &&
 	    sys_ioprio_set(IOPRIO_WHO_PROCESS, tid, (int)t->extra->ioprio) < 0)
@@ -88,7 +134,7 @@ static int proc_value(pid_t pid, const char *file, long want, bool hex)
 			return 0;
 	}
 	len = snprintf(text, sizeof(text), hex ? "0x%lx" : "%ld", want);
-	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -errno;
+	return write(fd, text, (size_t)len) == len ? 0 : -errno; /* not all of these files know pwrite() */
 }
 
 void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid)
@@ -103,6 +149,10 @@ void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid)
 	r = t->extra && t->extra->has_coredump_filter ? proc_value(pid, "coredump_filter", t->extra->coredump_filter, true) : 0;
 	if (r)
 		log_warn(op, "task %d: its coredump_filter cannot be set: %s", pid, strerror(-r));
+	r = t->extra && t->extra->has_autogroup_nice && t->ps->sid == t->ps->pid ?
+		    proc_value(pid, "autogroup", t->extra->autogroup_nice, false) : 0;
+	if (r)
+		log_warn(op, "task %d: the nice value of its autogroup cannot be set: %s", pid, strerror(-r));
 	r = tc->has_loginuid && tc->loginuid != UINT32_MAX ? proc_value(pid, "loginuid", tc->loginuid, false) : 0;
 	if (r && r != -ENOENT)
 		log_warn(op, "task %d: its login uid cannot be set: %s", pid, strerror(-r));

@@ -8,30 +8,52 @@
 #include "lib/state/msg.h"
 #include "lib/state/task/task.h"
 
-#define POLICY_DEADLINE 6
-#define POLICY_EXT 7
 #define RESET_ON_FORK_IN_POLICY 0x40000000u
 #define MAX_CPU_BYTES 1024
 #define IOPRIO_WHO_PROCESS 1
 
-static int dump_policy(struct op *op, const struct tracee *tr, ThreadCoreEntry *tc)
+/*
+ * Beyond the format: the numbers of a deadline thread, a time slice of its own, clamps of its utilisation. The kernel gives
+ * everybody's time slice and says not which are the default; ours is.
+ */
+static int dump_extra(struct op *op, const struct sched_attr *attr, ThreadExtra *extra)
+{
+	struct sched_attr own = { .size = sizeof(own) };
+	SchedExtra *e = msg_new(op, SchedExtra, sched_extra);
+	bool fair = attr->sched_policy == SCHED_OTHER || attr->sched_policy == SCHED_BATCH;
+
+	if (!e)
+		return CKPT_E_NOMEM;
+	extra->sched = e;
+	sys_sched_getattr(0, &own, sizeof(own), 0);
+	if (attr->sched_policy == SCHED_DEADLINE) {
+		msg_set(e, flags, attr->sched_flags);
+		msg_set(e, runtime, attr->sched_runtime);
+		msg_set(e, deadline, attr->sched_deadline);
+		msg_set(e, period, attr->sched_period);
+	} else if (fair && attr->sched_runtime && attr->sched_runtime != own.sched_runtime) {
+		msg_set(e, runtime, attr->sched_runtime);
+	}
+	/* Without support in the kernel everybody has a maximum of 0. */
+	if (attr->sched_util_max || attr->sched_util_min || own.sched_util_max) {
+		msg_set(e, util_min, attr->sched_util_min);
+		msg_set(e, util_max, attr->sched_util_max);
+	}
+	return 0;
+}
+
+static int dump_policy(struct op *op, const struct tracee *tr, ThreadCoreEntry *tc, ThreadExtra *extra)
 {
 	struct sched_attr attr = { .size = sizeof(attr) };
 
 	if (sys_sched_getattr(tr->tid, &attr, sizeof(attr), 0) < 0)
 		return op_errno(op, errno, AT(.pid = tr->tid), "read the scheduling of thread %d", tr->tid);
-	if (attr.sched_policy == POLICY_DEADLINE || attr.sched_policy == POLICY_EXT)
-		return op_fail(op, CKPT_E_UNSUPPORTED,
-			       AT(.pid = tr->tid, .kind = "scheduling",
-				  .hint = "give it another policy with chrt(1) for the checkpoint"),
-			       "thread %d is scheduled by policy %s, which the image format cannot hold", tr->tid,
-			       attr.sched_policy == POLICY_DEADLINE ? "SCHED_DEADLINE" : "SCHED_EXT");
 	msg_set(tc, sched_policy, attr.sched_policy |
 		(attr.sched_flags & SCHED_FLAG_RESET_ON_FORK ? RESET_ON_FORK_IN_POLICY : 0));
 	msg_set(tc, sched_nice, attr.sched_nice);
 	if (attr.sched_priority)
 		msg_set(tc, sched_prio, attr.sched_priority);
-	return 0;
+	return dump_extra(op, &attr, extra);
 }
 
 int sched_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
@@ -39,7 +61,7 @@ int sched_dump(struct op *op, const struct task_dump *d, const struct tracee *tr
 {
 	uint8_t mask[MAX_CPU_BYTES];
 	long n, prio;
-	int r = dump_policy(op, tr, tc);
+	int r = dump_policy(op, tr, tc, extra);
 
 	(void)d;
 	if (r)
@@ -85,4 +107,21 @@ int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc)
 	}
 	tc->rlimits = e;
 	return 0;
+}
+
+/* "/autogroup-25 nice 0". A session has it in common; its leader stands for it. */
+void autogroup_dump(struct op *op, const struct task_dump *d, TaskExtra *x)
+{
+	char *text, *nice;
+	size_t len;
+
+	if (d->target->stat.session != d->task->pid)
+		return;
+	if (proc_read_file(op, d->task->pid, "autogroup", &text, &len) != 0) {
+		op_forget(op);
+		return;
+	}
+	nice = strstr(text, " nice ");
+	if (nice && atoi(nice + 6))
+		msg_set(x, autogroup_nice, atoi(nice + 6));
 }

@@ -30,8 +30,12 @@ int posix_timers_dump(struct op *op, const struct task_dump *d, TaskTimersEntry 
 int sched_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
 	       ThreadCoreEntry *tc, ThreadExtra *extra);
 int seccomp_dump(struct op *op, struct task_dump *d, const struct tracee *tr, ThreadCoreEntry *tc);
-/* Refuses what prctl(2) can set and we cannot put back. */
-int prctls_check(struct op *op, const struct tracee *tr, const struct parasite_args *a);
+/* prctls.c: what prctl(2) and arch_prctl(2) can set and the image format has no place for; of a thread, of the task. */
+int prctls_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a, ThreadExtra *x);
+void prctls_dump_task(const struct parasite_args *a, TaskExtra *x);
+/* numa.c: set_mempolicy(2) */
+int numa_dump(struct op *op, const struct parasite_args *a, ThreadExtra *x);
+void autogroup_dump(struct op *op, const struct task_dump *d, TaskExtra *x);
 int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc);
 /* May move regs->rip to the abort handler of a critical section. */
 int rseq_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, struct user_regs_struct *regs,
