@@ -199,7 +199,7 @@ static int collect_files(struct op *op, void *arg)
 	r = r ?: files_dump_special(op, &d->s, t->pid, "cwd", &t->fs->cwd_id);
 	r = r ?: files_dump_special(op, &d->s, t->pid, "root", &t->fs->root_id);
 	msg_set(t->fs, umask, st->umask);
-	return r;
+	return r ?: files_dump_complete(op, &d->s);
 }
 
 static int collect_pages(struct op *op, void *arg)

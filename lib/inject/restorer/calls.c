@@ -17,6 +17,8 @@ static long make_once(struct plan *p, struct plan_call *all, const struct plan_c
 			a[i] = (long)((char *)p + c->args[i]);
 		if (c->result_args >> i & 1)
 			a[i] = (long)all[c->args[i]].result;
+		if (c->engine_args >> i & 1)
+			a[i] = p->engine_fd;
 	}
 	return blob_syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

@@ -74,6 +74,7 @@ enum plan_step {
  */
 enum plan_phase {
 	PLAN_MEMORY, /* areas are mapped, filled and protected; no other thread exists yet */
+	PLAN_SESSION, /* its session and process group are made, and its children are not: they inherit what is set here */
 	PLAN_BARE,   /* the descriptor table has nothing below the highest number of the program's own */
 	PLAN_OPEN,   /* the descriptors that the engine opened are at their numbers */
 	PLAN_LINK,   /* every task of the tree has come through PLAN_OPEN; what they opened for others is at its numbers, too */
@@ -97,7 +98,8 @@ struct plan_call {
 	uint32_t flags;	    /* PLAN_CALL_* */
 	uint8_t data_args;  /* bit i: args[i] is an offset from the plan, and the call gets its address */
 	uint8_t result_args; /* bit i: args[i] is the number of an earlier call of this task, and the call gets its result */
-	uint16_t pad;
+	uint8_t engine_args; /* bit i: args[i] is the task's pidfd of the engine (from it: pidfd_getfd); not in PLAN_LAST */
+	uint8_t pad;
 	int32_t fd;	    /* with PLAN_CALL_FD; -1: it stays where the kernel put it */
 	int64_t expect;
 	uint64_t args[6];

@@ -68,6 +68,7 @@ void rlimits_restore(struct plan *p)
 void task_restore(struct plan *p)
 {
 	session(p);
+	calls_make(p, p->phases[PLAN_SESSION]);
 	folders(p);
 	switches(p);
 	sigactions(p);

@@ -224,6 +224,15 @@ int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int 
 	return r;
 }
 
+int files_dump_complete(struct op *op, struct snapshot *s)
+{
+	int r = files_state(op, s) ? 0 : CKPT_E_NOMEM;
+
+	for (size_t i = 0; !r && file_kinds[i]; i++)
+		r = file_kinds[i]->complete ? file_kinds[i]->complete(op, s) : 0;
+	return r;
+}
+
 /* -------------------------------------------------------------------------------------- special references */
 
 static uint64_t mount_of(int fd)

@@ -45,6 +45,12 @@ struct file_kind {
 	/* Dump; host, task frozen; may block. Fills f->msg (id and type are set by the core), and what hangs on it in the
 	 * snapshot. Refuses with op_fail(CKPT_E_UNSUPPORTED, AT(pid, fd, kind, hint)). Must not change the target. */
 	int (*dump)(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
+	/*
+	 * Dump; host, all tasks frozen, once, when .dump has seen all descriptors of all tasks: what can be said only then is
+	 * said here (the other end is outside of the tree), and state that several descriptions share is collected. NULL:
+	 * nothing. Must not change the target.
+	 */
+	int (*complete)(struct op *op, struct snapshot *s);
 	/* offsetof(FileEntry, <the field of the type>): its id and its fown are found there. */
 	size_t message;
 	/* Dump; host: writes the images of its own that the kind has beside files.img, and fills s->extra. NULL: none. Once. */
@@ -71,6 +77,8 @@ extern const struct file_kind *const file_kinds[]; /* kinds.c; ends in NULL */
 /* ---- dump */
 /* All descriptors of a frozen task: fills t->fds, s->files, s->pipes, s->ghosts, s->remaps, s->locks, s->ttys, s->shmems. */
 int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd);
+/* When all tasks were looked at: each kind's .complete. Before anything that takes long (pages). */
+int files_dump_complete(struct op *op, struct snapshot *s);
 /* exe, cwd, root: @what is the name in /proc/PID. *@id is the file id. */
 int files_dump_special(struct op *op, struct snapshot *s, pid_t pid, const char *what, uint32_t *id);
 /*
