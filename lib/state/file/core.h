@@ -168,6 +168,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f);
 /* bytask.c */
 struct bytask_what {
 	pid_t pid;	  /* the process that must exist; one of the tree */
+	bool thread;	  /* of its threads, not of the whole process */
 	const char *path; /* kept by pointer */
 	const char *kind;
 	uint32_t flags;	  /* of the entry */
@@ -175,6 +176,8 @@ struct bytask_what {
 };
 /* Instead of opening: the tasks will. The kind's .plan is bytask_plan(). */
 int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const struct bytask_what *what);
+/* A name as the task sees it, below its root directory; NULL: it lies outside. */
+const char *file_path_in_task(const struct plan_build *b, const char *path);
 int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
 /* Makes the file of a remapped entry appear; the caller unlinks it after the open if it is temporary. */
 struct appearance {

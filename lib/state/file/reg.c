@@ -161,10 +161,20 @@ static int words_of(struct op *op, const uint8_t *id, size_t n, uint32_t **words
 	return 0;
 }
 
-/* Reads the build-id of the regular file behind @fd through a description of our own. */
+/*
+ * Reads the build-id of the regular file behind @fd: through it, where that is possible. To open the file again would break
+ * a lease on it, so that is not done where it has one.
+ */
 static size_t build_id_of(int fd, uint8_t id[BUILD_ID_MAX])
 {
-	_cleanup_close_ int own = file_reopen(fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	_cleanup_close_ int own = -1;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (!(flags & (O_PATH | O_DIRECT)) && (flags & O_ACCMODE) != O_WRONLY)
+		return elf_build_id(fd, id);
+	if (flags < 0 || (!(flags & O_PATH) && fcntl(fd, F_GETLEASE) != F_UNLCK))
+		return 0;
+	own = file_reopen(fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
 
 	if (own < 0)
 		own = file_reopen(fd, O_RDONLY | O_NONBLOCK);
