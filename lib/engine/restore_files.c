@@ -183,5 +183,6 @@ int plan_files(struct plan_build *b)
 
 	r = r ?: plan_owners(b);
 	r = r ?: plan_locks(b);
-	return r ?: plan_descriptors(b);
+	r = r ?: plan_descriptors(b);
+	return r ?: locks_plan(b);
 }

@@ -269,16 +269,10 @@ def _link(path):
     except OSError:
         return "?"
     link = re.sub(r"^(pipe|socket):\[\d+\]$", r"\1", link)
+    # files made without a name are called by the number of their inode
+    link = re.sub(r"/#\d+( \(deleted\))$", r"/#\1", link)
     # what has the name of a deleted file meanwhile cannot be moved away: such a file gets another name, deleted as well
     return re.sub(r"\.cr\.[0-9a-f]+\.ghost( \(deleted\))$", r"\1", link)
-
-
-def _unnamed(line):
-    """O_TMPFILE was how a file was made; the image format does not keep it."""
-    key, _, value = line.partition(":")
-    if key == "flags" and int(value, 8) & 0o20200000 == 0o20200000:
-        return f"flags:\t0{int(value, 8) & ~0o20200000:o}"
-    return line
 
 
 def _fds(pid):
@@ -289,7 +283,7 @@ def _fds(pid):
         return fds
     for fd in names:
         info = read_text(f"/proc/{pid}/fdinfo/{fd}")
-        keep = [_unnamed(l) for l in info.splitlines() if l.startswith(("pos:", "flags:"))]
+        keep = [l for l in info.splitlines() if l.startswith(("pos:", "flags:"))]
         fds[fd] = (_link(f"/proc/{pid}/fd/{fd}"), *keep)
     return fds
 

@@ -51,7 +51,9 @@ static void make(struct plan *p, struct plan_call *all, uint32_t number)
 	if (c->flags & PLAN_CALL_FD)
 		ret = place(c, ret);
 	c->result = ret;
-	if (ret >= 0 && c->flags & PLAN_CALL_EXPECT && ret != c->expect)
+	if (c->flags & PLAN_CALL_EXPECT && ret == c->expect)
+		return; /* which may be a failure */
+	if (ret >= 0 && c->flags & PLAN_CALL_EXPECT)
 		ret = -PLAN_UNEXPECTED;
 	if (ret < 0 && !(c->flags & PLAN_CALL_MAY_FAIL))
 		fail(p, PLAN_STEP_CALL, number, ret);

@@ -84,7 +84,7 @@ enum plan_phase {
 
 enum {
 	PLAN_CALL_MAY_FAIL = 1 << 0, /* a failure is no reason to give up: the engine warns */
-	PLAN_CALL_EXPECT = 1 << 1,   /* the result must be @expect */
+	PLAN_CALL_EXPECT = 1 << 1,   /* the result must be @expect, which may be -errno */
 	PLAN_CALL_FD = 1 << 2,	     /* the result is a descriptor: it goes to number @fd */
 	PLAN_CALL_CLOEXEC = 1 << 3,  /* with PLAN_CALL_FD */
 	PLAN_CALL_RETRY = 1 << 4,    /* EINTR and EAGAIN: again */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Restore: descriptors that a task opens itself, by a name under /proc/PID, because what is opened belongs to a process
- * that has to exist first. A task's own is opened as soon as its table is there, and the other holders of the description
- * get it from that task. Something of another process is opened when all tasks have come so far; until then something else
- * keeps the number.
+ * that has to exist first. All processes do when tables are filled, and the other holders of the description get it from
+ * the task that opens it. But threads of other processes may not exist yet: what belongs to them is opened when all tasks
+ * have come so far, and until then something else keeps the number.
  */
 #include <asm/unistd.h>
 
@@ -11,12 +11,12 @@
 #include "lib/state/task/plan_build.h"
 
 struct bytask {
-	pid_t pid;	   /* whose it is */
+	pid_t pid;	   /* whose it is, one of the tree */
 	const char *path;  /* as the engine sees it */
 	const char *kind;
 	uint32_t flags;
 	uint64_t pos;
-	bool own;	   /* the first holder is that process */
+	bool late;	   /* it is there only when all tasks have filled their tables */
 	pid_t opener;	   /* the last task that was planned to open it, and the number it has there */
 	uint32_t opener_fd;
 };
@@ -38,8 +38,8 @@ int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const st
 		return CKPT_E_NOMEM;
 	*t = (struct bytask){ .pid = what->pid, .path = what->path, .kind = what->kind, .pos = what->pos };
 	t->flags = reg_open_flags(what->flags);
-	t->own = first_holder(s, f->id) == t->pid;
-	if (!t->own) {
+	t->late = what->thread && first_holder(s, f->id) != t->pid;
+	if (t->late) {
 		f->fd = file_high(open("/dev/null", O_RDONLY | O_CLOEXEC));
 		if (f->fd < 0)
 			return op_errno(op, errno, AT(.kind = what->kind), "cannot open /dev/null");
@@ -47,16 +47,15 @@ int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const st
 	return index_add(op, &s->file_state->bytask, KEY(f->id), t);
 }
 
-/* The name as the task sees it, below its root directory. */
-static const char *path_in_task(struct plan_build *b, const struct bytask *t)
+const char *file_path_in_task(const struct plan_build *b, const char *path)
 {
 	const struct snap_file *root = b->task->fs ? snapshot_file(b->s, b->task->fs->root_id) : NULL;
 	const char *dir = root && root->msg->reg ? root->msg->reg->name : "/";
 	size_t n = strlen(dir);
 
 	if (strcmp(dir, "/") == 0)
-		return t->path;
-	return strncmp(t->path, dir, n) == 0 && t->path[n] == '/' ? t->path + n : NULL;
+		return path;
+	return strncmp(path, dir, n) == 0 && path[n] == '/' ? path + n : NULL;
 }
 
 static int out_of_root(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e)
@@ -73,7 +72,7 @@ static uint32_t call_flags(const FdinfoEntry *e)
 
 static int plan_open(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e, enum plan_phase phase)
 {
-	const char *path = path_in_task(b, t);
+	const char *path = file_path_in_task(b, t->path);
 	const char *what = arena_printf(b->op->arena, "fd %u: %s: open %s", e->fd, t->kind, t->path);
 	struct plan_call c = {
 		.nr = __NR_openat, .flags = call_flags(e), .data_args = 1 << 1, .fd = (int32_t)e->fd,
@@ -125,7 +124,7 @@ int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e,
 
 	if (!t)
 		return 0;
-	if (!t->own)
+	if (t->late)
 		r = plan_late(b, t, e);
 	else if (first)
 		r = plan_open(b, t, e, PLAN_OPEN);

@@ -58,11 +58,14 @@ struct file_state {
 	ARRAY(PacketPipeEntry *) packet_pipes;
 	ARRAY(uint32_t) semaphores; /* file ids of eventfds that are */
 	ARRAY(ForeignProcEntry *) foreign_procs;
+	ARRAY(GhostExtraEntry *) ghost_extras;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
 	struct file_index ends;	  /* (queue id, is fifo) -> struct queue_ends */
 	ARRAY(struct queue_ends *) all_ends;
+	struct file_index tmpfiles; /* (ghost id) -> RegFileEntry of the description that was made with O_TMPFILE */
+	ARRAY(int) held;	  /* descriptors that keep things in being until the restore is through */
 	struct file_index bytask; /* (file id) -> struct bytask: what a task opens itself */
 	bool limit_raised;
 	struct rlimit old_limit;
@@ -112,6 +115,7 @@ uint64_t reg_position(const struct fd_view *v);
 uint64_t ghost_limit(const struct op *op);
 int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id);
 int ghost_write(struct op *op, struct snapshot *s, struct snap_ghost *g);
+int ghost_extra_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
 int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id);
 int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target, RemapType type);
 
@@ -164,6 +168,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f);
 /* bytask.c */
 struct bytask_what {
 	pid_t pid;	  /* the process that must exist; one of the tree */
+	bool thread;	  /* of its threads, not of the whole process */
 	const char *path; /* kept by pointer */
 	const char *kind;
 	uint32_t flags;	  /* of the entry */
@@ -171,10 +176,20 @@ struct bytask_what {
 };
 /* Instead of opening: the tasks will. The kind's .plan is bytask_plan(). */
 int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const struct bytask_what *what);
+/* A name as the task sees it, below its root directory; NULL: it lies outside. */
+const char *file_path_in_task(const struct plan_build *b, const char *path);
 int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
-/* Makes the file of a remapped entry appear at *@path; the caller unlinks it after the open if it is *@temporary. */
-int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, const char **path, bool *temporary);
+/* Makes the file of a remapped entry appear; the caller unlinks it after the open if it is temporary. */
+struct appearance {
+	const char *path;
+	bool temporary;
+	int fd; /* >= 0: it has no name; this descriptor, ours, is all there is */
+};
+int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, struct appearance *how);
 int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name);
+/* ghost_extra.c; @follow: the name is a link of /proc */
+const GhostExtraEntry *ghost_extra_of(const struct snapshot *s, uint32_t id);
+int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, bool follow);
 int queue_make(struct op *op, struct snapshot *s, uint32_t id, struct queue_ends **ret);
 int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w);
 /* Reads and checks the pagemap of an object. */

@@ -111,6 +111,8 @@ int files_open(struct op *op, struct snapshot *s);
 int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd);
 /* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Owned by the caller. */
 int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
+/* Leases of one task go into its plan; after files_open(). */
+int locks_plan(struct plan_build *b);
 /* Owner for signals (F_SETOWN, F_SETSIG) of a description: applied by the restorer, when the tasks exist. NULL: none. */
 const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
 /* Applies seals that would have been in the way of the tasks' mappings (so: before the tasks run), removes temporary names,

@@ -2,7 +2,8 @@
 /*
  * Ghosts: deleted things that a task still has open. A file's content travels in the checkpoint; of directories, devices,
  * FIFOs and symbolic links the node is enough. Restore makes them again under a name of its own, which lasts until the tree
- * exists, and they are opened through the old name if nobody else has it.
+ * exists, and they are opened through the old name if nobody else has it. A file that was made without a name (O_TMPFILE)
+ * is made like that again: only such a file may be given a name later.
  */
 #include <sys/sysmacros.h>
 
@@ -94,7 +95,8 @@ static int ghost_new(struct op *op, struct snapshot *s, const struct fd_view *v,
 	}
 	*slot = *g;
 	*ret = g;
-	return index_add(op, &s->file_state->ghosts, KEY(v->st.st_dev, v->st.st_ino), g);
+	r = ghost_extra_dump(op, s, v, g->id);
+	return r ? r : index_add(op, &s->file_state->ghosts, KEY(v->st.st_dev, v->st.st_ino), g);
 }
 
 int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id)
@@ -305,7 +307,7 @@ static int fill_plain(struct op *op, struct img_in *in, const struct snap_ghost 
 
 static int fill_file(struct op *op, struct snapshot *s, const struct snap_ghost *g)
 {
-	_cleanup_close_ int fd = open(g->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_close_ int fd = open(g->path, O_WRONLY | (g->fd < 0 ? O_NOFOLLOW : 0) | O_CLOEXEC);
 	struct img_in *in = NULL;
 	ProtobufCMessage *head;
 	int r;
@@ -324,22 +326,58 @@ static int fill_file(struct op *op, struct snapshot *s, const struct snap_ghost 
 	return r;
 }
 
-static int set_attributes(struct op *op, const struct snap_ghost *g)
+static struct timespec time_from(const Timeval *t, const uint32_t *nsec)
+{
+	if (!t || t->tv_usec >= 1000000)
+		return (struct timespec){ .tv_nsec = UTIME_OMIT };
+	return (struct timespec){ (time_t)t->tv_sec, nsec && *nsec < 1000000000 ? (long)*nsec : (long)t->tv_usec * 1000 };
+}
+
+static int set_times(struct op *op, const struct snapshot *s, const struct snap_ghost *g, int flag)
+{
+	const GhostExtraEntry *x = ghost_extra_of(s, g->id);
+	const struct timespec times[2] = {
+		time_from(g->msg->atim, x ? &x->atime_nsec : NULL), time_from(g->msg->mtim, x ? &x->mtime_nsec : NULL),
+	};
+
+	return utimensat(AT_FDCWD, g->path, times, flag) < 0 ? ghost_fail(op, g->path, "set the times of") : 0;
+}
+
+/* The mode after the owner, and the attributes after both: each may change what comes before it. */
+static int set_attributes(struct op *op, const struct snapshot *s, const struct snap_ghost *g)
 {
 	const GhostFileEntry *m = g->msg;
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+	int r, flag = g->fd < 0 ? AT_SYMLINK_NOFOLLOW : 0;
 
-	if (fchownat(AT_FDCWD, g->path, m->uid, m->gid, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fchownat(AT_FDCWD, g->path, m->uid, m->gid, flag) < 0)
 		return ghost_fail(op, g->path, "set the owner of");
 	if (!S_ISLNK(m->mode) && chmod(g->path, m->mode & 07777) < 0)
 		return ghost_fail(op, g->path, "set the mode of");
-	if (m->atim && m->atim->tv_usec < 1000000)
-		times[0] = (struct timespec){ (time_t)m->atim->tv_sec, (long)m->atim->tv_usec * 1000 };
-	if (m->mtim && m->mtim->tv_usec < 1000000)
-		times[1] = (struct timespec){ (time_t)m->mtim->tv_sec, (long)m->mtim->tv_usec * 1000 };
-	if (utimensat(AT_FDCWD, g->path, times, AT_SYMLINK_NOFOLLOW) < 0)
-		return ghost_fail(op, g->path, "set the times of");
-	return 0;
+	r = ghost_extra_apply(op, s, g, g->fd >= 0);
+	return r ? r : set_times(op, s, g, flag);
+}
+
+/* Positive: the file system cannot do that. */
+static int create_nameless(struct op *op, struct snapshot *s, struct snap_ghost *g, const RegFileEntry *m, const char *name)
+{
+	const uint32_t kept = O_ACCMODE | KFLAG_LARGEFILE | O_SYNC | O_DSYNC | O_NOATIME;
+	char *dir = arena_strdup(op->arena, name), *slash = dir ? strrchr(dir, '/') : NULL;
+	int *slot = ARRAY_ADD(op->arena, &s->file_state->held);
+
+	if (slot)
+		*slot = -1;
+	if (!slot || !slash)
+		return op_nomem(op);
+	slash[slash == dir] = 0;
+	g->fd = file_high(open(dir, O_TMPFILE | (int)(m->flags & kept) | O_CLOEXEC, 0600));
+	if (g->fd < 0) {
+		log_warn(op, "%s: its file system has no O_TMPFILE (%s): the program will not be able to give it a name", name,
+			 strerror(errno));
+		return 1;
+	}
+	*slot = g->fd;
+	g->path = arena_printf(op->arena, "/proc/self/fd/%d", g->fd);
+	return g->path ? 0 : op_nomem(op);
 }
 
 /* A directory gets its own name where that is free: a task's current directory keeps its path then. */
@@ -369,13 +407,17 @@ static int create(struct op *op, struct snapshot *s, struct snap_ghost *g, const
 
 int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name)
 {
+	const RegFileEntry *tmp = index_find(&s->file_state->tmpfiles, KEY(g->id));
 	int r;
 
 	if (g->path)
 		return 0;
 	r = make_parents(op, s, name);
-	r = r ? r : create(op, s, g, name);
+	if (r)
+		return r;
+	r = S_ISREG(g->msg->mode) && tmp ? create_nameless(op, s, g, tmp, name) : 1;
+	r = r > 0 ? create(op, s, g, name) : r;
 	if (!r && S_ISREG(g->msg->mode))
 		r = fill_file(op, s, g);
-	return r ? r : set_attributes(op, g);
+	return r ? r : set_attributes(op, s, g);
 }

@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * File locks. The kernel shows them in the fdinfo of the descriptors they were taken through. flock and OFD locks belong to
- * the open file description and are taken again here, on the restored one; POSIX locks belong to the task, and the
- * restorer takes them.
+ * File locks and leases. The kernel shows them in the fdinfo of the descriptors they were taken through. flock and OFD locks
+ * belong to the open file description and are taken again here, on the restored one; POSIX locks belong to the task, and the
+ * restorer takes them. A lease is of the description, but its owner is told by a signal when somebody opens the file: the
+ * task takes it, when everything that may be in the way of it is there. One that is being broken is broken again.
  */
+#include <asm/unistd.h>
 #include <sys/file.h>
 
 #include "lib/state/file/core.h"
+#include "lib/state/task/plan_build.h"
 
 #define LOCK_POSIX 1u
 #define LOCK_FLOCK 2u
 #define LOCK_OFD 4u
+#define LOCK_LEASE 8u
+#define LOCK_BREAKING 4u /* with LOCK_LEASE: type is what it is to become */
 
 static int check_one(struct op *op, const struct fd_view *v, const struct proc_lock *lock)
 {
-	if (lock->kind == PROC_LOCK_LEASE || lock->kind == PROC_LOCK_DELEG)
-		return file_refuse(op, v, "file lease", NULL, "%s: leases are not supported yet", v->link);
+	if (lock->kind == PROC_LOCK_DELEG)
+		return file_refuse(op, v, "file delegation", NULL, "%s: delegations are not supported", v->link);
+	/* To save its content it would have to be opened, which breaks such a lease. */
+	if (lock->kind == PROC_LOCK_LEASE && lock->write && v->st.st_nlink == 0)
+		return file_refuse(op, v, "file lease", NULL, "%s: a write lease on a deleted file is not supported", v->link);
 	if (lock->mandatory)
 		return file_refuse(op, v, "file lock", NULL, "%s: mandatory locks are not supported", v->link);
 	if (!op->opts->file_locks)
@@ -42,6 +50,8 @@ static uint32_t flag_of(const struct proc_lock *lock)
 		return LOCK_FLOCK;
 	case PROC_LOCK_OFD:
 		return LOCK_OFD;
+	case PROC_LOCK_LEASE:
+		return LOCK_LEASE | (strcmp(lock->lease_type, "BREAKING") == 0 ? LOCK_BREAKING : 0);
 	default:
 		return LOCK_POSIX;
 	}
@@ -77,7 +87,14 @@ static int add(struct op *op, struct snapshot *s, const struct fd_view *v, const
 	m->type = lock->write ? F_WRLCK : F_RDLCK;
 	m->pid = v->pid;
 	m->fd = v->fd;
-	if (lock->kind != PROC_LOCK_FLOCK) {
+	if (m->flag == (LOCK_LEASE | LOCK_BREAKING)) {
+		int type = fcntl(v->copy, F_GETLEASE);
+
+		if (type < 0)
+			return file_errno(op, v, "ask for its lease");
+		m->type = (uint32_t)type;
+	}
+	if (lock->kind == PROC_LOCK_POSIX || lock->kind == PROC_LOCK_OFD) {
 		m->start = (int64_t)lock->start;
 		m->len = (int64_t)length_of(lock);
 	}
@@ -142,15 +159,23 @@ static int take_ofd(struct op *op, const FileLockEntry *m, int fd)
 	return fcntl(fd, F_OFD_SETLK, &fl) < 0 ? lock_fail(op, m) : 0;
 }
 
+static bool is_lease(const FileLockEntry *m)
+{
+	return m->flag & LOCK_LEASE && (m->flag & ~(LOCK_LEASE | LOCK_BREAKING)) == 0;
+}
+
 static int apply(struct op *op, const struct snapshot *s, const FileLockEntry *m)
 {
 	const struct snap_file *f = file_of(s, m);
+	bool may_end = is_lease(m) && m->flag & LOCK_BREAKING && m->type == F_UNLCK;
 
 	if (!f)
 		return image_bad(op, "filelocks.img: task %d has no descriptor %d", m->pid, m->fd);
-	if (m->type != F_RDLCK && m->type != F_WRLCK)
+	if (m->type != F_RDLCK && m->type != F_WRLCK && !may_end)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = m->pid, AT_FD(m->fd), .kind = "file lock"),
 			       "task %d: fd %d: a lock of type %u is not supported", m->pid, m->fd, m->type);
+	if (is_lease(m))
+		return f->msg->reg ? 0 : image_bad(op, "filelocks.img: a lease on descriptor %d, which is no file", m->fd);
 	switch (m->flag) {
 	case LOCK_POSIX:
 		return 0;
@@ -159,8 +184,8 @@ static int apply(struct op *op, const struct snapshot *s, const FileLockEntry *m
 	case LOCK_OFD:
 		return take_ofd(op, m, f->fd);
 	default:
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = m->pid, AT_FD(m->fd), .kind = "file lease"),
-			       "task %d: fd %d: leases are not supported yet", m->pid, m->fd);
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = m->pid, AT_FD(m->fd), .kind = "file lock"),
+			       "task %d: fd %d: a lock of kind %u is not supported", m->pid, m->fd, m->flag);
 	}
 }
 
@@ -173,5 +198,62 @@ int locks_apply(struct op *op, struct snapshot *s)
 			       "the checkpoint has file locks");
 	for (size_t i = 0; !r && i < s->locks.n; i++)
 		r = apply(op, s, s->locks.v[i]);
+	return r;
+}
+
+static int plan_one(struct plan_build *b, const FileLockEntry *m, const struct plan_call *c, const char *what)
+{
+	const char *text = arena_printf(b->op->arena, "fd %d: file lease: %s", m->fd, what);
+
+	return text ? plan_call(b, PLAN_LINK, c, text) : op_nomem(b->op);
+}
+
+/* As somebody did before the dump: the open fails, since the lease is in the way, and its owner has to give it up. */
+static int plan_break(struct plan_build *b, const FileLockEntry *m, const RegFileEntry *reg)
+{
+	const char *path = file_path_in_task(b, reg->name);
+	struct plan_call c = {
+		.nr = __NR_openat, .flags = PLAN_CALL_EXPECT, .expect = -EAGAIN, .fd = -1, .data_args = 1 << 1,
+		.args = { (uint64_t)AT_FDCWD, 0, (m->type == F_RDLCK ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_CLOEXEC },
+	};
+	int r;
+
+	if (!path)
+		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = m->pid, AT_FD(m->fd), .kind = "file lease"),
+			       "task %d: fd %d: %s lies outside of its root directory: its lease cannot be broken again", m->pid,
+			       m->fd, reg->name);
+	r = plan_put(b, path, strlen(path) + 1, &c.args[1]);
+	return r ? r : plan_one(b, m, &c, "break it again");
+}
+
+/* What was broken was for writing, but for one that only readers could have. */
+static uint64_t type_before(const FileLockEntry *m, const RegFileEntry *reg)
+{
+	if (!(m->flag & LOCK_BREAKING))
+		return m->type;
+	return m->type == F_UNLCK && (reg->flags & O_ACCMODE) == O_RDONLY ? F_RDLCK : F_WRLCK;
+}
+
+static int lease_plan(struct plan_build *b, const FileLockEntry *m)
+{
+	const RegFileEntry *reg = file_of(b->s, m)->msg->reg;
+	uint64_t fd = (uint64_t)m->fd;
+	int r = plan_one(b, m, &(const struct plan_call){ .nr = __NR_fcntl, .fd = -1, .args = { fd, F_SETLEASE, type_before(m, reg) } },
+			 "take it again");
+
+	/* Who takes it is its owner, where there is none: that comes later, and nobody is to be told of what happens here. */
+	r = r < 0 ? r : plan_one(b, m, &(const struct plan_call){ .nr = __NR_fcntl, .fd = -1, .args = { fd, F_SETOWN, 0 } }, "forget its owner");
+	if (r >= 0 && m->flag & LOCK_BREAKING)
+		r = plan_break(b, m, reg);
+	return r < 0 ? r : 0;
+}
+
+int locks_plan(struct plan_build *b)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < b->s->locks.n; i++)
+		if (is_lease(b->s->locks.v[i]) && b->s->locks.v[i]->pid == b->task->pid)
+			r = lease_plan(b, b->s->locks.v[i]);
 	return r;
 }

@@ -287,8 +287,12 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 		return dead ? image_bad(op, "remap-fpath.img: file id %u (%s) is not of /proc/PID", f->id, m->name) : IMG_ABSENT;
 	t = task_of(s, name.pid);
 	if (t && !dead)
-		return bytask_open(op, s, f, &(const struct bytask_what){ .pid = t->pid, .path = m->name, .flags = m->flags,
-									  .pos = m->pos, .kind = "file of /proc/PID" });
+		return bytask_open(op, s, f,
+				   &(const struct bytask_what){
+					   .pid = t->pid, .path = m->name, .flags = m->flags, .pos = m->pos,
+					   .thread = name.pid != t->pid || (name.tid && name.tid != t->pid),
+					   .kind = "file of /proc/PID",
+				   });
 	r = dead ? open_dead(op, m, &name, &f->fd) : open_foreign(op, s, m, &name, &f->fd);
 	if (!r && m->pos != POS_NONE && m->pos && !(m->flags & O_PATH) && lseek(f->fd, (off_t)m->pos, SEEK_SET) < 0)
 		log_debug(op, "%s: cannot seek to %lu: %s", m->name, (unsigned long)m->pos, strerror(errno));

@@ -164,6 +164,21 @@ static int add_queue(struct op *op, struct snapshot *s, struct img_in *in, Proto
 	return r ? r : APPEND(&s->pipes, d);
 }
 
+static bool is_ghost(const RemapFilePathEntry *m)
+{
+	return !m->has_remap_type || m->remap_type == REMAP_TYPE__GHOST;
+}
+
+/* One description of a file made its inode by O_TMPFILE: how it is made again depends on that one. */
+static int note_tmpfile(struct op *op, struct snapshot *s, const RemapFilePathEntry *m, RegFileEntry *reg)
+{
+	uint32_t id = m->remap_id & 0x7fffffffu;
+
+	if (!is_ghost(m) || !(reg->flags & KFLAG_TMPFILE) || index_find(&s->file_state->tmpfiles, KEY(id)))
+		return 0;
+	return index_add(op, &s->file_state->tmpfiles, KEY(id), reg);
+}
+
 static int add_remap(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg)
 {
 	RemapFilePathEntry *m = (RemapFilePathEntry *)msg;
@@ -177,12 +192,8 @@ static int add_remap(struct op *op, struct snapshot *s, struct img_in *in, Proto
 	if (index_find(&s->file_state->remaps, KEY(m->orig_id)))
 		return image_bad(op, "remap-fpath.img: file id %u appears twice", m->orig_id);
 	r = APPEND(&s->remaps, m);
-	return r ? r : index_add(op, &s->file_state->remaps, KEY(m->orig_id), m);
-}
-
-static bool is_ghost(const RemapFilePathEntry *m)
-{
-	return !m->has_remap_type || m->remap_type == REMAP_TYPE__GHOST;
+	r = r ? r : index_add(op, &s->file_state->remaps, KEY(m->orig_id), m);
+	return r ? r : note_tmpfile(op, s, m, f->msg->reg);
 }
 
 static int read_ghost(struct op *op, struct snapshot *s, uint32_t id)

@@ -161,10 +161,20 @@ static int words_of(struct op *op, const uint8_t *id, size_t n, uint32_t **words
 	return 0;
 }
 
-/* Reads the build-id of the regular file behind @fd through a description of our own. */
+/*
+ * Reads the build-id of the regular file behind @fd: through it, where that is possible. To open the file again would break
+ * a lease on it, so that is not done where it has one.
+ */
 static size_t build_id_of(int fd, uint8_t id[BUILD_ID_MAX])
 {
-	_cleanup_close_ int own = file_reopen(fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	_cleanup_close_ int own = -1;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (!(flags & (O_PATH | O_DIRECT)) && (flags & O_ACCMODE) != O_WRONLY)
+		return elf_build_id(fd, id);
+	if (flags < 0 || (!(flags & O_PATH) && fcntl(fd, F_GETLEASE) != F_UNLCK))
+		return 0;
+	own = file_reopen(fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
 
 	if (own < 0)
 		own = file_reopen(fd, O_RDONLY | O_NONBLOCK);
@@ -337,6 +347,26 @@ static int open_path(struct op *op, const RegFileEntry *m, const char *path, con
 	return 0;
 }
 
+/* A file without a name. The description that made it is the one we hold; others are opened through it. */
+static int open_held(struct op *op, const RegFileEntry *m, const struct reg_how *how, int held, int *fd)
+{
+	struct stat st;
+	int r;
+
+	if (fstat(held, &st) < 0)
+		return op_errno(op, errno, AT(.kind = "file"), "cannot look at %s", m->name);
+	r = verify_stat(op, m, &st);
+	if (r)
+		return r;
+	if (how->flags & KFLAG_TMPFILE)
+		*fd = fcntl(held, F_DUPFD_CLOEXEC, 3);
+	else
+		*fd = file_high(file_reopen(held, (int)reg_open_flags(how->flags)));
+	if (*fd < 0 || (how->flags & KFLAG_TMPFILE && file_set_flags(*fd, how->flags) < 0))
+		return op_errno(op, errno, AT(.kind = "file"), "cannot open %s", m->name);
+	return 0;
+}
+
 static int open_inherited(struct op *op, const RegFileEntry *m, const char *key, int *fd)
 {
 	int given = inherit_find(op, key);
@@ -355,8 +385,7 @@ static int open_inherited(struct op *op, const RegFileEntry *m, const char *key,
 static int open_entry(struct op *op, struct snapshot *s, struct snap_file *f, const struct reg_how *how, int *fd)
 {
 	const RegFileEntry *m = f->msg->reg;
-	const char *path = m->name;
-	bool temporary = false;
+	struct appearance at;
 	int r;
 
 	r = open_inherited(op, m, m->ext ? m->name : m->name + 1, fd);
@@ -365,14 +394,16 @@ static int open_entry(struct op *op, struct snapshot *s, struct snap_file *f, co
 	if (m->ext)
 		return op_fail(op, CKPT_E_INVAL, AT(.kind = "file", .hint = "give one with --inherit-fd fd[N]:KEY"),
 			       "the checkpoint needs a descriptor from outside for %s", m->name);
-	r = remap_appear(op, s, f, &path, &temporary);
+	r = remap_appear(op, s, f, &at);
 	if (r)
 		return r;
-	r = open_path(op, m, path, how, f->priv != NULL, fd);
+	if (at.fd >= 0)
+		return open_held(op, m, how, at.fd, fd);
+	r = open_path(op, m, at.path, how, f->priv != NULL, fd);
 	if (!r)
 		f->priv = f; /* verified: 60,000 mappings of one library need that only once */
-	if (temporary && unlink(path) < 0 && !r)
-		log_warn(op, "%s: cannot be removed again: %s", path, strerror(errno));
+	if (at.temporary && unlink(at.path) < 0 && !r)
+		log_warn(op, "%s: cannot be removed again: %s", at.path, strerror(errno));
 	return r;
 }
 

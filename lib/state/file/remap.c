@@ -104,21 +104,20 @@ int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, 
 /* ------------------------------------------------------------------------------------------- restore half */
 
 /* Gives @have the name @want for a moment. If somebody else has that name now, the file is opened under the one it has. */
-static int borrow_name(struct op *op, const char *have, const char *want, const char **path, bool *temporary)
+static int borrow_name(struct op *op, const char *have, const char *want, struct appearance *how)
 {
-	*path = want;
-	*temporary = linkat(AT_FDCWD, have, AT_FDCWD, want, 0) == 0;
-	if (*temporary)
+	how->path = want;
+	how->temporary = linkat(AT_FDCWD, have, AT_FDCWD, want, 0) == 0;
+	if (how->temporary)
 		return 0;
-	*path = have;
+	how->path = have;
 	if (errno != EEXIST && errno != EPERM && errno != ENOENT && errno != EXDEV && errno != ENOTDIR)
 		return op_errno(op, errno, AT(.kind = "file"), "cannot link %s to %s", have, want);
 	log_debug(op, "%s cannot be had as a name for %s: %s", want, have, strerror(errno));
 	return 0;
 }
 
-static int appear_linked(struct op *op, struct snapshot *s, const struct snap_file *f, uint32_t target, const char **path,
-			 bool *temporary)
+static int appear_linked(struct op *op, struct snapshot *s, const struct snap_file *f, uint32_t target, struct appearance *how)
 {
 	const struct snap_file *link = snapshot_file(s, target);
 	const char *name;
@@ -131,11 +130,10 @@ static int appear_linked(struct op *op, struct snapshot *s, const struct snap_fi
 		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "file"), "%s: its second name %s is gone", f->msg->reg->name,
 			       name);
 	r = file_made(op, s->file_state, &(const struct made_name){ .path = name, .only_on_success = true });
-	return r ? r : borrow_name(op, name, f->msg->reg->name, path, temporary);
+	return r ? r : borrow_name(op, name, f->msg->reg->name, how);
 }
 
-static int appear_ghost(struct op *op, struct snapshot *s, const struct snap_file *f, uint32_t id, const char **path,
-			bool *temporary)
+static int appear_ghost(struct op *op, struct snapshot *s, const struct snap_file *f, uint32_t id, struct appearance *how)
 {
 	struct snap_ghost *g = index_find(&s->file_state->ghost_ids, KEY(id));
 	int r;
@@ -145,23 +143,23 @@ static int appear_ghost(struct op *op, struct snapshot *s, const struct snap_fil
 	r = ghost_appear(op, s, g, f->msg->reg->name);
 	if (r)
 		return r;
-	*path = g->path;
-	return S_ISDIR(g->msg->mode) ? 0 : borrow_name(op, g->path, f->msg->reg->name, path, temporary);
+	how->path = g->path;
+	how->fd = g->fd;
+	return S_ISDIR(g->msg->mode) || g->fd >= 0 ? 0 : borrow_name(op, g->path, f->msg->reg->name, how);
 }
 
-int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, const char **path, bool *temporary)
+int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, struct appearance *how)
 {
 	const RemapFilePathEntry *m = index_find(&s->file_state->remaps, KEY(f->id));
 
-	*path = f->msg->reg->name;
-	*temporary = false;
+	*how = (struct appearance){ .path = f->msg->reg->name, .fd = -1 };
 	if (!m)
 		return 0;
 	if (m->has_remap_type && m->remap_type == REMAP_TYPE__LINKED)
-		return appear_linked(op, s, f, m->remap_id, path, temporary);
+		return appear_linked(op, s, f, m->remap_id, how);
 	/* Old images have no type and mark a ghost by the top bit of its id. */
 	if (!m->has_remap_type || m->remap_type == REMAP_TYPE__GHOST)
-		return appear_ghost(op, s, f, m->remap_id & 0x7fffffffu, path, temporary);
+		return appear_ghost(op, s, f, m->remap_id & 0x7fffffffu, how);
 	/* A descriptor of /proc/PID was opened without coming here. */
 	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "file of /proc/PID"), "%s: only descriptors of dead processes are supported",
 		       f->msg->reg->name);
