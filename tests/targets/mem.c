@@ -462,13 +462,18 @@ static void novdso(void)
 static void droppable(void)
 {
 	char *p = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+	static char q[4 * PAGE];
 
 	if (p == MAP_FAILED)
 		SKIP("this kernel has no droppable mappings");
-	p[0] = 1;
+	t_fill(p, 4 * PAGE, 4);
+	t_fill(q, 4 * PAGE, 4);
 	t_wait();
-	p[PAGE] = 1;
+	p[8 * PAGE] = 1;
 	CHECK(vm_flag(p, " dp"));
+	for (int i = 0; i < 4; i++) /* each page is what it was, or dropped */
+		for (size_t k = 0; k < PAGE; k++)
+			CHECK(p[i * PAGE + k] == q[i * PAGE + k] || !p[i * PAGE + k]);
 }
 
 static void clocks(void)

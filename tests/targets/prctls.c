@@ -21,26 +21,6 @@ static void sud(void)
 	CHECK(selector == 0);
 }
 
-static void mseal_(void)
-{
-	char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	CHECK(p != MAP_FAILED);
-	OR_SKIP(syscall(462 /* mseal */, p, PAGE, 0));
-	t_wait();
-	CHECK(munmap(p, PAGE) < 0 && errno == EPERM);
-}
-
-static void onfault(void)
-{
-	char *p = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	CHECK(p != MAP_FAILED);
-	OR_SKIP(mlock2(p, 16 * PAGE, MLOCK_ONFAULT));
-	t_wait();
-	CHECK(!munlock(p, 16 * PAGE));
-}
-
 static void trap(void)
 {
 	sigset_t s;
@@ -85,8 +65,7 @@ static void ownuts(void) { thread_with(CLONE_NEWUTS); }
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "sud", sud }, { "mseal", mseal_ },
-		{ "onfault", onfault }, { "trap", trap }, { "ownfiles", ownfiles }, { "ownfs", ownfs }, { "ownuts", ownuts },
+		{ "sud", sud }, { "trap", trap }, { "ownfiles", ownfiles }, { "ownfs", ownfs }, { "ownuts", ownuts },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

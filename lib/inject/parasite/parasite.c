@@ -21,6 +21,9 @@
 #define ARCH_GET_CPUID 0x1011
 #define MADV_DONTNEED 4
 #define MEMBARRIER_CMD_GET_REGISTRATIONS 512
+#define MPOL_F_ADDR 2
+#define KERNEL_ADDRESS 0xffff800000000000ull
+#define ENOMEM 12
 #define SIGKILL 9
 #define SIGSTOP 19
 
@@ -66,6 +69,17 @@ static void collect_thread(struct parasite_args *a)
 	a->mempolicy_result = call(__NR_get_mempolicy, &a->mempolicy, a->nodes, 64 * PARASITE_NODE_WORDS + 1, 0);
 }
 
+/*
+ * Which protection keys are allocated, nobody tells. A change of an area of the kernel's, which no process has, is refused
+ * for another reason if the key is not.
+ */
+static void collect_pkeys(struct parasite_args *a)
+{
+	for (int key = 1; key < 16; key++)
+		if (call(__NR_pkey_mprotect, KERNEL_ADDRESS, 4096, 0, key) == -ENOMEM)
+			a->pkeys |= 1u << key;
+}
+
 static void collect_process(struct parasite_args *a)
 {
 	a->dumpable = call(__NR_prctl, PR_GET_DUMPABLE, 0, 0, 0);
@@ -74,6 +88,7 @@ static void collect_process(struct parasite_args *a)
 	a->membarrier = call(__NR_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0);
 	a->mdwe = call(__NR_prctl, PR_GET_MDWE, 0, 0, 0);
 	a->memory_merge = call(__NR_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0);
+	collect_pkeys(a);
 	a->brk = call(__NR_brk, 0, 0, 0, 0);
 	for (int sig = 1; sig <= PARASITE_NSIG; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP)
@@ -93,6 +108,13 @@ static void collect_timers(struct parasite_args *a)
 	}
 }
 
+static void collect_areas(struct parasite_args *a)
+{
+	for (int i = 0; i < a->n_areas && i < PARASITE_AREAS_N; i++)
+		a->areas[i].result = (int32_t)call5(__NR_get_mempolicy, (uint64_t)&a->areas[i].mode, (uint64_t)a->nodes,
+						    64 * PARASITE_NODE_WORDS + 1, a->areas[i].addr, MPOL_F_ADDR);
+}
+
 /*
  * Entered with the stack in struct parasite_area and the arguments in rdi. It never returns: rt_sigreturn at its end puts
  * everything back when nobody stops the thread at the notification.
@@ -108,6 +130,8 @@ void parasite_main(struct parasite_args *a)
 		collect_process(a);
 	if (a->what & PARASITE_TIMER)
 		collect_timers(a);
+	if (a->what & PARASITE_AREAS)
+		collect_areas(a);
 	a->done = 1;
 	call(__NR_tgkill, a->pid, a->tid, a->notify_signal, 0);
 	__asm__ volatile("mov %0, %%rsp\n\tmov %1, %%eax\n\tsyscall" : : "r"(a->frame), "i"(__NR_rt_sigreturn) : "memory");

@@ -14,6 +14,7 @@
 #define PARASITE_CODE_MAX 8192
 #define PARASITE_NSIG 64
 #define PARASITE_TIMERS 64 /* POSIX timers asked for in one run */
+#define PARASITE_AREAS_N 64 /* areas asked for in one run */
 #define PARASITE_NODE_WORDS 16 /* a bitmap of the 1024 nodes that a kernel can have */
 
 struct parasite_sigaction {
@@ -30,10 +31,16 @@ struct parasite_timer {
 	uint64_t interval_sec, interval_nsec, value_sec, value_nsec;
 };
 
+struct parasite_area_policy {
+	uint64_t addr; /* in */
+	int32_t result, mode; /* out */
+};
+
 enum {
 	PARASITE_THREAD = 1,  /* collect the thread's own state */
 	PARASITE_PROCESS = 2, /* and the process's */
 	PARASITE_TIMER = 4,   /* and timers[0..n_timers) */
+	PARASITE_AREAS = 8,   /* and the memory policies of areas[0..n_areas); nodes is the last one's */
 };
 
 /* Results hold what the calls gave; a negative value is -errno. */
@@ -43,7 +50,7 @@ struct parasite_args {
 	uint64_t frame;	       /* address of the frame for rt_sigreturn, past its first word */
 	int32_t pid, tid;
 	int32_t notify_signal; /* sent to the thread when done: a signal whose delivery nobody would notice */
-	int32_t n_timers;
+	int32_t n_timers, n_areas, pad_in;
 	uint64_t release_page; /* a page of the stack that did not exist before us, 0 if none */
 	/* out, per thread */
 	int64_t done;
@@ -66,10 +73,12 @@ struct parasite_args {
 	int32_t subreaper, pad2;
 	int64_t thp_disable, membarrier, brk;
 	int64_t mdwe, memory_merge;
+	uint64_t pkeys; /* bitmap */
 	int64_t sigaction_result[PARASITE_NSIG];
 	struct parasite_sigaction sigactions[PARASITE_NSIG];
 	struct parasite_itimer itimers[3];
 	struct parasite_timer timers[PARASITE_TIMERS];
+	struct parasite_area_policy areas[PARASITE_AREAS_N];
 };
 
 struct parasite_area {

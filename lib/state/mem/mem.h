@@ -38,6 +38,8 @@ static inline bool vma_is_private(const VmaEntry *v)
 
 /* Fills task->mm but for its vmas and numbers, task->extra->vma_names. Host, task frozen, before injection. */
 int vmas_dump(struct op *op, struct task_dump *d);
+/* areas.c: properties that vma_entry has no place for; called by vmas_dump(). */
+int areas_dump(struct op *op, struct task_dump *d);
 /* Only looks: every area that could not be saved is an obstacle. Host, task running. */
 int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
 

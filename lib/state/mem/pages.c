@@ -28,7 +28,8 @@ static bool is_stored(const VmaEntry *v, uint64_t categories)
 		return true;
 	if (!(categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)) || (categories & PAGE_IS_PFNZERO))
 		return false;
-	return !(categories & PAGE_IS_FILE);
+	/* What may be dropped at any time the format does not keep: it reads as zeroes, as after a drop. */
+	return !(categories & PAGE_IS_FILE) && !(v->flags & MAP_DROPPABLE);
 }
 
 /* May be loaded after the program runs: nothing that the kernel or the restorer needs at once. */

@@ -83,23 +83,6 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 		*kind = "device mapping";
 		return "it maps memory of a device";
 	}
-	if (v->vmflags & VMF_DP) {
-		*kind = "droppable memory";
-		return "MAP_DROPPABLE memory is not supported yet";
-	}
-	/* The kernel seals its own areas; a seal of the program's own could not be put back. */
-	if ((v->vmflags & VMF_SL) && strncmp(v->name, "[v", 2)) {
-		*kind = "sealed memory";
-		return "areas sealed by mseal(2) are not supported yet";
-	}
-	if (v->vmflags & VMF_LF) {
-		*kind = "memory locked on fault";
-		return "areas locked by mlock2(MLOCK_ONFAULT) are not supported yet";
-	}
-	if (v->protection_key) {
-		*kind = "protection key";
-		return "memory protection keys are not supported yet";
-	}
 	return NULL;
 }
 
@@ -163,6 +146,8 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 		e->flags |= MAP_NORESERVE;
 	if (v->vmflags & VMF_LO)
 		e->flags |= MAP_LOCKED;
+	if (v->vmflags & VMF_DP)
+		e->flags |= MAP_DROPPABLE;
 	if (madv_bits(v->vmflags))
 		msg_set(e, madv, madv_bits(v->vmflags));
 	if (is_file_backed(v))
@@ -250,6 +235,7 @@ int vmas_dump(struct op *op, struct task_dump *d)
 		mm->vmas[mm->n_vmas++] = e;
 		r = r ?: note_name(op, d, v, &names_cap);
 	}
+	r = r ?: areas_dump(op, d);
 	return r ?: auxv_dump(op, d);
 }
 

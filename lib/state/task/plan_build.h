@@ -67,6 +67,8 @@ int plan_finish(struct plan_build *b);
 /* lib/state/mem */
 int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */
 int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
+int areas_plan(struct plan_build *b);	   /* areas.c: after plan_memory; properties of areas */
+int areas_plan_late(struct plan_build *b); /* last of all: seals, and locks of areas to come */
 /* A free area of @len bytes in the task to be, clear of where exec maps things. */
 int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start);
 /* One that stays: high up, away from the former, from the heap, and from where a stack grows. */

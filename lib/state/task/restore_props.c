@@ -36,5 +36,7 @@ int plan_props(struct plan_build *b)
 	if (r || !b->task->extra)
 		return r;
 	r = plan_prctls_task(b);
+	r = r ?: areas_plan(b);
+	r = r ?: areas_plan_late(b);
 	return r ?: plan_mdwe(b);
 }

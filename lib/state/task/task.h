@@ -21,6 +21,10 @@ struct task_dump {
 /* Fills task->threads, ->extra, and s->seccomp; runs the parasite in every thread. Host, task frozen. */
 int task_dump_core(struct op *op, struct task_dump *d);
 
+/* ---- lib/state/mem, what only the task can be asked; host, task frozen, parasite in place */
+int mlock_future_dump(struct op *op, struct task_dump *d);
+int mbind_dump(struct op *op, struct task_dump *d);
+
 /* ---- the kinds; host, task frozen */
 int creds_dump(struct op *op, const struct tracee *tr, const struct parasite_args *a, CredsEntry **ret);
 int sigactions_dump(struct op *op, const struct task_dump *d, const struct parasite_args *a, TaskCoreEntry *tc);
