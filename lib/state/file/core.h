@@ -58,6 +58,10 @@ struct file_state {
 	ARRAY(PacketPipeEntry *) packet_pipes;
 	ARRAY(uint32_t) semaphores; /* file ids of eventfds that are */
 	ARRAY(ForeignProcEntry *) foreign_procs;
+	ARRAY(struct watched *) all_watched; /* outside.c: what others may have, too */
+	struct file_index watched;	 /* (link text) -> struct watched */
+	struct file_index watched_files; /* (file id) -> struct watched */
+	bool tables_checked;
 	ARRAY(GhostExtraEntry *) ghost_extras;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
@@ -124,6 +128,15 @@ int queue_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool 
 
 /* Puts down the lengths of queued packets, in packet_pipes. */
 int queues_note_packets(struct op *op, struct snapshot *s);
+
+/* dump.c: the description that @fd of any process is, if it was seen; NULL: none of the tree's, or it cannot be told. */
+struct snap_file *file_find_description(const struct file_state *fs, dev_t dev, ino_t ino, pid_t pid, int fd);
+
+/* outside.c: what processes outside have, too. All tasks of the tree are in s->tasks. */
+int outside_check_tables(struct op *op, struct snapshot *s);
+int outside_watch(struct op *op, struct snapshot *s, const struct fd_view *v, const struct snap_file *f);
+/* After all descriptors were looked at, while the tree stands still. */
+int outside_warn(struct op *op, struct snapshot *s);
 
 /* memfd.c */
 int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh);

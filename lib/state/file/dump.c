@@ -107,8 +107,8 @@ static int known_of(struct op *op, struct file_state *fs, const struct fd_view *
 	return *ret ? index_add(op, &fs->known, KEY(v->st.st_dev, v->st.st_ino), *ret) : CKPT_E_NOMEM;
 }
 
-/* Where the description of @v is among the known ones, or belongs. */
-static int find_place(struct op *op, const struct known *k, const struct fd_view *v, size_t *place, bool *found)
+/* Where the description of @fd of @pid is among the known ones, or belongs. -1 (errno) if that cannot be told. */
+static int search(const struct known *k, pid_t pid, int fd, size_t *place, bool *found)
 {
 	size_t lo = 0, hi = k->v.n;
 
@@ -116,12 +116,10 @@ static int find_place(struct op *op, const struct known *k, const struct fd_view
 	while (lo < hi && !*found) {
 		size_t mid = lo + (hi - lo) / 2;
 		const struct description *d = &k->v.v[mid];
-		int c = sys_kcmp(v->pid, d->pid, KCMP_FILE, (uint64_t)v->fd, (uint64_t)d->fd);
+		int c = sys_kcmp(pid, d->pid, KCMP_FILE, (uint64_t)fd, (uint64_t)d->fd);
 
-		if (c < 0 && errno == ENOSYS)
-			return op_fail(op, CKPT_E_KERNEL, NULL, "the kernel has no kcmp(2): shared files cannot be told apart");
 		if (c < 0 || c > 2)
-			return file_errno(op, v, "compare it with other descriptors");
+			return -1;
 		*found = c == 0;
 		if (c == 0)
 			hi = lo = mid;
@@ -132,6 +130,24 @@ static int find_place(struct op *op, const struct known *k, const struct fd_view
 	}
 	*place = lo;
 	return 0;
+}
+
+static int find_place(struct op *op, const struct known *k, const struct fd_view *v, size_t *place, bool *found)
+{
+	if (search(k, v->pid, v->fd, place, found) == 0)
+		return 0;
+	if (errno == ENOSYS)
+		return op_fail(op, CKPT_E_KERNEL, NULL, "the kernel has no kcmp(2): shared files cannot be told apart");
+	return file_errno(op, v, "compare it with other descriptors");
+}
+
+struct snap_file *file_find_description(const struct file_state *fs, dev_t dev, ino_t ino, pid_t pid, int fd)
+{
+	const struct known *k = index_find(&fs->known, KEY(dev, ino));
+	size_t place;
+	bool found;
+
+	return k && search(k, pid, fd, &place, &found) == 0 && found ? k->v.v[place].file : NULL;
 }
 
 static int insert(struct op *op, struct known *k, size_t place, const struct fd_view *v, struct snap_file *f)
@@ -177,7 +193,8 @@ static int dump_description(struct op *op, struct snapshot *s, const struct fd_v
 		return 0;
 	}
 	r = dump_new(op, s, v, f);
-	return r ? r : insert(op, k, place, v, *f);
+	r = r ? r : insert(op, k, place, v, *f);
+	return r ? r : outside_watch(op, s, v, *f);
 }
 
 static int add_fdinfo(struct op *op, struct snap_task *t, const struct fd_view *v, const struct snap_file *f)
@@ -214,7 +231,9 @@ int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int 
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	r = proc_list_numbers(op, t->pid, "fd", &fds);
+	r = s->file_state->tables_checked ? 0 : outside_check_tables(op, s);
+	s->file_state->tables_checked = true;
+	r = r ? r : proc_list_numbers(op, t->pid, "fd", &fds);
 	if (r > 0)
 		return task_gone(op, t->pid);
 	for (size_t i = 0; !r && i < fds.v.n; i++) {

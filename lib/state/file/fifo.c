@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * FIFOs: pipes with a name. The image has a REG entry for the name and a FIFO entry for the queue. At restore an end of our
- * own, open for both, comes first: no open blocks then, and what is queued has a place to be.
+ * own, open for both, comes first: no open blocks then, and what is queued has a place to be. It is there already where
+ * somebody outside kept the FIFO open.
  */
+#include <sys/ioctl.h>
+
 #include "lib/state/file/core.h"
 
 static bool fifo_match(const struct fd_view *v)
@@ -29,7 +32,7 @@ static int open_helper(struct op *op, struct snapshot *s, const FifoEntry *m, st
 {
 	const struct reg_how how = { .flags = O_RDWR | O_NONBLOCK, .special = S_IFIFO };
 	struct queue_ends *e = op_new(op, struct queue_ends), **slot;
-	int r;
+	int r, queued = 0;
 
 	slot = e ? ARRAY_ADD(op->arena, &s->file_state->all_ends) : NULL;
 	if (!slot)
@@ -37,7 +40,10 @@ static int open_helper(struct op *op, struct snapshot *s, const FifoEntry *m, st
 	*slot = e;
 	e->r = e->w = -1;
 	r = reg_open_as(op, s, reg, &how, &e->w);
-	r = r ? r : queue_fill(op, s, m->pipe_id, true, e->w);
+	if (!r && ioctl(e->w, FIONREAD, &queued) == 0 && queued > 0)
+		log_warn(op, "%s: somebody kept it open: it holds %d bytes, and gets no more", reg->msg->reg->name, queued);
+	else if (!r)
+		r = queue_fill(op, s, m->pipe_id, true, e->w);
 	return r ? r : index_add(op, &s->file_state->ends, KEY(m->pipe_id, true), e);
 }
 

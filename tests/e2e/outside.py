@@ -1,0 +1,124 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""What a program shares with processes that are not dumped: the dump says so, by name."""
+import os
+import subprocess
+import sys
+
+import harness as h
+
+CASES = []
+
+
+def case(fn):
+    CASES.append(fn)
+    return fn
+
+
+class Program:
+    """Does nothing, with descriptors that it was given."""
+
+    def __init__(self, code="", **kw):
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        kw.setdefault("stdout", subprocess.DEVNULL)
+        kw.setdefault("stderr", subprocess.DEVNULL)
+        code += "\nimport time\nwhile 1: time.sleep(1000)"
+        self.p = subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True, **kw)
+        self.pid = self.p.pid
+        h.wait_until(lambda: os.readlink(f"/proc/{self.pid}/exe") == os.path.realpath(sys.executable)
+                     and "nanosleep" in self.wchan() or h.state(self.pid) == "S", "the program to sleep")
+
+    def wchan(self):
+        return h.read_text(f"/proc/{self.pid}/wchan")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        h.kill_hard(self.pid)
+        self.p.returncode = 0
+
+
+def dump_of(w, pid, name="i"):
+    log = os.path.join(w, name + ".log")
+    r = h.dump(pid, os.path.join(w, name), "-R", "-v4", "-o", log)
+    h.must(r, "dump")
+    return [l for l in h.read_text(log).splitlines() if "in the tree" in l or "--inherit-fd" in l]
+
+
+def me():
+    return f"process {os.getpid()} ("
+
+
+@case
+def pipe_to_parent():
+    r, wr = os.pipe()
+    with h.Workdir() as w, Program(stdout=wr) as p:
+        os.close(wr)
+        said = dump_of(w, p.pid)
+        h.require(len(said) == 1 and me() in said[0] and f"task {p.pid}: fd 1: pipe:[" in said[0], f"said: {said}")
+        h.require("--inherit-fd fd[N]:pipe:[" in said[0], f"said: {said}")
+        os.close(r)
+        said = dump_of(w, p.pid, "closed")
+        h.require(not said, f"nobody is at the other end, and yet: {said}")
+
+
+@case
+def pipe_to_neighbour():
+    r, wr = os.pipe()
+    with h.Workdir() as w, Program(stdout=wr) as p, Program(stdin=r) as reader:
+        os.close(wr)
+        os.close(r)
+        said = dump_of(w, p.pid)
+        h.require(len(said) == 1 and f"process {reader.pid} (" in said[0], f"said: {said}")
+        said = dump_of(w, reader.pid, "reader")
+        h.require(len(said) == 1 and f"process {p.pid} (" in said[0] and "fd 0" in said[0], f"said: {said}")
+
+
+@case
+def both_ends_inside():
+    with h.Workdir() as w, Program("import os\nos.pipe()") as p:
+        said = dump_of(w, p.pid)
+        h.require(not said, f"said: {said}")
+
+
+@case
+def shared_position():
+    with h.Workdir() as w, open(w + "/file", "w+") as f, open(w + "/log", "a") as log, open(w + "/other", "w") as other:
+        with Program(stdin=f, stdout=log, stderr=other) as p:
+            other.close()
+            said = dump_of(w, p.pid)
+            h.require(len(said) == 1 and me() in said[0] and "fd 0:" in said[0] and w + "/file" in said[0], f"said: {said}")
+
+
+@case
+def shared_eventfd():
+    """Many of them: the right one is named."""
+    fds = [os.eventfd(0) for _ in range(50)]
+    with h.Workdir() as w, Program("import os\nfor i in range(50): os.eventfd(0)", pass_fds=fds) as p:
+        for fd in fds[:20] + fds[21:]:
+            os.close(fd)
+        said = dump_of(w, p.pid)
+        os.close(fds[20])
+        h.require(len(said) == 1 and me() in said[0] and f"fd {fds[20]}:" in said[0], f"said: {said}")
+
+
+@case
+def fifo_kept_open():
+    """What is queued stays in the FIFO, and must not be put there twice."""
+    with h.Workdir() as w:
+        os.mkfifo(w + "/fifo")
+        fd = os.open(w + "/fifo", os.O_RDWR | os.O_NONBLOCK)
+        with Program(f"import os\nfd = os.open('{w}/fifo', os.O_RDWR)\nos.write(fd, b'once')") as p:
+            said = dump_of(w, p.pid)
+            h.require(len(said) == 1 and me() in said[0] and w + "/fifo" in said[0], f"said: {said}")
+            h.must(h.dump(p.pid, w + "/k"), "dump")
+            h.reap(p.pid)
+            h.must(h.ckpt("restore", "-d", "-D", w + "/k"), "restore")
+            got = os.read(fd, 100)
+            h.require(got == b"once", f"the FIFO holds {got}")
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    h.run_cases(CASES)
