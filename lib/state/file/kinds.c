@@ -9,6 +9,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_eventfd,
 	&file_procfile,
 	&file_nsfile,
+	&file_bpfmap,
 	&file_unsupported,
 	&file_fifo,
 	&file_reg,

@@ -62,6 +62,10 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 		*kind = "secret memory";
 		return "memory made by memfd_secret cannot be read by anybody else";
 	}
+	if (!strcmp(v->name, "anon_inode:bpf-map")) {
+		*kind = "bpf map";
+		return "a BPF map is mapped into memory";
+	}
 	if (!strncmp(v->name, "socket:", 7)) {
 		*kind = "packet socket ring";
 		return "sockets are not supported yet";
