@@ -356,6 +356,11 @@ struct pidfd_info {
 };
 #endif
 
+/* ------------------------------------------------------------------------------------------ event files */
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, __u64)
+#endif
+
 /* ------------------------------------------------------------------------------ scheduling, membarrier */
 #ifndef SCHED_DEADLINE
 #define SCHED_DEADLINE 6

@@ -259,11 +259,11 @@ def folder_holds_a_checkpoint():
 
 @case
 def folder_keeps_other_files():
-    with Bed("refused", "timerfd") as b:
+    with Bed("refused", "secretmem") as b:
         other = os.path.join(b.images, "notes.txt")
         with open(other, "w") as f:
             f.write("mine")
-        refused(h.dump(b.pid, b.images), "timerfd")
+        refused(h.dump(b.pid, b.images), "secret")
         h.require(os.listdir(b.images) == ["notes.txt"] and h.read_text(other) == "mine", "other files were touched")
 
 

@@ -12,31 +12,8 @@
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
-
-static void timerfd(void)
-{
-	int fd = timerfd_create(CLOCK_MONOTONIC, 0);
-
-	CHECK(fd >= 0);
-	t_wait();
-	CHECK(fcntl(fd, F_GETFD) >= 0);
-}
-
-static void signalfd_(void)
-{
-	sigset_t s;
-	int fd;
-
-	sigemptyset(&s);
-	sigaddset(&s, SIGHUP);
-	CHECK((fd = signalfd(-1, &s, 0)) >= 0);
-	t_wait();
-	CHECK(fcntl(fd, F_GETFD) >= 0);
-}
 
 static void inotify(void)
 {
@@ -135,7 +112,7 @@ static void asking(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "timerfd", timerfd }, { "signalfd", signalfd_ }, { "inotify", inotify },
+		{ "inotify", inotify },
 		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem },
 		{ "listener", listener }, { "asking", asking },
 	};

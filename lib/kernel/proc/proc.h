@@ -144,6 +144,54 @@ struct proc_fdinfo {
 };
 int proc_parse_fdinfo(struct arena *a, const char *text, size_t len, struct proc_fdinfo *out);
 
+/* What kinds of descriptors add to it (proc_fdinfo.rest): fdinfo_events.c. Devices are the kernel's: major << 20 | minor. */
+struct proc_epoll_entry {
+	uint32_t tfd, events;
+	uint64_t data;
+	bool has_inode;
+	uint32_t dev;
+	uint64_t ino, pos;
+};
+struct proc_epoll {
+	ARRAY(struct proc_epoll_entry) v;
+};
+int proc_parse_epoll(struct arena *a, const char *text, size_t len, struct proc_epoll *out);
+int proc_parse_signalfd(const char *text, size_t len, uint64_t *mask);
+struct proc_timerfd {
+	uint32_t clock, flags; /* flags of timerfd_settime */
+	uint64_t ticks, value_s, value_ns, interval_s, interval_ns;
+};
+int proc_parse_timerfd(const char *text, size_t len, struct proc_timerfd *out);
+struct proc_handle {
+	uint32_t bytes, type; /* bytes 0: there is none */
+	uint8_t data[128];
+};
+struct proc_watch {
+	uint32_t wd, dev, mask;
+	uint64_t ino;
+	struct proc_handle handle;
+};
+struct proc_inotify {
+	ARRAY(struct proc_watch) v; /* newest first */
+};
+int proc_parse_inotify(struct arena *a, const char *text, size_t len, struct proc_inotify *out);
+struct proc_mark {
+	enum { PROC_MARK_INODE, PROC_MARK_MOUNT, PROC_MARK_FILESYSTEM, PROC_MARK_OTHER } type;
+	uint32_t flags, mask, ignored, dev, mnt_id;
+	uint64_t ino;
+	struct proc_handle handle;
+};
+struct proc_fanotify {
+	uint32_t flags, event_flags; /* of fanotify_init */
+	ARRAY(struct proc_mark) v;
+};
+int proc_parse_fanotify(struct arena *a, const char *text, size_t len, struct proc_fanotify *out);
+struct proc_pidfd {
+	pid_t pid;   /* as the reader sees it; -1: it has ended and was waited for; 0: it cannot be seen */
+	pid_t nspid; /* in its own namespace */
+};
+int proc_parse_pidfd(const char *text, size_t len, struct proc_pidfd *out);
+
 /* /proc/PID/syscall: "running", or number, six arguments, sp, pc; nr is -1 when blocked outside a call. */
 struct proc_syscall {
 	bool running;

@@ -7,6 +7,8 @@ const struct file_kind *const file_kinds[] = {
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,
+	&file_signalfd,
+	&file_timerfd,
 	&file_procfile,
 	&file_nsfile,
 	&file_bpfmap,
