@@ -15,6 +15,8 @@ static long make_once(struct plan *p, struct plan_call *all, const struct plan_c
 		a[i] = (long)c->args[i];
 		if (c->data_args >> i & 1)
 			a[i] = (long)((char *)p + c->args[i]);
+		if (c->load_args >> i & 1)
+			a[i] = *(long *)((char *)p + c->args[i]);
 		if (c->result_args >> i & 1)
 			a[i] = (long)all[c->args[i]].result;
 		if (c->engine_args >> i & 1)

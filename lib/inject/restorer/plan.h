@@ -99,7 +99,7 @@ struct plan_call {
 	uint8_t data_args;  /* bit i: args[i] is an offset from the plan, and the call gets its address */
 	uint8_t result_args; /* bit i: args[i] is the number of an earlier call of this task, and the call gets its result */
 	uint8_t engine_args; /* bit i: args[i] is the task's pidfd of the engine (from it: pidfd_getfd); not in PLAN_LAST */
-	uint8_t pad;
+	uint8_t load_args;  /* bit i: args[i] is an offset from the plan, and the call gets the 8 bytes that are there then */
 	int32_t fd;	    /* with PLAN_CALL_FD; -1: it stays where the kernel put it */
 	int64_t expect;
 	uint64_t args[6];

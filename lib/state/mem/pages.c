@@ -102,7 +102,7 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 	uint32_t flags = PE_PRESENT | (is_lazy(s->d, v) ? PE_LAZY : 0);
 	int r = 0;
 
-	if (v->status & VMA_VDSO) {
+	if (v->status & (VMA_VDSO | VMA_AIORING)) {
 		op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
 		return add_entry(op, &s->d->task->pagemap, v->start, v->end, flags);
 	}
@@ -166,7 +166,7 @@ int pages_collect(struct op *op, struct task_dump *d)
 	if (!s.regions)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < d->task->mm->n_vmas && !r; i++)
-		if (vma_is_private(d->task->mm->vmas[i]))
+		if (vma_is_private(d->task->mm->vmas[i]) || d->task->mm->vmas[i]->status & VMA_AIORING)
 			r = scan_vma(op, &s, d->task->mm->vmas[i]);
 	return r ?: append_guards(op, &s);
 }

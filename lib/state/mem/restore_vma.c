@@ -8,6 +8,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/file/file.h"
+#include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/task/plan_build.h"
 
@@ -189,7 +190,7 @@ static int one_area(struct plan_build *b, struct vmas *m, const VmaEntry *e, uin
 	if (e->status & VMA_GUARD)
 		return add_guard(b, m, e);
 	if (!(e->status & VMA_REGULAR))
-		return e->status & VMA_AIORING ? check_kind(b, e) : 0;
+		return e->status & VMA_AIORING ? aio_area(b, e, after) : 0;
 	r = check_area(b, e, *after);
 	if (r)
 		return r;
@@ -223,11 +224,20 @@ static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_
 	while (start < end) {
 		struct plan_vma *v;
 		uint64_t stop;
+		int r;
 
 		if (start >= b->vdso_start && start < b->vdso_end) { /* compared, not loaded: plan_vdso() */
 			stop = MIN(end, b->vdso_end);
 			offset += stop - start;
 			start = stop;
+			continue;
+		}
+		r = aio_take_page(b, start, offset);
+		if (r < 0)
+			return r;
+		if (r) {
+			offset += PAGE_SIZE;
+			start += PAGE_SIZE;
 			continue;
 		}
 		while (*at < m->n && m->v[*at].start + m->v[*at].len <= start)
@@ -250,10 +260,10 @@ static int plan_pages(struct plan_build *b, struct vmas *m)
 	const struct snap_pagemap *pm = &b->task->pagemap;
 	uint64_t after = 0, offset = 0;
 	size_t at = 0;
-	/* Each piece begins with an entry, with an area, or after the vDSO. */
+	/* Each piece begins with an entry, with an area, or after the vDSO or the ring of an AIO context. */
 	int r = 0;
 
-	m->extents = op_alloc(b->op, (pm->entries.n + m->n + 2) * sizeof(*m->extents));
+	m->extents = op_alloc(b->op, (pm->entries.n + m->n + b->task->mm->n_aios + 2) * sizeof(*m->extents));
 	if (!m->extents)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < pm->entries.n && !r; i++) {
@@ -393,14 +403,13 @@ int plan_memory(struct plan_build *b)
 	m.guards = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.guards));
 	if (!m.v || !m.e || !m.guards)
 		return CKPT_E_NOMEM;
-	if (mm->n_aios)
-		return refuse_area(b, mm->aios[0]->id, "the ring of an AIO context");
 	for (size_t i = 0; i < mm->n_vmas && !r; i++) {
 		r = one_area(b, &m, mm->vmas[i], &after);
 		r = r ?: i % 1024 ? r : op_check_cancel(b->op);
 	}
 	r = r ?: plan_pages(b, &m);
 	r = r ?: open_pages(b);
+	r = r ?: aio_plan(b);
 	r = r ?: put_areas(b, &m);
 	r = r ?: plan_names(b);
 	return r ?: plan_mm(b);
@@ -424,7 +433,7 @@ int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start)
 	for (size_t i = mm->n_vmas; i-- > 0;) {
 		const VmaEntry *e = mm->vmas[i];
 
-		if (!(e->status & VMA_REGULAR))
+		if (!(e->status & (VMA_REGULAR | VMA_AIORING)))
 			continue;
 		if (!grows && e->end < end && end - e->end >= len)
 			break;
@@ -446,7 +455,7 @@ int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start)
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		const VmaEntry *e = mm->vmas[i];
 
-		if (!(e->status & VMA_REGULAR) || e->end <= at)
+		if (!(e->status & (VMA_REGULAR | VMA_AIORING)) || e->end <= at)
 			continue;
 		if (e->start >= at && e->start - at >= len)
 			break;

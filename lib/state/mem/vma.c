@@ -5,6 +5,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/file/file.h"
+#include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
@@ -49,10 +50,6 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 	if (!strncmp(v->name, "/SYSV", 5)) {
 		*kind = "SysV shared memory";
 		return "SysV shared memory is not supported yet";
-	}
-	if (!strncmp(v->name, "/[aio]", 6)) {
-		*kind = "AIO ring";
-		return "AIO contexts are not supported yet";
 	}
 	if (!strncmp(v->name, "anon_inode:[io_uring]", 21)) {
 		*kind = "io_uring";
@@ -143,6 +140,8 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 		e->status = VMA_VSYSCALL | VMA_ANON_PRIVATE;
 		return 0;
 	}
+	if (aio_is_ring(v))
+		return aio_dump(op, d, v, e);
 	e->status = VMA_REGULAR;
 	if (v->vmflags & VMF_GD)
 		e->flags |= MAP_GROWSDOWN;

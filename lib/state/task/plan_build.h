@@ -27,6 +27,7 @@ struct plan_build {
 	size_t len, cap;
 	ARRAY(struct plan_fetch) fetches; /* our descriptors that the new task needs while it is restored */
 	ARRAY(int) own;	    /* those of them that are ours to close */
+	ARRAY(struct plan_extent) ring_pages; /* of AIO rings: where their content is in the page data */
 	int pages_fd;	    /* ours, of the page data; -1: none */
 	ARRAY(struct build_call) calls;
 	struct proc_status self; /* of the calling thread */
