@@ -167,6 +167,7 @@ struct ckpt_opts {
 	enum ckpt_file_validation file_validation;
 	struct ckpt_strv external;    /* "file[MNT:INO]", "tty[RDEV:DEV]" ... as on the command line */
 	struct ckpt_strv inherit_fd;  /* "fd[N]:KEY" */
+	const char *freeze_cgroup;    /* dump: folder of a cgroup whose freezer holds the tasks while they are seized */
 	const char *fault_stage;      /* tests: the operation fails at the stage of this name */
 	const char *pidfile;	      /* CLI only */
 	const char *log_file;	      /* CLI only */

@@ -62,6 +62,8 @@ static const struct ckpt_option table[] = {
 	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
 	    "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
+	OPT("freeze-cgroup", 0, STRING, D, freeze_cgroup, "DIR",
+	    "hold the tasks of this cgroup (v1 freezer, or v2) by its freezer while they are seized"),
 	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD",
 	     "how PIDs are chosen: auto, set-tid, ns-last-pid"),
 
@@ -109,7 +111,6 @@ static const struct ckpt_option table[] = {
 	LATER("exec-cmd", 0, BOOL, R, NULL, "run a command after the restore that becomes the root task's parent"),
 	LATER("root", 'r', STRING, DR, "DIR", "root folder of the mount namespace"),
 	LATER("action-script", 0, STRV, DRP, "FILE", "run FILE at each step"),
-	LATER("freeze-cgroup", 0, STRING, DRP, "DIR", "freeze the tasks of this cgroup together"),
 
 	/* not implemented yet: kinds of state */
 	LATER_FLAG("tcp-close", 0, DR | NEG, "restore TCP connections as closed ones"),

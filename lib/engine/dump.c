@@ -5,36 +5,18 @@
  */
 #include "lib/engine/dump.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/utsname.h>
-#include <time.h>
 
+#include "lib/engine/dump_parts.h"
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
-#include "lib/inject/guardian.h"
+#include "lib/engine/tree.h"
 #include "lib/state/file/file.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
 /* Room for the metadata images of a task, on top of its pages. */
 #define METADATA_BYTES (512u << 10)
-#define OWN_KOBJ_ID 1	/* of the dumping process; the tree starts at 2 */
-#define TASK_KOBJ_ID 2
-#define NETWORK_LOCK_NONE 2
-
-struct dump {
-	pid_t pid;
-	struct snapshot s;
-	struct snap_task *task;
-	struct target target;
-	struct guardian guardian;
-	struct parasite parasite;
-	struct proc_maps maps;
-	struct task_dump td;
-	bool files_begun;
-};
 
 /* ---------------------------------------------------------------------------------- before anything is stopped */
 
@@ -122,29 +104,55 @@ static int freeze(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 	uint64_t begin = now_ns();
-	int r = target_freeze(op, d->pid, &d->target);
+	int r = tree_freeze(op, d);
 
 	op->stats->freezing_us = (now_ns() - begin) / 1000;
-	/* Asked again, now that nothing can change: a child may have been forked since. */
-	return r ?: preflight_frozen(op, d->pid);
+	return r;
 }
 
 static void thaw(struct op *op, void *arg)
 {
-	struct dump *d = arg;
+	tree_release(op, arg);
+}
 
-	target_release(op, &d->target);
+/* Said now rather than by the restore, when the tree is gone. */
+static int check_shape(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+	struct tree tree;
+
+	return tree_plan(op, &d->s, &tree);
+}
+
+static int frame(struct op *op, void *arg)
+{
+	return frame_tasks(op, arg) ?: frame_clocks(op, arg);
+}
+
+static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
+{
+	int r = proc_read_smaps(op, t->pid, &t->maps);
+
+	if (r)
+		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "process %d ended meanwhile", t->pid);
+	d->files_begun = true;
+	return vmas_dump(op, &t->td);
+}
+
+/* Calls @fn for each task that is the first to have an object of a kind, the dead ones left out. */
+static int each_owner(struct op *op, struct dump *d, enum kobj which, int (*fn)(struct op *, struct dump *, struct dump_task *))
+{
+	int r = 0;
+
+	for (size_t i = 0; i < d->tasks.n && !r; i++)
+		if (owns(d, i, which))
+			r = fn(op, d, d->tasks.v[i]) ?: op_check_cancel(op);
+	return r;
 }
 
 static int read_areas(struct op *op, void *arg)
 {
-	struct dump *d = arg;
-	int r = proc_read_smaps(op, d->pid, &d->maps);
-
-	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->pid), "process %d ended meanwhile", d->pid);
-	d->files_begun = true;
-	return vmas_dump(op, &d->td);
+	return each_owner(op, arg, KOBJ_VM, task_areas);
 }
 
 static void files_undo(struct op *op, void *arg)
@@ -156,11 +164,20 @@ static void files_undo(struct op *op, void *arg)
 	d->files_begun = false;
 }
 
+static int task_inject(struct op *op, struct dump *d, struct dump_task *t)
+{
+	return parasite_inject(op, &t->target, &t->maps, &t->parasite, d->guardian.journal);
+}
+
 static int inject(struct op *op, void *arg)
 {
-	struct dump *d = arg;
+	return each_owner(op, arg, KOBJ_VM, task_inject);
+}
 
-	return parasite_inject(op, &d->target, &d->maps, &d->parasite, d->guardian.journal);
+static int task_cure(struct op *op, struct dump *d, struct dump_task *t)
+{
+	(void)d;
+	return parasite_cure(op, &t->target, &t->parasite);
 }
 
 static void cure_undo(struct op *op, void *arg)
@@ -170,113 +187,97 @@ static void cure_undo(struct op *op, void *arg)
 	/* Not stopped by the very cancellation or deadline that brought us here. */
 	op->cancel = NULL;
 	op->deadline_ns = 0;
-	if (parasite_cure(op, &d->target, &d->parasite) != 0 && !target_has_ended(&d->target))
-		log_warn(op, "process %d: the parasite could not be removed", d->pid);
+	for (size_t i = 0; i < d->tasks.n; i++)
+		if (owns(d, i, KOBJ_VM) && task_cure(op, d, d->tasks.v[i]) != 0 && !target_has_ended(&d->tasks.v[i]->target))
+			log_warn(op, "process %d: the parasite could not be removed", d->tasks.v[i]->pid);
 }
 
 static int collect_core(struct op *op, void *arg)
 {
 	struct dump *d = arg;
+	int r = 0;
 
-	return task_dump_core(op, &d->td);
+	for (size_t i = 0; i < d->tasks.n && !r; i++)
+		if (!d->tasks.v[i]->zombie)
+			r = task_dump_core(op, &d->tasks.v[i]->td) ?: op_check_cancel(op);
+	return r;
 }
 
 static int cure(struct op *op, void *arg)
 {
-	struct dump *d = arg;
+	return each_owner(op, arg, KOBJ_VM, task_cure);
+}
 
-	return parasite_cure(op, &d->target, &d->parasite);
+static int task_files(struct op *op, struct dump *d, size_t i)
+{
+	struct dump_task *t = d->tasks.v[i];
+	struct snap_task *st = t->task;
+	struct proc_status *status = &t->target.threads.v[0].status;
+	int r = st->mm ? files_dump_special(op, &d->s, t->pid, "exe", &st->mm->exe_file_id) : 0;
+
+	if (!r && owns(d, i, KOBJ_FILES))
+		r = files_dump_task(op, &d->s, st, t->target.pidfd);
+	r = r ?: files_dump_special(op, &d->s, t->pid, "cwd", &st->fs->cwd_id);
+	r = r ?: files_dump_special(op, &d->s, t->pid, "root", &st->fs->root_id);
+	msg_set(st->fs, umask, status->umask);
+	return r;
 }
 
 static int collect_files(struct op *op, void *arg)
 {
 	struct dump *d = arg;
-	struct snap_task *t = d->task;
-	struct proc_status *st = &d->target.threads.v[0].status;
-	int r = files_dump_special(op, &d->s, t->pid, "exe", &t->mm->exe_file_id);
+	int r = 0;
 
-	r = r ?: files_dump_task(op, &d->s, t, d->target.pidfd);
-	r = r ?: files_dump_special(op, &d->s, t->pid, "cwd", &t->fs->cwd_id);
-	r = r ?: files_dump_special(op, &d->s, t->pid, "root", &t->fs->root_id);
-	msg_set(t->fs, umask, st->umask);
+	for (size_t i = 0; i < d->tasks.n && !r; i++)
+		if (!d->tasks.v[i]->zombie)
+			r = task_files(op, d, i);
 	return r ?: files_dump_complete(op, &d->s);
+}
+
+static int task_pages(struct op *op, struct dump *d, struct dump_task *t)
+{
+	(void)d;
+	return pages_collect(op, &t->td);
 }
 
 static int collect_pages(struct op *op, void *arg)
 {
 	struct dump *d = arg;
-	int r = pages_collect(op, &d->td);
+	uint64_t need = 0;
+	int r = each_owner(op, d, KOBJ_VM, task_pages);
 
-	return r ?: need_space(op, d, d->task->pagemap.n_pages * PAGE_SIZE + METADATA_BYTES);
+	for (size_t i = 0; i < d->tasks.n; i++)
+		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
+	return r ?: need_space(op, d, need + METADATA_BYTES);
 }
 
 /* --------------------------------------------------------------------------------------------------- writing */
+
+static int task_write_pages(struct op *op, struct dump *d, struct dump_task *t)
+{
+	t->task->pagemap.pages_id = d->s.next_pages_id++;
+	return pages_write(op, &t->td);
+}
 
 static int write_pages(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 	uint64_t begin = now_ns();
-	int r;
+	int r = each_owner(op, d, KOBJ_VM, task_write_pages);
 
-	d->task->pagemap.pages_id = d->s.next_pages_id++;
-	r = pages_write(op, &d->td);
 	r = r ?: files_dump_shmem(op, &d->s);
 	op->stats->memwrite_us = (now_ns() - begin) / 1000;
 	return r;
 }
 
-static int write_pagemap(struct op *op, struct dump *d)
-{
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	struct snap_pagemap *pm = &d->task->pagemap;
-	struct img_out *out;
-	int r = img_create(op, d->s.dir, IMG_PAGEMAP, (uint64_t)d->pid, &out);
-
-	head.pages_id = pm->pages_id;
-	r = r ?: img_write(op, out, &head.base);
-	for (size_t i = 0; i < pm->entries.n && !r; i++)
-		r = img_write(op, out, &pm->entries.v[i]->base);
-	return r ?: img_close(op, out);
-}
-
-static int write_pstree(struct op *op, struct dump *d)
-{
-	struct snap_task *t = d->task;
-
-	t->ps->pid = (uint32_t)t->pid;
-	t->ps->pgid = (uint32_t)d->target.stat.pgrp;
-	t->ps->sid = (uint32_t)d->target.stat.session;
-	t->ps->n_threads = t->threads.n;
-	t->ps->threads = op_alloc(op, t->threads.n * sizeof(uint32_t));
-	if (!t->ps->threads)
-		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < t->threads.n; i++)
-		t->ps->threads[i] = (uint32_t)t->threads.v[i].tid;
-	return img_write_one(op, d->s.dir, IMG_PSTREE, 0, &t->ps->base);
-}
-
 static int write_images(struct op *op, void *arg)
 {
-	struct dump *d = arg;
-	struct snap_task *t = d->task;
-	uint64_t id = (uint64_t)t->pid;
-	int r = write_pstree(op, d);
-
-	for (size_t i = 0; i < t->threads.n && !r; i++)
-		r = img_write_one(op, d->s.dir, IMG_CORE, (uint64_t)t->threads.v[i].tid, &t->threads.v[i].core->base);
-	r = r ?: img_write_one(op, d->s.dir, IMG_IDS, id, &t->ids->base);
-	r = r ?: img_write_one(op, d->s.dir, IMG_MM, id, &t->mm->base);
-	r = r ?: img_write_one(op, d->s.dir, IMG_FS, id, &t->fs->base);
-	r = r ?: img_write_one(op, d->s.dir, IMG_SECCOMP, 0, &d->s.seccomp->base);
-	r = r ?: img_write_one(op, d->s.dir, IMG_TIMENS, 0, &d->s.timens->base);
-	r = r ?: write_pagemap(op, d);
-	r = r ?: files_write(op, &d->s);
-	return r ?: img_write_one(op, d->s.dir, IMG_EXTRA, 0, &d->s.extra->base);
+	return dump_write_images(op, arg);
 }
 
 static void note_frozen(struct op *op, struct dump *d)
 {
-	op->stats->frozen_us = (now_ns() - d->target.seized_at) / 1000;
+	op->stats->frozen_us = (now_ns() - d->tasks.v[0]->target.seized_at) / 1000;
 }
 
 /* A tree that runs on anyway need not wait for the disk. */
@@ -286,7 +287,7 @@ static int resume_early(struct op *op, void *arg)
 
 	if (!op->opts->leave_running)
 		return 0;
-	target_release(op, &d->target);
+	tree_release(op, d);
 	note_frozen(op, d);
 	return 0;
 }
@@ -308,141 +309,20 @@ static int finish_task(struct op *op, void *arg)
 	if (op->opts->leave_running)
 		return 0;
 	if (op->opts->leave_stopped) {
-		kill(d->pid, SIGSTOP);
-		target_release(op, &d->target);
+		for (size_t i = 0; i < d->tasks.n; i++)
+			if (!d->tasks.v[i]->zombie)
+				kill(d->tasks.v[i]->pid, SIGSTOP);
+		tree_release(op, d);
 	} else {
-		r = target_kill(op, &d->target);
+		r = tree_kill(op, d);
 	}
 	note_frozen(op, d);
 	return r;
 }
 
-/* ---------------------------------------------------------------------------------------------------- the frame */
-
-static int fill_inventory(struct op *op, struct dump *d)
-{
-	InventoryEntry *inv = msg_new(op, InventoryEntry, inventory_entry);
-	TaskKobjIdsEntry *ids = msg_new(op, TaskKobjIdsEntry, task_kobj_ids_entry);
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC);
-	char uuid[37] = "";
-
-	if (!inv || !ids)
-		return CKPT_E_NOMEM;
-	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = OWN_KOBJ_ID;
-	msg_set(ids, pid_ns_id, 1);
-	msg_set(ids, net_ns_id, 2);
-	msg_set(ids, ipc_ns_id, 3);
-	msg_set(ids, uts_ns_id, 4);
-	msg_set(ids, time_ns_id, 5);
-	msg_set(ids, mnt_ns_id, 6);
-	msg_set(ids, user_ns_id, 7);
-	msg_set(ids, cgroup_ns_id, 8);
-	inv->img_version = 2;
-	msg_set(inv, fdinfo_per_id, 1);
-	inv->root_ids = ids;
-	msg_set(inv, ns_per_id, 1);
-	msg_set(inv, root_cg_set, 1);
-	msg_set(inv, lsmtype, LSMTYPE__NO_LSM);
-	msg_set(inv, network_lock_method, NETWORK_LOCK_NONE);
-	inv->plugins_entry = msg_new(op, PluginsEntry, plugins_entry);
-	if (!inv->plugins_entry)
-		return CKPT_E_NOMEM;
-	if (fd >= 0 && read(fd, uuid, 36) == 36)
-		inv->dump_criu_run_id = arena_strdup(op->arena, uuid);
-	d->s.inventory = inv;
-	d->task->ids = msg_new(op, TaskKobjIdsEntry, task_kobj_ids_entry);
-	if (!d->task->ids)
-		return CKPT_E_NOMEM;
-	*d->task->ids = *ids; /* in all namespaces of ours */
-	d->task->ids->vm_id = d->task->ids->files_id = d->task->ids->fs_id = d->task->ids->sighand_id = TASK_KOBJ_ID;
-	return 0;
-}
-
-static Timespec *clock_value(struct op *op, clockid_t clock)
-{
-	Timespec *t = msg_new(op, Timespec, timespec);
-	struct timespec now;
-
-	if (!t)
-		return NULL;
-	clock_gettime(clock, &now);
-	t->tv_sec = (uint64_t)now.tv_sec;
-	t->tv_nsec = (uint64_t)now.tv_nsec;
-	return t;
-}
-
-static char *read_line(struct op *op, const char *path)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char buf[128];
-	ssize_t n = fd >= 0 ? read(fd, buf, sizeof(buf)) : -1;
-
-	return n > 0 ? arena_strndup(op->arena, buf, buf[n - 1] == '\n' ? (size_t)n - 1 : (size_t)n) : NULL;
-}
-
-/* Clocks are read while the task is stopped: it must not see time go back. */
-static int fill_clocks(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-	struct timespec now;
-
-	d->s.timens = msg_new(op, TimensEntry, timens_entry);
-	if (!d->s.timens)
-		return CKPT_E_NOMEM;
-	d->s.timens->monotonic = clock_value(op, CLOCK_MONOTONIC);
-	d->s.timens->boottime = clock_value(op, CLOCK_BOOTTIME);
-	if (!d->s.timens->monotonic || !d->s.timens->boottime)
-		return CKPT_E_NOMEM;
-	clock_gettime(CLOCK_REALTIME, &now);
-	msg_set(d->s.extra, dump_monotonic_ns, now_ns());
-	msg_set(d->s.extra, dump_realtime_ns, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-	return 0;
-}
-
-static int fill_extra(struct op *op, struct dump *d)
-{
-	CkptExtraEntry *x = msg_new(op, CkptExtraEntry, ckpt_extra_entry);
-	struct utsname u;
-
-	if (!x)
-		return CKPT_E_NOMEM;
-	uname(&u);
-	x->version = arena_strdup(op->arena, ckpt_version());
-	x->created = (uint64_t)time(NULL);
-	x->hostname = arena_strdup(op->arena, u.nodename);
-	x->kernel = arena_strdup(op->arena, u.release);
-	x->arch = arena_strdup(op->arena, u.machine);
-	x->boot_id = read_line(op, "/proc/sys/kernel/random/boot_id");
-	x->tasks = op_alloc(op, sizeof(*x->tasks));
-	d->task->extra = msg_new(op, TaskExtra, task_extra);
-	if (!x->version || !x->hostname || !x->kernel || !x->arch || !x->tasks || !d->task->extra)
-		return op_nomem(op);
-	d->task->extra->pid = (uint32_t)d->pid;
-	x->tasks[x->n_tasks++] = d->task->extra;
-	d->s.extra = x;
-	return 0;
-}
-
 static int prepare(struct op *op, void *arg)
 {
-	struct dump *d = arg;
-	int r;
-
-	d->s.next_file_id = d->s.next_pages_id = 1;
-	d->task = ARRAY_ADD(op->arena, &d->s.tasks);
-	if (!d->task)
-		return op_nomem(op);
-	d->task->pid = d->pid;
-	d->task->ps = msg_new(op, PstreeEntry, pstree_entry);
-	d->task->mm = msg_new(op, MmEntry, mm_entry);
-	d->task->fs = msg_new(op, FsEntry, fs_entry);
-	d->s.seccomp = msg_new(op, SeccompEntry, seccomp_entry);
-	if (!d->task->ps || !d->task->mm || !d->task->fs || !d->s.seccomp)
-		return CKPT_E_NOMEM;
-	r = fill_inventory(op, d);
-	r = r ?: fill_extra(op, d);
-	d->td = (struct task_dump){ .s = &d->s, .task = d->task, .target = &d->target, .parasite = &d->parasite, .maps = &d->maps };
-	return r;
+	return frame_begin(op, arg);
 }
 
 static const struct stage stages[] = {
@@ -453,10 +333,11 @@ static const struct stage stages[] = {
 	{ "guardian", start_guardian, stop_guardian, 1 },
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, thaw, 2 },
-	{ "clocks", fill_clocks, NULL, 1 },
+	{ "clocks", frame, NULL, 1 },
 	{ "memory areas", read_areas, files_undo, 2 },
 	{ "inject", inject, cure_undo, 1 },
 	{ "tasks", collect_core, NULL, 2 },
+	{ "shape", check_shape, NULL, 1 },
 	{ "cure", cure, NULL, 1 },
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
@@ -470,47 +351,6 @@ static const struct stage stages[] = {
 	{ NULL, NULL, NULL, 0 },
 };
 
-static uint32_t us32(uint64_t us)
-{
-	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
-}
-
-static void write_stats(struct op *op, struct dump *d)
-{
-	DumpStatsEntry ds = DUMP_STATS_ENTRY__INIT;
-	StatsEntry e = STATS_ENTRY__INIT;
-	_cleanup_close_ int opened = -1;
-	int dir = img_dir_fd(d->s.dir);
-
-	ds.freezing_time = us32(op->stats->freezing_us);
-	ds.frozen_time = us32(op->stats->frozen_us);
-	ds.memdump_time = us32(op->stats->memwrite_us);
-	ds.memwrite_time = us32(op->stats->memwrite_us);
-	ds.pages_scanned = op->stats->pages_scanned;
-	ds.pages_written = op->stats->pages_written;
-	msg_set(&ds, shpages_written, op->stats->shpages_written);
-	e.dump = &ds;
-	if (op->opts->work_dir_fd >= 0)
-		dir = op->opts->work_dir_fd;
-	else if (op->opts->work_dir && (opened = open(op->opts->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
-		dir = opened;
-	if (img_write_at(op, dir, IMG_STATS_DUMP, 0, &e.base) != 0) {
-		log_warn(op, "the statistics could not be written: %s", ckpt_err_message(op->err));
-		op_forget(op);
-	}
-}
-
-/* A process that ends in the middle makes all sorts of things fail; only that it ended is of interest. */
-static int explain(struct op *op, int r, pid_t pid)
-{
-	const struct target t = { .pid = pid };
-
-	if (r == CKPT_E_CANCELED || r == CKPT_E_NO_PROCESS || pid <= 0 || !target_has_ended(&t))
-		return r;
-	op_forget(op);
-	return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "it ended meanwhile");
-}
-
 int dump_run(struct op *op, pid_t pid)
 {
 	struct dump *d = op_new(op, struct dump);
@@ -520,15 +360,16 @@ int dump_run(struct op *op, pid_t pid)
 	if (!d)
 		return CKPT_E_NOMEM;
 	d->pid = pid;
-	d->target = (struct target){ .pidfd = -1, .mem = -1 };
+	d->freezer = (struct freezer)FREEZER_INIT;
 	d->guardian = (struct guardian)GUARDIAN_INIT;
 	r = stages_run(op, stages, d);
 	op->stats->total_us = (now_ns() - begin) / 1000;
+	freezer_done(op, &d->freezer);
 	if (r)
-		return op_wrap(op, explain(op, r, pid), "checkpoint of process %d", pid);
+		return op_wrap(op, tree_explain(op, d, r), "checkpoint of process %d", pid);
 	guardian_stop(&d->guardian);
 	files_dump_done(op, &d->s, true);
-	write_stats(op, d);
+	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;
 }

@@ -116,21 +116,6 @@ static struct ckpt_err *check_session(struct op *op, const struct subject *s)
 		       "process %d (%s) belongs to session %d, which it does not lead", s->pid, s->status.name, st.session);
 }
 
-static struct ckpt_err *check_children(struct op *op, const struct subject *s)
-{
-	struct proc_numbers children = { 0 };
-
-	if (proc_list_children(op, s->pid, &children) != 0)
-		op_forget(op);
-	if (!children.v.n)
-		return NULL;
-	return err_new(CKPT_E_UNSUPPORTED,
-		       AT(.pid = s->pid, .kind = "process tree", .hint = "checkpoint a program without child processes"),
-		       "process %d (%s) has %zu child process%s (%d%s): trees of processes are not supported yet", s->pid,
-		       s->status.name, children.v.n, children.v.n > 1 ? "es" : "", children.v.v[0],
-		       children.v.n > 1 ? ", ..." : "");
-}
-
 static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
 {
 	static const char *const names[] = { "pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time", "pid_for_children",
@@ -217,10 +202,11 @@ static struct ckpt_err *check_bits(struct op *op, const struct subject *s)
 static const struct {
 	check_fn fn;
 	bool last_word; /* when it finds something, the other questions make no sense */
+	bool root;	/* asked of the root of the tree only */
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
-	{ check_not_traced, false },   { check_namespaces, false }, { check_children, false },	  { check_threads, false },
-	{ check_bits, false },	       { check_session, false },
+	{ check_not_traced, false },   { check_namespaces, false }, { check_threads, false },
+	{ check_bits, false },	       { check_session, false, true },
 };
 
 static int look_at(struct op *op, pid_t pid, struct subject *s)
@@ -258,7 +244,7 @@ int preflight_frozen(struct op *op, pid_t pid)
 	int r = look_at(op, pid, &s);
 
 	if (!r)
-		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_children(op, &s) ?: check_threads(op, &s);
+		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_threads(op, &s);
 	if (e) {
 		op_forget(op);
 		op->err = e;
@@ -267,13 +253,13 @@ int preflight_frozen(struct op *op, pid_t pid)
 	return r;
 }
 
-int preflight_report(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
+int preflight_report(struct op *op, pid_t pid, bool root, ckpt_obstacle_fn fn, void *arg)
 {
 	struct subject s;
 	int r = look_at(op, pid, &s), n = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(checks) && !r; i++) {
-		struct ckpt_err *e = checks[i].fn(op, &s);
+		struct ckpt_err *e = root || !checks[i].root ? checks[i].fn(op, &s) : NULL;
 
 		if (!e)
 			continue;

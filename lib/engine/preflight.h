@@ -9,7 +9,7 @@
 int preflight(struct op *op, pid_t pid);
 /* What has to be asked again once the task is frozen: it may have forked, unshared or exited since. */
 int preflight_frozen(struct op *op, pid_t pid);
-/* Hands every such thing to @fn; returns how many there were, or a failure. */
-int preflight_report(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
+/* Hands every such thing to @fn; returns how many there were, or a failure. @root: of the tree; else it is below it. */
+int preflight_report(struct op *op, pid_t pid, bool root, ckpt_obstacle_fn fn, void *arg);
 
 #endif

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The restore pipeline: from a folder to a running process. Everything is read and checked first; then files are opened,
- * the plan is made, and only then a process. Until the release nothing of the program runs, and every failure ends the
- * new process and takes back what was made.
+ * The restore pipeline: from a folder to a running tree. Everything is read and checked first; then files are opened,
+ * the plans are made, and only then processes. Until the release nothing of the programs runs, and every failure ends the
+ * new processes and takes back what was made.
  */
 #include "lib/engine/restore.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 
 #include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
@@ -67,16 +66,7 @@ static void plan_undo(struct op *op, void *arg)
 
 	(void)op;
 	restore_spawn_done(r);
-	plan_free(&r->build);
-	if (r->plan)
-		munmap(r->plan, r->plan_len);
-	r->plan = NULL;
-	close_fd_p(&r->plan_fd);
-	close_fd_p(&r->elf_fd);
-	close_fd_p(&r->self_pidfd);
-	close_fd_p(&r->last_pid_fd);
-	close_fd_p(&r->pidfd);
-	r->plan_fd = r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
+	restore_plan_done(r);
 }
 
 static int namespaces(struct op *op, void *arg)
@@ -116,7 +106,7 @@ static int release(struct op *op, void *arg)
 	struct restore *r = arg;
 	int ret = restore_release(op, r);
 
-	op->stats->pages_written = r->build.n_pages;
+	op->stats->pages_written = r->n_pages;
 	return ret;
 }
 
@@ -144,7 +134,7 @@ static void write_stats(struct op *op, const struct restore *r)
 
 	rs.forking_time = (uint32_t)((r->forked_at - r->started_at) / 1000);
 	rs.restore_time = (uint32_t)((now_ns() - r->started_at) / 1000);
-	msg_set(&rs, pages_restored, r->build.n_pages);
+	msg_set(&rs, pages_restored, r->n_pages);
 	e.restore = &rs;
 	if (op->opts->work_dir_fd >= 0)
 		dir = op->opts->work_dir_fd;
@@ -163,7 +153,7 @@ int restore_run(struct op *op, pid_t *pid)
 
 	if (!r)
 		return CKPT_E_NOMEM;
-	r->plan_fd = r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
+	r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
 	r->init_pidfd = r->init_go = r->own_pidns = -1;
 	ret = stages_run(op, stages, r);
 	if (ret)

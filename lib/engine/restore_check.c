@@ -7,18 +7,12 @@
 #include "lib/kernel/sys.h"
 
 #define XSTATE_CAP 16384
-#define ZOMBIE 2
 
-static int check_shape(struct op *op, const struct snapshot *s)
+static int check_root(struct op *op, const struct snapshot *s)
 {
 	const struct snap_task *t = &s->tasks.v[0];
 
-	if (s->tasks.n > 1)
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "tree"),
-			       "the checkpoint holds %zu processes; restoring trees of several is not supported yet", s->tasks.n);
-	if (t->ps->ppid)
-		return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "pstree.img: there is no root task");
-	if (t->threads.v[0].core->tc && t->threads.v[0].core->tc->task_state == ZOMBIE)
+	if (t->dead)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "task"), "task %d is a zombie", t->pid);
 	return 0;
 }
@@ -31,17 +25,44 @@ static int check_cores(struct op *op, const struct snap_task *t)
 		if (th->core->mtype != CORE_ENTRY__MARCH__X86_64)
 			return op_fail(op, CKPT_E_KERNEL, AT(.pid = th->tid, .kind = "core"),
 				       "core-%d.img is of another processor architecture", th->tid);
+		if (t->dead && !th->core->tc)
+			return op_fail(op, CKPT_E_IMAGE, AT(.pid = th->tid, .kind = "core"), "core-%d.img is incomplete", th->tid);
+		if (t->dead)
+			return 0;
 		if (!th->core->thread_info || !th->core->thread_core || (i == 0) != !!th->core->tc)
 			return op_fail(op, CKPT_E_IMAGE, AT(.pid = th->tid, .kind = "core"), "core-%d.img is incomplete", th->tid);
 		if (th->core->thread_info->gpregs->has_mode && th->core->thread_info->gpregs->mode != USER_X86_REGS_MODE__NATIVE)
 			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = th->tid, .kind = "core"),
 				       "thread %d is a 32-bit one, which is not supported yet", th->tid);
 	}
-	for (size_t i = 0; i < t->threads.n; i++)
-		for (size_t j = i + 1; t->threads.n < 4096 && j < t->threads.n; j++)
-			if (t->threads.v[i].tid == t->threads.v[j].tid)
-				return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "pstree.img names thread %d twice",
-					       t->threads.v[i].tid);
+	return 0;
+}
+
+/* No number can be had twice, be it a process's or a thread's. */
+static int by_number(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int check_numbers(struct op *op, const struct snapshot *s)
+{
+	size_t n = 0, all = 0;
+	pid_t *v;
+
+	for (size_t i = 0; i < s->tasks.n; i++)
+		all += s->tasks.v[i].threads.n;
+	v = op_alloc(op, (all + 1) * sizeof(*v));
+	if (!v)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t k = 0; k < s->tasks.v[i].threads.n; k++)
+			v[n++] = s->tasks.v[i].threads.v[k].tid;
+	qsort(v, n, sizeof(*v), by_number);
+	for (size_t i = 1; i < n; i++)
+		if (v[i] == v[i - 1])
+			return op_fail(op, CKPT_E_IMAGE, AT(.pid = v[i]), "pstree.img names thread %d twice", v[i]);
 	return 0;
 }
 
@@ -119,31 +140,36 @@ int restore_pid_taken(struct op *op, pid_t pid)
 		       parent.comm, st.ppid);
 }
 
-int restore_check_pids(struct op *op, const struct snap_task *t)
+static int check_free(struct op *op, pid_t pid)
 {
+	/* Signal 0 by tgkill would ask for a pair; kill(2) finds thread numbers, too. */
+	return pid && (kill(pid, 0) == 0 || errno == EPERM) ? restore_pid_taken(op, pid) : 0;
+}
+
+static int check_pids(struct op *op, struct restore *r)
+{
+	int ret = 0;
+
 	if (op->opts->new_pidns)
 		return 0;
-	for (size_t i = 0; i < t->threads.n; i++) {
-		pid_t tid = t->threads.v[i].tid;
-
-		/* Signal 0 by tgkill would ask for a pair; kill(2) finds thread numbers, too. */
-		if (kill(tid, 0) == 0 || errno == EPERM)
-			return restore_pid_taken(op, tid);
-	}
-	return 0;
+	for (size_t i = 0; i < r->s.tasks.n && !ret; i++)
+		for (size_t k = 0; k < r->s.tasks.v[i].threads.n && !ret; k++)
+			ret = check_free(op, r->s.tasks.v[i].threads.v[k].tid);
+	/* Numbers of leaders that ended long ago are needed for a moment. */
+	for (size_t i = 0; i < r->n_tasks && !ret; i++)
+		if (!r->tasks[i].task)
+			ret = check_free(op, r->tasks[i].node->pid);
+	return ret;
 }
 
 /* Loads every thread's registers as this processor takes them: what it lacks is found out now. */
-static int check_registers(struct op *op, struct restore *r)
+int restore_load_registers(struct op *op, struct new_task *nt)
 {
-	const struct snap_task *t = r->task;
+	const struct snap_task *t = nt->task;
 
-	r->threads = op_alloc(op, t->threads.n * sizeof(*r->threads));
-	if (!r->threads)
-		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < t->threads.n; i++) {
 		const CoreEntry *core = t->threads.v[i].core;
-		struct new_thread *n = &r->threads[i];
+		struct new_thread *n = &nt->threads[i];
 		char xstate[XSTATE_CAP] __attribute__((aligned(64)));
 		int ret = x86_regs_from_image(op, core->thread_info, &n->regs, xstate, sizeof(xstate), &n->xstate_len);
 
@@ -166,18 +192,63 @@ static int check_inventory(struct op *op, const struct snapshot *s)
 	return 0;
 }
 
+/* A process to be made for each node of the tree. */
+static int make_tasks(struct op *op, struct restore *r)
+{
+	size_t n = r->tree.nodes.n;
+
+	r->tasks = op_alloc(op, n * sizeof(*r->tasks));
+	if (!r->tasks)
+		return CKPT_E_NOMEM;
+	r->n_tasks = n;
+	for (size_t i = 0; i < n; i++) {
+		struct new_task *t = &r->tasks[i];
+
+		t->r = r;
+		t->node = &r->tree.nodes.v[i];
+		t->task = t->node->task == TREE_NONE ? NULL : &r->s.tasks.v[t->node->task];
+		t->plan_fd = -1;
+		t->n_threads = t->task && !t->task->dead ? t->task->threads.n : 1;
+		t->threads = op_alloc(op, t->n_threads * sizeof(*t->threads));
+		if (!t->threads)
+			return CKPT_E_NOMEM;
+		if (i)
+			r->tasks[t->node->creator].n_kids++;
+	}
+	for (size_t i = 0; i < n; i++) {
+		r->tasks[i].kids = op_alloc(op, (r->tasks[i].n_kids + 1) * sizeof(*r->tasks[i].kids));
+		if (!r->tasks[i].kids)
+			return CKPT_E_NOMEM;
+		r->tasks[i].n_kids = 0;
+	}
+	/* In the order in which they are forked: by the moment, then as they come. */
+	for (uint32_t when = 0; when <= TREE_LATE; when++)
+		for (size_t i = 1; i < n; i++)
+			if (r->tasks[i].node->when == when) {
+				struct new_task *c = &r->tasks[r->tasks[i].node->creator];
+
+				c->kids[c->n_kids++] = &r->tasks[i];
+			}
+	return 0;
+}
+
 int restore_check(struct op *op, struct restore *r)
 {
 	struct snapshot *s = &r->s;
-	struct snap_task *t = &s->tasks.v[0];
 	int ret = check_inventory(op, s);
 
-	ret = ret ?: check_shape(op, s);
-	r->task = t;
-	ret = ret ?: check_cores(op, t);
-	ret = ret ?: check_ids(op, s, t);
-	ret = ret ?: check_cgroups(op, s, t);
-	ret = ret ?: check_session(op, t);
-	ret = ret ?: check_registers(op, r);
-	return ret ?: restore_check_pids(op, t);
+	ret = ret ?: check_root(op, s);
+	for (size_t i = 0; i < s->tasks.n && !ret; i++) {
+		ret = check_cores(op, &s->tasks.v[i]);
+		if (!ret && !s->tasks.v[i].dead)
+			ret = check_ids(op, s, &s->tasks.v[i]) ?: check_cgroups(op, s, &s->tasks.v[i]);
+	}
+	ret = ret ?: check_numbers(op, s);
+	ret = ret ?: check_session(op, &s->tasks.v[0]);
+	ret = ret ?: tree_plan(op, s, &r->tree);
+	ret = ret ?: make_tasks(op, r);
+	for (size_t i = 0; i < r->n_tasks && !ret; i++)
+		if (r->tasks[i].node->kind == TREE_TASK)
+			ret = restore_load_registers(op, &r->tasks[i]);
+	return ret ?: check_pids(op, r);
 }

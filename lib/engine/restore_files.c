@@ -92,7 +92,6 @@ static int plan_owners(struct plan_build *b)
 {
 	const struct snap_task *t = b->task;
 	struct plan_fown *v = op_alloc(b->op, (t->fds.n + 1) * sizeof(*v));
-	const struct snap_file *last = NULL;
 	struct plan_array arr;
 	size_t n = 0;
 	int r;
@@ -103,9 +102,9 @@ static int plan_owners(struct plan_build *b)
 		const struct snap_file *f = file_of(b, t->fds.v[i]);
 		const FownEntry *o = files_fown(b->s, f);
 
-		if (!o || f == last)
+		/* Once, by the first task that has it, on the first of its descriptors. */
+		if (!o || f->task != t->pid || f->task_fd != (int)t->fds.v[i]->fd)
 			continue;
-		last = f;
 		if (o->signum > 64 || o->pid_type > 2)
 			return bad_fd(b, t->fds.v[i]->fd, "its owner makes no sense");
 		v[n++] = (struct plan_fown){ (int32_t)t->fds.v[i]->fd, o->uid, o->euid, o->signum, o->pid_type, (int32_t)o->pid };
@@ -129,7 +128,7 @@ static int plan_locks(struct plan_build *b)
 	for (size_t i = 0; i < s->locks.n; i++) {
 		const FileLockEntry *e = s->locks.v[i];
 
-		if (e->flag == LOCK_POSIX_FLAG)
+		if (e->flag == LOCK_POSIX_FLAG && e->pid == b->task->pid)
 			v[n++] = (struct plan_lock){ .fd = e->fd, .type = (int32_t)e->type, .start = e->start, .len = e->len };
 	}
 	r = plan_put_array(b, v, n, sizeof(*v), &arr);
@@ -144,7 +143,7 @@ static int plan_folder(struct plan_build *b, uint32_t id, const char *what, int3
 	ssize_t n;
 	int fd, r = files_open_special(b->op, b->s, id, what, &fd);
 
-	r = r ?: plan_fetch(b, fd, true, file);
+	r = r ?: plan_fetch(b, fd, false, file);
 	if (r || !b->op->opts->new_pidns)
 		return r;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
@@ -181,8 +180,10 @@ int plan_files(struct plan_build *b)
 {
 	int r = plan_folders(b);
 
-	r = r ?: plan_owners(b);
-	r = r ?: plan_locks(b);
+	if (r || b->shares_files)
+		return r;
+	r = plan_locks(b);
 	r = r ?: plan_descriptors(b);
+	r = r ?: plan_owners(b);
 	return r ?: locks_plan(b);
 }

@@ -148,7 +148,7 @@ static int run_init(struct op *op, struct restore *r, const int ready[2], const 
 		return CKPT_E_NOMEM;
 	snprintf(text[0], sizeof(*text), "%d", ready[1]);
 	snprintf(text[1], sizeof(*text), "%d", go[0]);
-	snprintf(text[2], sizeof(*text), "%d", r->task->pid);
+	snprintf(text[2], sizeof(*text), "%d", r->s.tasks.v[0].pid);
 	*c = (struct init_child){
 		.elf_fd = r->elf_fd, .ready = ready[1], .go = go[0], .argv = { "ckpt-init", text[0], text[1], text[2], NULL },
 	};
@@ -169,7 +169,7 @@ int restore_pidns(struct op *op, struct restore *r)
 
 	if (!op->opts->new_pidns)
 		return 0;
-	if (r->task->pid == 1)
+	if (r->s.tasks.v[0].pid == 1)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = 1, .kind = "namespace"),
 			       "task 1 cannot be restored into a pid namespace that has our init");
 	if (pipe2(ready, O_CLOEXEC) < 0)

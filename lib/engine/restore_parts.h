@@ -5,12 +5,13 @@
 
 #include <sys/user.h>
 
+#include "lib/engine/tree.h"
 #include "lib/state/task/plan_build.h"
 
-/* One thread of the new task as the tracer sees it. */
+/* One thread of a new task as the tracer sees it. */
 struct new_thread {
 	pid_t tid;   /* as we see it; 0: does not exist yet */
-	bool ready;  /* has done its part, stands at its int3 */
+	bool ready;  /* stands at an int3: at a barrier, or has done its part */
 	bool gone;
 	struct user_regs_struct regs;
 	void *xstate;
@@ -18,28 +19,46 @@ struct new_thread {
 	uint64_t sigmask;
 };
 
-struct restore {
-	struct snapshot s;
-	struct snap_task *task;
+/* One process of the new tree: a task of the snapshot, or a helper. */
+struct new_task {
+	struct restore *r;
+	const struct tree_node *node;
+	struct snap_task *task; /* NULL: a helper */
 	struct plan_build build;
-	struct plan *plan; /* shared with the task */
+	struct plan *plan; /* shared with it */
 	size_t plan_len;
 	uint64_t plan_off;
-	uint64_t syscall_at; /* address of a system call instruction in the task */
-	int plan_fd, elf_fd, self_pidfd;
-	char argv[4][24]; /* of the restorer */
-	void *stack; /* the new task's, until it has executed the restorer */
-	int exec_errno; /* why it did not */
-	pid_t pid;   /* of the new task, as we see it; 0: there is none */
-	int pidfd;
-	bool stop_wanted; /* somebody sent it a SIGSTOP meanwhile */
+	int plan_fd;
+	uint64_t syscall_at; /* address of a system call instruction in it */
+	pid_t pid;	     /* as we see it; 0: there is none (any more) */
+	bool ended;	     /* as it should */
+	bool stop_wanted;    /* somebody sent it a SIGSTOP meanwhile */
 	struct new_thread *threads;
+	size_t n_threads, n_born; /* of those, and of its children: how many there are to be, and are */
+	struct new_task **kids;	  /* in the order in which it forks them */
+	size_t n_kids, n_kids_born;
+};
+
+struct restore {
+	struct snapshot s;
+	struct tree tree;
+	struct new_task *tasks; /* one a node of the tree, in that order: [0] is the root */
+	size_t n_tasks;
+	struct plan_host host;
+	int elf_fd, self_pidfd;
+	char argv[4][24]; /* of the restorer */
+	void *stack; /* the root's, until it has executed the restorer */
+	int exec_errno; /* why it did not */
+	pid_t pid;   /* of the root, as we see it */
+	int pidfd;
+	bool seccomp; /* some thread has filters */
 	int init_pidfd;	   /* new_pidns: its init, -1: none */
 	int init_go;	   /* pipe that it waits on */
 	int own_pidns;	   /* our own, to come back to */
 	char timens[128];  /* offsets of the clocks, as the kernel takes them; "": ours are right */
 	const char *child_step; /* what exec_errno is about */
 	int last_pid_fd; /* /proc/sys/kernel/ns_last_pid, locked */
+	uint64_t n_pages;
 	uint64_t forked_at, started_at;
 };
 
@@ -47,15 +66,17 @@ struct restore {
 int restore_read(struct op *op, struct snapshot *s);
 /* restore_check.c: could this be restored here? Nothing is created. */
 int restore_check(struct op *op, struct restore *r);
-int restore_check_pids(struct op *op, const struct snap_task *t);
+/* The registers of a task's threads, as this processor takes them. */
+int restore_load_registers(struct op *op, struct new_task *t);
 /* Says who has the PID @pid. */
 int restore_pid_taken(struct op *op, pid_t pid);
-/* restore_plan.c: the plan in a memfd, and the restorer in another. */
+/* restore_plan.c: each process's plan in a memfd, and the restorer in another. */
 int restore_plan(struct op *op, struct restore *r);
-/* restore_spawn.c: how the PIDs will be had; the new process, seized, about to execute the restorer. */
+void restore_plan_done(struct restore *r);
+/* restore_spawn.c: how the PIDs will be had; the root process, seized, about to execute the restorer. */
 int restore_prepare_pids(struct op *op, struct restore *r);
 int restore_spawn(struct op *op, struct restore *r);
-/* restore_ns.c: namespaces the new process gets */
+/* restore_ns.c: namespaces the new processes get */
 int restore_clocks(struct op *op, struct restore *r);
 int restore_pidns(struct op *op, struct restore *r);
 int restore_pidns_enter(struct op *op, struct restore *r, bool enter); /* the calling thread's children go there */
@@ -63,18 +84,30 @@ int restore_pidns_go(struct op *op, struct restore *r);	/* the root task exists 
 void restore_pidns_done(struct restore *r, bool success);
 void restore_spawn_done(struct restore *r); /* after restore_drive() or restore_kill() */
 void restore_kill(struct op *op, struct restore *r);
-/* restore_trace.c */
+/* restore_trace.c: the tracer's part, for one process */
+/* Follows it until it stands at its next barrier or is ready, with all its threads; or ends, if that is its part. */
+int restore_follow(struct op *op, struct new_task *t);
+int restore_resume(struct op *op, struct new_task *t, pid_t tid, int request, int sig);
+/* A thread's next stop: like waitpid, but it can be cancelled. */
+int restore_wait(struct op *op, struct new_task *t, pid_t tid, int *status);
+void restore_warn(struct op *op, struct new_task *t);
+/* restore_report.c: what went wrong in it */
+int restore_report(struct op *op, struct new_task *t, pid_t tid, int status);
+/* restore_tree.c: the whole, phase by phase */
 int restore_drive(struct op *op, struct restore *r);  /* until all threads are ready */
 int restore_finish(struct op *op, struct restore *r); /* registers and the last touches; nothing runs yet */
 int restore_release(struct op *op, struct restore *r); /* they run */
+/* restore_finish.c: the same for one process */
+int task_finish(struct op *op, struct new_task *t);
+int task_begin_stop(struct op *op, struct new_task *t);
+int task_set_masks(struct op *op, struct new_task *t);
+int task_release(struct op *op, struct new_task *t);
 /* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */
-int restore_sleeps(struct op *op, struct restore *r);
+int restore_sleeps(struct op *op, struct new_task *t);
 /* Makes a stopped thread do one system call that does not block. */
-int restore_call(struct op *op, struct restore *r, pid_t tid, long nr, const uint64_t *args, long *result);
+int restore_call(struct op *op, struct new_task *t, pid_t tid, long nr, const uint64_t *args, long *result);
 /* Writes into the scratch page at the end of the restorer's area (at most PLAN_SCRATCH bytes); *@at is its address. */
-int restore_scratch(struct op *op, struct restore *r, const void *p, size_t n, uint64_t *at);
+int restore_scratch(struct op *op, struct new_task *t, const void *p, size_t n, uint64_t *at);
 int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs);
-/* A thread's next stop: like waitpid, but it can be cancelled. */
-int restore_wait(struct op *op, struct restore *r, pid_t tid, int *status);
 
 #endif

@@ -3,6 +3,7 @@
 #include "lib/engine/restore_parts.h"
 
 #define MAX_THREADS 262144
+#define TASK_DEAD 2
 
 static int missing(struct op *op, enum img_kind kind, uint64_t id)
 {
@@ -49,9 +50,16 @@ static int read_threads(struct op *op, struct snapshot *s, struct snap_task *t)
 	const PstreeEntry *ps = t->ps;
 	int r = 0;
 
+	/* Of a zombie nothing is said about threads that could be relied on. */
+	r = add_thread(op, s, t, t->pid);
+	if (r)
+		return r;
+	t->dead = t->threads.v[0].core->tc && t->threads.v[0].core->tc->task_state == TASK_DEAD;
+	if (t->dead)
+		return 0;
 	if (!ps->n_threads || ps->threads[0] != ps->pid || ps->n_threads > MAX_THREADS)
 		return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "pstree.img: the threads of task %d make no sense", t->pid);
-	for (size_t i = 0; i < ps->n_threads && !r; i++) {
+	for (size_t i = 1; i < ps->n_threads && !r; i++) {
 		if (!ps->threads[i] || ps->threads[i] > INT32_MAX)
 			return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "pstree.img: thread %u of task %d makes no sense",
 				       ps->threads[i], t->pid);
@@ -91,6 +99,15 @@ static int read_pagemap(struct op *op, struct snapshot *s, struct snap_task *t)
 	return r == IMG_END ? 0 : r;
 }
 
+/* With a task that came before it, whose images have the memory. */
+static bool shares_memory(const struct snapshot *s, const struct snap_task *t)
+{
+	for (size_t i = 0; s->inventory->root_ids && i + 1 < s->tasks.n; i++)
+		if (s->tasks.v[i].mm && s->tasks.v[i].ids->vm_id == t->ids->vm_id)
+			return true;
+	return false;
+}
+
 static int read_task(struct op *op, struct snapshot *s, PstreeEntry *ps)
 {
 	struct snap_task *t = ARRAY_ADD(op->arena, &s->tasks);
@@ -106,16 +123,17 @@ static int read_task(struct op *op, struct snapshot *s, PstreeEntry *ps)
 	r = read_threads(op, s, t);
 	if (r)
 		return r;
-	/* A zombie has nothing else; what it is worth is said by the checks. */
-	if (t->threads.v[0].core->tc && t->threads.v[0].core->tc->task_state == 2)
+	if (t->dead)
 		return 0;
 	r = read_optional(op, s, IMG_IDS, id, &t->ids);
 	if (!r && !t->ids)
 		t->ids = t->threads.v[0].core->ids;
 	if (!r && !t->ids)
 		return missing(op, IMG_IDS, id);
-	r = r ?: read_needed(op, s, IMG_MM, id, &t->mm);
 	r = r ?: read_needed(op, s, IMG_FS, id, &t->fs);
+	if (r || shares_memory(s, t))
+		return r;
+	r = read_needed(op, s, IMG_MM, id, &t->mm);
 	return r ?: read_pagemap(op, s, t);
 }
 

@@ -40,7 +40,7 @@ static bool rewrite(const RestartEntry *e, uint64_t scratch, uint64_t args[6])
 	}
 }
 
-static int begin(struct op *op, struct restore *r, const struct new_thread *t, const RestartEntry *e, const uint64_t *args)
+static int begin(struct op *op, struct new_task *r, const struct new_thread *t, const RestartEntry *e, const uint64_t *args)
 {
 	struct user_regs_struct regs = t->regs;
 
@@ -56,7 +56,7 @@ static int begin(struct op *op, struct restore *r, const struct new_thread *t, c
 	return restore_set_regs(op, t->tid, &regs);
 }
 
-static int run(struct op *op, struct restore *r, struct new_thread *t, int request, int *status)
+static int run(struct op *op, struct new_task *r, struct new_thread *t, int request, int *status)
 {
 	int ret;
 
@@ -72,7 +72,7 @@ static int run(struct op *op, struct restore *r, struct new_thread *t, int reque
  * Entered at the call's entry stop, the interrupt is pending when the call begins: it goes to sleep and is woken at once,
  * with the block filled in. Ends in the event stop where restarts are decided, or at the call's exit where it is over.
  */
-static int sleep_on(struct op *op, struct restore *r, struct new_thread *t, long *result)
+static int sleep_on(struct op *op, struct new_task *r, struct new_thread *t, long *result)
 {
 	struct user_regs_struct regs;
 	int status, ret = run(op, r, t, PTRACE_SYSCALL, &status);
@@ -89,7 +89,7 @@ static int sleep_on(struct op *op, struct restore *r, struct new_thread *t, long
 	return ret;
 }
 
-static int go_on(struct op *op, struct restore *r, const struct snap_thread *st, struct new_thread *t)
+static int go_on(struct op *op, struct new_task *r, const struct snap_thread *st, struct new_thread *t)
 {
 	const RestartEntry *e = st->extra ? st->extra->restart : NULL;
 	uint64_t args[6], at;
@@ -116,7 +116,7 @@ static int go_on(struct op *op, struct restore *r, const struct snap_thread *st,
 	return 0;
 }
 
-int restore_sleeps(struct op *op, struct restore *r)
+int restore_sleeps(struct op *op, struct new_task *r)
 {
 	int ret = 0;
 

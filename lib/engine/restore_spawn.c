@@ -14,6 +14,7 @@
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/features.h"
+#include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
 
 #define CHILD_STACK (64u << 10)
@@ -21,7 +22,7 @@
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
 #define EXEC_TRIES 50
-#define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD)
+#define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
 
 struct child {
 	int go, go_other; /* pipe: read end, and the end that is to be closed */
@@ -151,7 +152,7 @@ static void discard(struct restore *r, pid_t pid)
 
 static long clone_by_last_pid(struct op *op, struct restore *r, struct child *c)
 {
-	pid_t want = r->task->pid;
+	pid_t want = r->tasks[0].task->pid;
 
 	char text[16];
 	int n = snprintf(text, sizeof(text), "%d", want - 1);
@@ -174,7 +175,7 @@ static long clone_by_last_pid(struct op *op, struct restore *r, struct child *c)
 
 static int clone_failed(struct op *op, struct restore *r, int eno)
 {
-	pid_t pid = r->task->pid;
+	pid_t pid = r->tasks[0].task->pid;
 
 	if (eno == EEXIST)
 		return restore_pid_taken(op, pid);
@@ -197,18 +198,18 @@ static long clone_blocked(struct op *op, struct restore *r, struct child *c)
 	sigfillset(&all);
 	sigdelset(&all, SIGTRAP);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_once(op, r, c, &r->task->pid);
+	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_once(op, r, c, &r->tasks[0].task->pid);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return pid;
 }
 
 static int seize(struct op *op, struct restore *r)
 {
-	long options = TRACE_OPTIONS | (r->build.seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+	long options = TRACE_OPTIONS | (r->seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
 
 	if (ptrace(PTRACE_SEIZE, r->pid, NULL, (void *)options) == 0)
 		return 0;
-	if (r->build.seccomp)
+	if (r->seccomp)
 		return op_errno(op, errno, AT(.pid = r->pid, .kind = "seccomp", .hint = "this needs CAP_SYS_ADMIN, and no seccomp filter on us"),
 				"trace process %d with its seccomp filters suspended", r->pid);
 	return op_errno(op, errno, AT(.pid = r->pid), "trace the new process %d", r->pid);
@@ -232,7 +233,8 @@ static int make_child(struct op *op, struct restore *r, struct child *c, int go[
 	if (pid < 0)
 		return clone_failed(op, r, (int)-pid);
 	r->pid = (pid_t)pid;
-	r->threads[0].tid = r->pid;
+	r->tasks[0].pid = r->tasks[0].threads[0].tid = r->pid;
+	r->tasks[0].n_born = 1;
 	ret = ret ?: restore_pidns_go(op, r);
 	ret = ret ?: seize(op, r);
 	if (!ret && write(go[1], "", 1) != 1)
@@ -249,7 +251,7 @@ int restore_spawn(struct op *op, struct restore *r)
 	if (!c)
 		return CKPT_E_NOMEM;
 	*c = (struct child){
-		.inherit = { r->plan_fd, r->self_pidfd }, .elf_fd = r->elf_fd, .err = &r->exec_errno,
+		.inherit = { r->tasks[0].plan_fd, r->self_pidfd }, .elf_fd = r->elf_fd, .err = &r->exec_errno,
 		.step = &r->child_step, .timens = r->timens, .timens_len = strlen(r->timens),
 		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
 	};
@@ -273,18 +275,49 @@ void restore_spawn_done(struct restore *r)
 	r->stack = NULL;
 }
 
+/* Children that were forked a moment ago, of which we did not hear yet. They are ours, too: they are traced. */
+static void kill_unknown(struct op *op, const struct new_task *t)
+{
+	struct proc_numbers children = { 0 };
+
+	if (proc_list_children(op, t->pid, &children) != 0)
+		op_forget(op);
+	for (size_t i = 0; i < children.v.n; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < t->r->n_tasks && !known; k++)
+			known = t->r->tasks[k].pid == children.v.v[i];
+		if (known)
+			continue;
+		kill(children.v.v[i], SIGKILL);
+		waitpid(children.v.v[i], NULL, __WALL);
+	}
+}
+
+static void reap(struct new_task *t)
+{
+	/* Threads that we trace are ours to reap; the leader's end comes after all of theirs. */
+	for (size_t i = t->n_threads; i-- > 0;) {
+		pid_t tid = i ? t->threads[i].tid : t->pid;
+
+		if (tid && !t->threads[i].gone)
+			while (waitpid(tid, NULL, __WALL) < 0 && errno == EINTR)
+				;
+	}
+	t->pid = 0;
+}
+
 void restore_kill(struct op *op, struct restore *r)
 {
-	(void)op;
-	if (!r->pid)
-		return;
-	sys_pidfd_send_signal(r->pidfd, SIGKILL, NULL, 0);
-	/* Threads that we trace are ours to reap; the leader's end comes after all of theirs. */
-	for (size_t i = 1; i < r->task->threads.n; i++)
-		if (r->threads[i].tid && !r->threads[i].gone)
-			while (waitpid(r->threads[i].tid, NULL, __WALL) < 0 && errno == EINTR)
-				;
-	while (waitpid(r->pid, NULL, __WALL) < 0 && errno == EINTR)
-		;
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if (r->tasks[i].pid && r->tasks[i].n_kids_born < r->tasks[i].n_kids)
+			kill_unknown(op, &r->tasks[i]);
+	/* A process that we trace keeps its number until we have waited for it. */
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if (r->tasks[i].pid)
+			kill(r->tasks[i].pid, SIGKILL);
+	for (size_t i = r->n_tasks; i-- > 0;)
+		if (r->tasks[i].pid)
+			reap(&r->tasks[i]);
 	r->pid = 0;
 }

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define JOURNAL_TARGETS 64
+#define JOURNAL_TARGETS 65536 /* memory is only taken for those that are used */
 
 struct journal_entry {
 	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */

@@ -16,6 +16,8 @@
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 
+#define VFORK_PATIENCE_NS 2000000000u
+
 /* Linux-internal codes that ptrace shows in rax of an interrupted call. */
 #define ERESTARTSYS 512
 #define ERESTARTNOINTR 513
@@ -159,8 +161,34 @@ bool target_has_ended(const struct target *t)
 	return has_ended(t->pid, t->pid);
 }
 
+/*
+ * A parent in vfork(2) cannot be stopped before its child has executed a program or ended. That is a matter of
+ * microseconds, or else the child waits for something: then there is no use in waiting longer.
+ */
+static int check_vfork(struct op *op, const struct target *t, const struct tracee *tr)
+{
+	struct proc_syscall call = { 0 };
+	char file[48], *text;
+	size_t len;
+
+	snprintf(file, sizeof(file), "task/%d/syscall", tr->tid);
+	if (proc_read_file(op, t->pid, file, &text, &len) != 0) {
+		op_forget(op);
+		return 0;
+	}
+	if (proc_parse_syscall(text, len, &call) < 0 || call.running)
+		return 0;
+	if (call.nr != SYS_vfork && call.nr != SYS_clone && call.nr != SYS_clone3)
+		return 0;
+	return op_fail(op, CKPT_E_BUSY,
+		       AT(.pid = t->pid, .kind = "vfork", .hint = "try again when the child has executed its program"),
+		       "thread %d of task %d waits in vfork for a child that still runs in its memory", tr->tid, t->pid);
+}
+
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status)
 {
+	uint64_t began = 0;
+
 	for (unsigned round = 0;; round++) {
 		pid_t got = waitpid(tr->tid, status, __WALL | WNOHANG);
 		int r;
@@ -185,6 +213,14 @@ int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *s
 		if (round % 64 == 63 && has_ended(t->pid, tr->tid)) {
 			tr->exited = true;
 			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+		}
+		if (round == 64)
+			began = now_ns();
+		if (began && now_ns() - began > VFORK_PATIENCE_NS) {
+			r = check_vfork(op, t, tr);
+			if (r)
+				return r;
+			began = now_ns();
 		}
 		back_off(round);
 	}
@@ -310,7 +346,7 @@ static int find_new(struct op *op, struct target *t, struct sleepers *sleepers)
 	return 0;
 }
 
-static int stop_from(struct op *op, struct target *t, size_t first)
+static int seize_from(struct op *op, struct target *t, size_t first)
 {
 	int r;
 
@@ -326,11 +362,17 @@ static int stop_from(struct op *op, struct target *t, size_t first)
 		if (r)
 			return r;
 	}
+	return 0;
+}
+
+static int await_from(struct op *op, struct target *t, size_t first)
+{
 	for (size_t i = first; i < t->threads.n; i++) {
 		struct tracee *tr = &t->threads.v[i];
+		int r;
 
 		r = tr->exited ? 0 : await_stop(op, t, tr);
-		if (r == CKPT_E_NO_PROCESS && tr->tid != t->pid)
+		if (r == CKPT_E_NO_PROCESS)
 			op_forget(op); /* a thread that ended while we looked: fine */
 		else if (r)
 			return r;
@@ -338,15 +380,15 @@ static int stop_from(struct op *op, struct target *t, size_t first)
 	return 0;
 }
 
-/* One pass over the thread list. *@fresh counts the threads that were new. */
-static int freeze_pass(struct op *op, struct target *t, struct sleepers *sleepers, size_t *fresh)
+/* One pass over the thread list; what is new is seized and interrupted. *@fresh counts it. */
+static int seize_pass(struct op *op, struct target *t, struct sleepers *sleepers, size_t *fresh)
 {
 	size_t first = t->threads.n;
 	int r = find_new(op, t, sleepers);
 
 	if (!t->seized_at)
 		t->seized_at = now_ns();
-	r = r ?: stop_from(op, t, first);
+	r = r ?: seize_from(op, t, first);
 	*fresh = t->threads.n - first;
 	return r;
 }
@@ -372,6 +414,8 @@ static int put_leader_first(struct op *op, struct target *t)
 		t->threads.v[0] = tmp;
 		return 0;
 	}
+	if (!t->threads.n)
+		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
 	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "dead leader"),
 		       "the main thread of task %d has ended while others run", t->pid);
 }
@@ -404,21 +448,33 @@ static int open_target(struct op *op, struct target *t)
 	return 0;
 }
 
-static int freeze(struct op *op, struct target *t)
+/* Waits for those that were seized from @first on, and catches what they made meanwhile. */
+static int stop_all(struct op *op, struct target *t, struct sleepers *sleepers, size_t first)
 {
-	struct sleepers *sleepers = op_new(op, struct sleepers);
-	int r = sleepers ? open_target(op, t) : CKPT_E_NOMEM;
-	size_t fresh;
+	size_t fresh = t->threads.n - first;
+	int r = 0;
 
-	if (r)
-		return r;
-	sleepers_begin(sleepers);
-	do {
-		r = freeze_pass(op, t, sleepers, &fresh);
-	} while (!r && fresh);
-	sleepers_end(sleepers);
-	if (r)
-		return r;
+	while (!r && fresh) {
+		r = await_from(op, t, first);
+		first = t->threads.n;
+		r = r ?: seize_pass(op, t, sleepers, &fresh);
+	}
+	return r;
+}
+
+static int seize_all(struct op *op, struct target *t, struct sleepers *sleepers)
+{
+	size_t fresh;
+	int r = open_target(op, t);
+
+	return r ?: seize_pass(op, t, sleepers, &fresh);
+}
+
+/* What is there once all of it stands still. */
+static int look_at(struct op *op, struct target *t)
+{
+	int r;
+
 	drop_exited(t);
 	r = put_leader_first(op, t);
 	r = r ?: read_registers(op, t);
@@ -427,14 +483,38 @@ static int freeze(struct op *op, struct target *t)
 	return r;
 }
 
+static int released(struct op *op, struct target *t, int r)
+{
+	if (r)
+		target_release(op, t);
+	return r;
+}
+
+int target_seize(struct op *op, pid_t pid, struct target *t, struct sleepers *sleepers)
+{
+	*t = (struct target){ .pid = pid, .pidfd = -1, .mem = -1 };
+	return released(op, t, seize_all(op, t, sleepers));
+}
+
+int target_stop(struct op *op, struct target *t, struct sleepers *sleepers)
+{
+	int r = stop_all(op, t, sleepers, 0);
+
+	return released(op, t, r ?: look_at(op, t));
+}
+
 int target_freeze(struct op *op, pid_t pid, struct target *t)
 {
+	struct sleepers *sleepers = op_new(op, struct sleepers);
 	int r;
 
 	*t = (struct target){ .pid = pid, .pidfd = -1, .mem = -1 };
-	r = freeze(op, t);
-	if (r)
-		target_release(op, t);
+	if (!sleepers)
+		return CKPT_E_NOMEM;
+	sleepers_begin(sleepers);
+	r = target_seize(op, pid, t, sleepers);
+	r = r ?: target_stop(op, t, sleepers);
+	sleepers_end(sleepers);
 	return r;
 }
 
@@ -502,16 +582,20 @@ void target_release(struct op *op, struct target *t)
 	close_target(t);
 }
 
-int target_kill(struct op *op, struct target *t)
+int target_end(struct op *op, struct target *t)
+{
+	if (t->pidfd < 0 || sys_pidfd_send_signal(t->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH)
+		return 0;
+	return op_errno(op, errno, AT(.pid = t->pid), "end task %d", t->pid);
+}
+
+void target_reap(struct target *t)
 {
 	int status;
 
-	if (sys_pidfd_send_signal(t->pidfd, SIGKILL, NULL, 0) < 0)
-		return op_errno(op, errno, AT(.pid = t->pid), "end task %d", t->pid);
 	/* The leader reports last, after the other threads; as its tracer we have to hear of each. */
 	for (size_t i = t->threads.n; i-- > 0;)
 		while (waitpid(t->threads.v[i].tid, &status, __WALL) < 0 ? errno == EINTR : !WIFEXITED(status) && !WIFSIGNALED(status))
 			;
 	close_target(t);
-	return 0;
 }

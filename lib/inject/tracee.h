@@ -53,12 +53,19 @@ struct target {
  */
 int target_freeze(struct op *op, pid_t pid, struct target *t);
 /*
+ * The same in two steps, where many processes are to be caught at once: the first seizes and interrupts, the second waits.
+ */
+struct sleepers; /* lib/inject/sleepers.h */
+int target_seize(struct op *op, pid_t pid, struct target *t, struct sleepers *sleepers);
+int target_stop(struct op *op, struct target *t, struct sleepers *sleepers);
+/*
  * Lets all threads go as they were, system calls that the stop cut short included; closes descriptors. Never fails. Safe
  * on a zeroed or half-built target.
  */
 void target_release(struct op *op, struct target *t);
-/* Ends the process, reaps what a tracer has to reap; closes descriptors. */
-int target_kill(struct op *op, struct target *t);
+/* Ends the process; what a tracer has to reap is left to target_reap(), which waits, and closes descriptors. */
+int target_end(struct op *op, struct target *t);
+void target_reap(struct target *t);
 
 /* Waits until @tr reports a stop. *@status as from waitpid. Returns 0 or a recorded failure (also when it exited). */
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status);

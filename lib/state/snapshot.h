@@ -24,10 +24,11 @@ struct snap_pagemap {
 
 struct snap_task {
 	pid_t pid;
+	bool dead; /* a zombie: ps and threads[0].core->tc are all there is of it */
 	PstreeEntry *ps;
 	TaskKobjIdsEntry *ids;
 	ARRAY(struct snap_thread) threads; /* [0] is the leader; its core has tc */
-	MmEntry *mm;
+	MmEntry *mm; /* NULL of the dead, and of those who share an earlier task's memory (ids->vm_id) */
 	TaskExtra *extra; /* may be NULL on restore */
 	FsEntry *fs;
 	ARRAY(FdinfoEntry *) fds;

@@ -138,6 +138,13 @@ def reap(pid, seconds=10):
         time.sleep(0.002)
 
 
+def gone(pids):
+    """Orphans of a tree that was ended have ended, too; they are ours to wait for (become_subreaper)."""
+    for pid in pids:
+        reap(pid)
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), f"process {pid} to be gone")
+
+
 def kill_hard(pid):
     """Ends a process that this test started or restored, by its number."""
     try:
@@ -222,6 +229,8 @@ class Target:
         return rc
 
     def kill(self):
+        for pid in descendants(self.pid):
+            kill_hard(pid)
         if self.proc.returncode is None or alive(self.pid):
             kill_hard(self.pid)
         if self.proc.returncode is None:
@@ -320,7 +329,32 @@ def snapshot(pid):
     see["tasks"] = tasks
     timers = re.findall(r"^(?:ID|signal|notify|ClockID): .*$", read_text(f"/proc/{pid}/timers"), re.M)
     see["timers"] = timers
+    see["children"] = {child: dead(child) or snapshot(child) for child in children(pid)}
     return see
+
+
+def children(pid):
+    kids = set()
+    for tid in os.listdir(f"/proc/{pid}/task") if os.path.isdir(f"/proc/{pid}/task") else []:
+        kids.update(map(int, read_text(f"/proc/{pid}/task/{tid}/children").split()))
+    return sorted(kids)
+
+
+def descendants(pid):
+    """All processes below, parents first."""
+    found = []
+    for child in children(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+def dead(pid):
+    """What there is of a zombie: its place, and how it ended. None of one that lives."""
+    st = read_text(f"/proc/{pid}/stat").rsplit(")", 1)[-1].split()
+    if not st or st[0] != "Z":
+        return None
+    # the bit that says that a core was written is not kept
+    return {"zombie": read_text(f"/proc/{pid}/comm"), "pgrp": st[2], "session": st[3], "exit": int(st[49]) & ~0x80}
 
 
 def differences(before, after, ignore=()):

@@ -83,6 +83,7 @@ class Run:
         return result
 
     def dump(self, *opts):
+        below = h.descendants(self.t.pid)
         r = h.dump(self.t.pid, self.images, *self.log("dump.log"), *self.e.dump, *opts)
         self.explain(r, "dump", "dump.log")
         if "-R" in opts:
@@ -91,6 +92,7 @@ class Run:
         else:
             code = self.t.reap()
             h.require(code == -signal.SIGKILL, f"the target ended with {code} after the dump, not by SIGKILL")
+            h.gone(below)
 
     def restore(self, *opts):
         r = h.ckpt("restore", "-D", self.images, "-d", *self.log("restore.log"), *self.e.restore, *opts)
@@ -126,8 +128,12 @@ def way_running(run):
 
 def way_running_restore(run):
     run.dump("-R")
+    below = h.descendants(run.t.pid)
+    for pid in below:
+        os.kill(pid, signal.SIGKILL)
     os.kill(run.t.pid, signal.SIGKILL)
     run.t.reap()
+    h.gone(below)
     run.restore()
     run.finish()
 

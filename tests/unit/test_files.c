@@ -26,7 +26,7 @@
 #include <sys/wait.h>
 
 #include "lib/kernel/sys.h"
-#include "lib/state/file/file.h"
+#include "lib/state/file/core.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10
@@ -418,7 +418,7 @@ static void test_build_id(void **state)
 	write_images(e);
 	OK(&e->restore, reopen(e));
 	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, id, "exe", &fd));
-	close(fd);
+	e->restore.s.file_state->shared = (struct file_index){ 0 }; /* it would be remembered */
 	snapshot_file(&e->restore.s, id)->msg->reg->build_id[0] ^= 1;
 	snapshot_file(&e->restore.s, id)->priv = NULL;
 	assert_refused(&e->restore, files_open_special(&e->restore.op, &e->restore.s, id, "exe", &fd), CKPT_E_CHANGED,
@@ -543,7 +543,7 @@ static void test_deleted_cwd(void **state)
 	struct env *e = *state;
 	uint32_t cwd, root;
 	struct stat st;
-	int fd;
+	int fd, root_fd;
 
 	start_child(e, in_deleted_dir);
 	OK(&e->dump, dump_fds(e));
@@ -552,13 +552,13 @@ static void test_deleted_cwd(void **state)
 	write_images(e);
 	OK(&e->restore, reopen(e));
 	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, cwd, "cwd", &fd));
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, root, "root", &root_fd));
+	assert_string_equal(link_of(root_fd), "/");
 	files_restore_done(&e->restore.op, &e->restore.s, true);
 	assert_non_null(strstr(link_of(fd), "/gone (deleted)"));
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_int_equal(st.st_mode, S_IFDIR | 0751);
-	close(fd);
-	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, root, "root", &fd));
-	assert_string_equal(link_of(fd), "/");
 	close(fd);
 }
 
@@ -784,7 +784,6 @@ static void test_memfd(void **state)
 	assert_true(p != MAP_FAILED);
 	assert_string_equal(p + PAGE_SIZE, "shared");
 	munmap(p, 4 * PAGE_SIZE);
-	close(fd);
 	fd = fcntl(fd_of(e, 10), F_DUPFD_CLOEXEC, 3);
 	files_restore_done(&e->restore.op, &e->restore.s, true);
 	assert_int_equal(fcntl(fd, F_GET_SEALS), F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE);
@@ -1136,10 +1135,8 @@ static void test_reference_files(void **state)
 	assert_memory_equal(buf, "boo", 3);
 	assert_true(access("/tmp/ckpt-golden/files.d/ghost", F_OK) < 0);
 	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, 1, "exe", &fd));
-	close(fd);
 	OK(&e->restore, files_open_special(&e->restore.op, &e->restore.s, 8, "cwd", &fd));
 	assert_string_equal(link_of(fd), "/tmp/ckpt-golden/files.d");
-	close(fd);
 }
 
 static void test_reference_memory(void **state)
@@ -1155,9 +1152,7 @@ static void test_reference_memory(void **state)
 	assert_int_equal(st.st_size, 65536);
 	assert_int_equal(st.st_mode, 0100777);
 	assert_int_equal(st.st_blocks, 8);
-	close(fd);
 	OK(&e->restore, files_open_mapping(&e->restore.op, &e->restore.s, 3, O_RDWR, &fd));
-	close(fd);
 }
 
 static void open_many(struct env *e)

@@ -27,6 +27,14 @@ void fetch_all(struct plan *p)
 	}
 }
 
+void fetch_close(struct plan *p)
+{
+	struct plan_fetch *f = PLAN_AT(p, struct plan_fetch, p->fetches);
+
+	for (uint64_t i = 0; i < p->fetches.n; i++)
+		sys(__NR_close, f[i].local);
+}
+
 int fetched(struct plan *p, int32_t file)
 {
 	return file < 0 ? -1 : PLAN_AT(p, struct plan_fetch, p->fetches)[file].local;
@@ -101,14 +109,23 @@ static void set_lock(struct plan *p, const struct plan_lock *l)
 
 void files_restore(struct plan *p)
 {
-	const struct plan_fown *o = PLAN_AT(p, struct plan_fown, p->fowns);
-	const struct plan_lock *l = PLAN_AT(p, struct plan_lock, p->locks);
-
+	if (p->shares_files)
+		return;
 	clear_table(p);
 	calls_make(p, p->phases[PLAN_BARE]);
 	put_all(p, PLAN_FD_ENGINE);
 	calls_make(p, p->phases[PLAN_OPEN]);
 	put_all(p, PLAN_FD_OWN);
+}
+
+/* What needs the descriptors of other tasks. */
+void files_link(struct plan *p)
+{
+	const struct plan_fown *o = PLAN_AT(p, struct plan_fown, p->fowns);
+	const struct plan_lock *l = PLAN_AT(p, struct plan_lock, p->locks);
+
+	if (p->shares_files)
+		return;
 	put_all(p, PLAN_FD_LATE);
 	calls_make(p, p->phases[PLAN_LINK]);
 	sys(__NR_close, p->engine_fd);

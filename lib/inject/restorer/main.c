@@ -7,11 +7,11 @@
  */
 #include <linux/auxvec.h>
 #include <linux/mman.h>
+#include <linux/prctl.h>
 
 #include "lib/inject/restorer/restorer.h"
 
 _Noreturn void restorer_boot(uint64_t *stack);
-_Noreturn void restorer_jump(struct plan *p, uint64_t vdso, void *entry, uint64_t stack);
 
 _Noreturn void fail(struct plan *p, enum plan_step step, uint64_t index, long err)
 {
@@ -28,27 +28,83 @@ _Noreturn void fail(struct plan *p, enum plan_step step, uint64_t index, long er
 		sys(__NR_exit_group, 1);
 }
 
-static void ready(void)
+/* Stops until the engine, which traces us, lets us go on. */
+static void stop(void)
 {
-	for (;;)
-		__asm__ volatile("int3" : : : "memory");
+	__asm__ volatile("int3" : : : "memory");
 }
 
-static _Noreturn void restore(struct plan *p, uint64_t vdso)
+static void barrier(struct plan *p, enum plan_barrier which)
 {
-	fetch_all(p);
-	memory_restore(p, vdso);
-	calls_make(p, p->phases[PLAN_MEMORY]);
-	task_restore(p);
+	if (p->barriers & which)
+		stop();
+}
+
+/* The process's place in the tree: children, session, group. Its memory is filled on the way, for some children copy it. */
+static void take_place(struct plan *p)
+{
+	group_lead(p);
+	children_create(p, 0);
+	if (!p->late_session) {
+		session_begin(p);
+		calls_make(p, p->phases[PLAN_SESSION]);
+	}
+	children_create(p, 1);
+	if (p->kind == PLAN_TASK && !p->shares_memory)
+		memory_restore(p);
+	children_create(p, 2);
+	if (p->late_session) {
+		session_begin(p);
+		calls_make(p, p->phases[PLAN_SESSION]);
+	}
+	children_create(p, 3);
+}
+
+static void join_others(struct plan *p)
+{
+	barrier(p, PLAN_BARRIER_TREE);
+	if (!p->leads_group)
+		group_join(p);
+	barrier(p, PLAN_BARRIER_JOINED);
+	/* Who leads a group that others are in, and is itself in another one. */
+	if (p->leads_group)
+		group_join(p);
+}
+
+_Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
+{
+	p->vdso_now = vdso;
+	if (p->kind == PLAN_TASK) {
+		fetch_all(p);
+		if (p->subreaper)
+			must(p, PLAN_STEP_PRCTL, PR_SET_CHILD_SUBREAPER, sys(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+	}
+	take_place(p);
+	if (p->kind == PLAN_FORKS)
+		end_as_told(p);
+	if (p->kind == PLAN_TASK) {
+		calls_make(p, p->phases[PLAN_MEMORY]);
+		task_restore(p);
+		if (p->last_pid_file < 0)
+			fetch_close(p);
+	}
+	join_others(p);
+	if (p->kind == PLAN_ENDS)
+		end_as_told(p);
+	sigactions_restore(p, false);
 	threads_create(p);
 	files_restore(p);
+	barrier(p, PLAN_BARRIER_OPEN);
+	files_link(p);
+	helpers_reap(p);
+	sigactions_restore(p, true);
 	timers_restore(p);
 	signals_queue(p, p->signals, 0);
 	rlimits_restore(p);
 	calls_make(p, p->phases[PLAN_LAST]);
 	thread_restore(p, PLAN_AT(p, struct plan_thread, p->threads));
-	ready();
-	__builtin_unreachable();
+	for (;;)
+		stop();
 }
 
 static uint64_t number(const char *s)
@@ -84,6 +140,6 @@ _Noreturn void restorer_boot(uint64_t *stack)
 			sys(__NR_exit_group, 2);
 	sys(__NR_close, number(argv[1]));
 	p = (struct plan *)(base + number(argv[4]));
-	restorer_jump(p, vdso, (void *)(base + (uint64_t)((char *)restore - blob_image)),
+	restorer_jump(p, vdso, (void *)(base + (uint64_t)((char *)restorer_go_on - blob_image)),
 		      base + p->stacks + PLAN_MAIN_STACK);
 }

@@ -37,12 +37,31 @@ static uint64_t vdso_parking(const struct plan *p)
 	return p->base + p->map_len - (uint64_t)a[0].off;
 }
 
+/* Everything but what is kept: our own area, and areas that are copies of the creator's. */
 static void unmap_rest(struct plan *p)
 {
-	uint64_t end = p->base + p->area_len;
+	const struct plan_range *k = PLAN_AT(p, struct plan_range, p->keeps);
+	uint64_t from = 0;
 
-	must(p, PLAN_STEP_UNMAP, 0, sys(__NR_munmap, 0, p->base));
-	must(p, PLAN_STEP_UNMAP, 1, sys(__NR_munmap, end, p->task_size - end));
+	for (uint64_t i = 0; i < p->keeps.n; i++) {
+		if (k[i].start > from)
+			must(p, PLAN_STEP_UNMAP, i, sys(__NR_munmap, from, k[i].start - from));
+		from = k[i].start + k[i].len;
+	}
+	must(p, PLAN_STEP_UNMAP, p->keeps.n, sys(__NR_munmap, from, p->task_size - from));
+}
+
+/* A copy of the creator's area gets the size that it has here, and may be written to. */
+static void take_over(struct plan *p, const struct plan_vma *v, uint64_t i)
+{
+	const struct plan_inherited *in = PLAN_AT(p, struct plan_inherited, p->inherited) + v->inherited - 1;
+
+	if (in->have_end)
+		must(p, PLAN_STEP_GROW, i, sys(__NR_mremap, v->start, in->have_end - v->start, v->len, 0));
+	if (in->have_start) /* a stack grows when it is touched */
+		*(volatile char *)v->start;
+	if (in->have_prot != v->prot)
+		must(p, PLAN_STEP_PROTECT, i, sys(__NR_mprotect, v->start, v->len, v->prot));
 }
 
 static void map_all(struct plan *p)
@@ -50,7 +69,13 @@ static void map_all(struct plan *p)
 	const struct plan_vma *v = PLAN_AT(p, struct plan_vma, p->vmas);
 
 	for (uint64_t i = 0; i < p->vmas.n; i++) {
-		long ret = sys(__NR_mmap, v[i].start, v[i].len, v[i].prot, v[i].flags | MAP_FIXED_NOREPLACE,
+		long ret;
+
+		if (v[i].inherited) {
+			take_over(p, &v[i], i);
+			continue;
+		}
+		ret = sys(__NR_mmap, v[i].start, v[i].len, v[i].prot, v[i].flags | MAP_FIXED_NOREPLACE,
 			       fetched(p, v[i].file), v[i].pgoff);
 
 		must(p, PLAN_STEP_MAP, i, ret);
@@ -99,6 +124,46 @@ static void fill_all(struct plan *p)
 		}
 		read_batch(p, iov, n, e[first].offset, first);
 	}
+}
+
+static void drop_all(struct plan *p)
+{
+	const struct plan_range *d = PLAN_AT(p, struct plan_range, p->drops);
+
+	for (uint64_t i = 0; i < p->drops.n; i++)
+		must(p, PLAN_STEP_DROP, i, sys(__NR_madvise, d[i].start, d[i].len, MADV_DONTNEED));
+}
+
+static bool same_page(const uint64_t *a, const uint64_t *b)
+{
+	for (int i = 0; i < 512; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
+/* Only what differs is written: the rest stays shared with the creator. */
+static void compare(char *have, const char *want, uint64_t len)
+{
+	for (uint64_t i = 0; i < len; i += 4096)
+		if (!same_page((const uint64_t *)(have + i), (const uint64_t *)(want + i)))
+			memcpy(have + i, want + i, 4096);
+}
+
+static void compare_all(struct plan *p)
+{
+	const struct plan_extent *e = PLAN_AT(p, struct plan_extent, p->compares);
+	char *bounce = (char *)p->base + p->bounce;
+
+	for (uint64_t i = 0; i < p->compares.n; i++)
+		for (uint64_t done = 0; done < e[i].len;) {
+			uint64_t n = e[i].len - done < PLAN_BOUNCE ? e[i].len - done : PLAN_BOUNCE;
+			struct iov iov = { (uint64_t)bounce, n };
+
+			read_batch(p, &iov, 1, e[i].offset + done, i);
+			compare((char *)e[i].addr + done, bounce, n);
+			done += n;
+		}
 }
 
 static void advise(struct plan *p, const struct plan_vma *v, uint64_t index)
@@ -159,18 +224,26 @@ static void mm_fields(struct plan *p)
 	must(p, PLAN_STEP_MM, 0, sys(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &mm, sizeof(mm), 0));
 }
 
-void memory_restore(struct plan *p, uint64_t vdso)
+void memory_restore(struct plan *p)
 {
-	if (p->vdso_dst)
-		vdso_move(p, PLAN_STEP_VDSO_PARK, vdso, vdso_parking(p));
+	/* Kept while everything else goes, since its place may be taken. */
+	if (p->vdso.n) {
+		vdso_move(p, PLAN_STEP_VDSO_PARK, p->vdso_now, vdso_parking(p));
+		p->vdso_now = vdso_parking(p);
+	}
 	unmap_rest(p);
 	map_all(p);
-	if (p->pages_file >= 0)
+	drop_all(p);
+	if (p->pages_file >= 0) {
 		fill_all(p);
+		compare_all(p);
+	}
 	finish_all(p);
 	guards_and_names(p);
 	copies(p);
-	if (p->vdso_dst)
-		vdso_move(p, PLAN_STEP_VDSO_MOVE, vdso_parking(p), p->vdso_dst);
+	if (p->vdso_dst) {
+		vdso_move(p, PLAN_STEP_VDSO_MOVE, p->vdso_now, p->vdso_dst);
+		p->vdso_now = p->vdso_dst;
+	}
 	mm_fields(p);
 }

@@ -14,6 +14,8 @@
 
 #define PLAN_MAIN_STACK (64u << 10)
 #define PLAN_THREAD_STACK (8u << 10)
+#define PLAN_CHILD_STACK (8u << 10) /* of a child until it has its own plan */
+#define PLAN_BOUNCE (128u << 10) /* pages that may be in memory already, for comparison */
 #define PLAN_SCRATCH 4096u /* behind the stacks: for calls the engine makes in the stopped task */
 
 struct plan_array {
@@ -37,6 +39,10 @@ enum plan_step {
 	PLAN_STEP_VDSO_OLD,
 	PLAN_STEP_MM,
 	PLAN_STEP_SESSION,
+	PLAN_STEP_CHILD,     /* index: of the child; err 0: another pid was given */
+	PLAN_STEP_GROW,	     /* index: VMA */
+	PLAN_STEP_DROP,	     /* index: drop */
+	PLAN_STEP_REAP,	     /* index: pid */
 	PLAN_STEP_CWD,
 	PLAN_STEP_ROOT,
 	PLAN_STEP_PERSONALITY,
@@ -138,6 +144,7 @@ struct plan_vma {
 	uint32_t flags;	     /* mmap flags without MAP_FIXED* */
 	int32_t file; /* index of a fetch, -1: none */
 	uint64_t madv;	/* bitmap of advice */
+	uint32_t inherited, pad2; /* 0, or 1 + index of a plan_inherited */
 	uint32_t lock;	/* mlock2 */
 	uint32_t pad;
 };
@@ -148,6 +155,24 @@ struct plan_extent { /* page data: a piece of the pages file */
 
 struct plan_range {
 	uint64_t start, len;
+};
+
+/* An area that is a copy of the creator's. What the creator has beyond it is unmapped. */
+struct plan_inherited {
+	uint32_t have_prot; /* as the creator left it */
+	uint32_t pad;
+	uint64_t have_end;  /* where the creator's ends, if that is before this one's */
+	uint64_t have_start; /* of one that grows down: where the creator's begins, if that is after this one's */
+};
+
+/* A process that this one forks. */
+struct plan_child {
+	int32_t pid;	   /* of a step (@await): the lowest that it may have */
+	uint32_t when;	   /* enum tree_when of lib/engine/tree.h: 0 to 3 */
+	uint64_t flags;	   /* of clone3, besides the exit signal */
+	uint32_t await;	   /* a step: is waited for at once */
+	int32_t plan_fd;   /* in the engine */
+	uint64_t base, map_len, plan_off; /* where it maps that */
 };
 
 struct plan_copy { /* private memory whose bytes are in the plan: at offset @data, 0: zeroes */
@@ -269,18 +294,42 @@ struct plan_mm {
 	uint32_t auxv_size, exe_fd; /* the descriptor is filled in by the restorer, too */
 };
 
+enum plan_kind {
+	PLAN_TASK,
+	PLAN_ENDS, /* a zombie, or a helper: takes its place in the tree, and ends with @end */
+	PLAN_FORKS, /* a helper: forks, and ends */
+};
+
+/* Where a task stops (int3) and waits for the others; bits of plan.barriers. */
+enum plan_barrier {
+	PLAN_BARRIER_TREE = 1 << 0,   /* every process exists */
+	PLAN_BARRIER_JOINED = 1 << 1, /* everybody is in his group */
+	PLAN_BARRIER_OPEN = 1 << 2,   /* descriptors are there */
+};
+
 struct plan {
 	/* written by the restorer */
 	struct plan_error error;
 	uint32_t warnings;
 	uint32_t rlimits_short; /* bit: resource whose hard limit we may not raise */
 	uint64_t pages_done;
+	uint64_t vdso_now; /* where the vDSO is at the moment */
 	/* written by the engine */
 	uint64_t base;	    /* where the task maps the memfd */
 	uint64_t map_len;   /* of the memfd */
 	uint64_t area_len;  /* of the whole area: the memfd and the parking room */
 	uint64_t stacks;    /* offset from base of the main stack, then one a thread */
 	uint64_t task_size; /* end of user addresses */
+	uint32_t kind;	    /* enum plan_kind */
+	uint32_t barriers;  /* where to stop */
+	int32_t end;	    /* of PLAN_ENDS: wait status to end with */
+	char comm[16];	    /* of PLAN_ENDS; "": none */
+	uint32_t shares_memory, shares_files, shares_folders, shares_actions; /* with the creator: they are its business */
+	uint32_t leads_group;
+	int32_t join;	    /* process group; 0: none */
+	uint32_t late_session; /* the session begins after the late children that are outside of it */
+	uint64_t bounce;    /* offset from base of PLAN_BOUNCE bytes, 0: no area is inherited */
+	uint64_t child_stacks; /* offset from base */
 	int32_t pid;
 	int32_t engine_fd; /* pidfd of the engine, inherited; the restorer moves it out of the way of the program's */
 	int32_t highest;   /* number of a descriptor of the program's, -1: it has none */
@@ -290,7 +339,7 @@ struct plan {
 	int32_t cwd_file, root_file; /* root -1: leave */
 	int32_t last_pid_file; /* >= 0: threads get their ids through ns_last_pid */
 	uint32_t umask;
-	uint32_t setsid, setpgid;
+	uint32_t setsid;
 	uint32_t personality, set_personality;
 	uint32_t subreaper, thp_disable, io_flusher;
 	uint32_t membarrier;
@@ -302,6 +351,12 @@ struct plan {
 	uint64_t vdso_dst;	/* where the vDSO goes; 0: the task has none */
 	struct plan_array fetches;
 	struct plan_array vmas, extents, guards, names, copies;
+	struct plan_array inherited; /* struct plan_inherited */
+	struct plan_array keeps;     /* struct plan_range, ascending: what is not unmapped at first; empty: all is */
+	struct plan_array drops;     /* struct plan_range: pages that the creator has and this one has not */
+	struct plan_array compares;  /* struct plan_extent: pages that may be there already */
+	struct plan_array children;  /* struct plan_child */
+	struct plan_array helpers;   /* int32_t: children that end while the tree is made, and are waited for */
 	struct plan_array fdops, fowns, locks;
 	struct plan_array sigactions, signals, timers, rlimits;
 	struct plan_itimer itimers[3];

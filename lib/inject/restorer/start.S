@@ -35,4 +35,19 @@ restorer_clone:
 	call restorer_thread
 	ud2
 1:	ret
+/* restorer_clone_child(args, size, plan, child): the same for a process, which calls restorer_child(plan, child). */
+	.globl restorer_clone_child
+restorer_clone_child:
+	movq %rdx, %r8
+	movq %rcx, %r9
+	movl $435, %eax
+	syscall
+	testq %rax, %rax
+	jnz 1f
+	xorl %ebp, %ebp
+	movq %r8, %rdi
+	movq %r9, %rsi
+	call restorer_child
+	ud2
+1:	ret
 	.section .note.GNU-stack, "", @progbits

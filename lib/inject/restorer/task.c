@@ -4,13 +4,7 @@
 
 #include "lib/inject/restorer/restorer.h"
 
-static void session(struct plan *p)
-{
-	if (p->setsid)
-		must(p, PLAN_STEP_SESSION, 0, sys(__NR_setsid));
-	else if (p->setpgid)
-		must(p, PLAN_STEP_SESSION, 1, sys(__NR_setpgid, 0, 0));
-}
+#define SIGCHLD 17
 
 static void folders(struct plan *p)
 {
@@ -26,8 +20,9 @@ static void switches(struct plan *p)
 {
 	if (p->set_personality)
 		must(p, PLAN_STEP_PERSONALITY, 0, sys(__NR_personality, p->personality));
-	if (p->subreaper)
-		must(p, PLAN_STEP_PRCTL, PR_SET_CHILD_SUBREAPER, sys(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+	/* Of the memory, which may be another's. */
+	if (p->shares_memory)
+		return;
 	if (p->thp_disable)
 		must(p, PLAN_STEP_PRCTL, PR_SET_THP_DISABLE, sys(__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	if (p->io_flusher && sys(__NR_prctl, PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
@@ -37,12 +32,19 @@ static void switches(struct plan *p)
 			p->warnings |= PLAN_WARN_MEMBARRIER;
 }
 
-static void sigactions(struct plan *p)
+/*
+ * Before anything is queued: an action that ignores a signal drops it. But with children that of SIGCHLD comes when those
+ * have ended that are to end (@late), for an ignored one makes them vanish.
+ */
+void sigactions_restore(struct plan *p, bool late)
 {
 	const struct plan_sigaction *s = PLAN_AT(p, struct plan_sigaction, p->sigactions);
 
+	if (p->shares_actions)
+		return;
 	for (uint64_t i = 0; i < p->sigactions.n; i++)
-		must(p, PLAN_STEP_SIGACTION, s[i].signo, sys(__NR_rt_sigaction, s[i].signo, &s[i].handler, 0, 8));
+		if (late == (s[i].signo == SIGCHLD && p->children.n))
+			must(p, PLAN_STEP_SIGACTION, s[i].signo, sys(__NR_rt_sigaction, s[i].signo, &s[i].handler, 0, 8));
 }
 
 /* Only CAP_SYS_RESOURCE raises a hard limit; without it the task gets what we have. */
@@ -67,9 +69,7 @@ void rlimits_restore(struct plan *p)
 
 void task_restore(struct plan *p)
 {
-	session(p);
-	calls_make(p, p->phases[PLAN_SESSION]);
-	folders(p);
+	if (!p->shares_folders)
+		folders(p);
 	switches(p);
-	sigactions(p);
 }

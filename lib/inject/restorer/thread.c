@@ -16,7 +16,7 @@ struct clone3_args {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
 
-static void write_last_pid(struct plan *p, uint64_t index, int pid)
+void last_pid_write(struct plan *p, enum plan_step step, uint64_t index, int pid)
 {
 	char text[16];
 	int n = sizeof(text);
@@ -24,7 +24,7 @@ static void write_last_pid(struct plan *p, uint64_t index, int pid)
 	do
 		text[--n] = (char)('0' + pid % 10);
 	while (pid /= 10);
-	must(p, PLAN_STEP_THREAD, index, sys(__NR_pwrite64, fetched(p, p->last_pid_file), text + n, sizeof(text) - n, 0));
+	must(p, step, index, sys(__NR_pwrite64, fetched(p, p->last_pid_file), text + n, sizeof(text) - n, 0));
 }
 
 /* Without set_tid a thread may get another number than it should: it sees that itself and ends. */
@@ -38,7 +38,7 @@ static void create_by_last_pid(struct plan *p, struct clone3_args *args, struct 
 		/* A process that got the number in between may be short-lived. */
 		if (i % 50 == 0)
 			sys(__NR_nanosleep, pause, 0);
-		write_last_pid(p, index, t->tid - 1);
+		last_pid_write(p, PLAN_STEP_THREAD, index, t->tid - 1);
 		tid = must(p, PLAN_STEP_THREAD, index, restorer_clone(args, sizeof(*args), p, t));
 		if (tid == t->tid)
 			return;

@@ -42,6 +42,11 @@ struct queue_ends {
 
 struct queue; /* queue.c */
 
+/* Restore: a descriptor of ours for mappings, programs and folders; tasks fetch it. */
+struct shared_fd {
+	int fd;
+};
+
 /* The state of the file layer in one operation. */
 struct file_state {
 	ARRAY(struct made_name) made;
@@ -71,6 +76,8 @@ struct file_state {
 	struct file_index tmpfiles; /* (ghost id) -> RegFileEntry of the description that was made with O_TMPFILE */
 	ARRAY(int) held;	  /* descriptors that keep things in being until the restore is through */
 	struct file_index bytask; /* (file id) -> struct bytask: what a task opens itself */
+	struct file_index shared; /* (file id, how it is opened) -> struct shared_fd */
+	ARRAY(struct shared_fd *) all_shared;
 	bool limit_raised;
 	struct rlimit old_limit;
 	int terminal; /* whose attributes we changed, -1 none */

@@ -107,9 +107,9 @@ int files_read(struct op *op, struct snapshot *s);
 /* Opens every description that a descriptor refers to (f->fd), recreating ghosts, link remaps, memfd inodes with their
  * contents. External resources and inherited descriptors as the options say. Verifies size, mode, build-id. */
 int files_open(struct op *op, struct snapshot *s);
-/* A descriptor (O_CLOEXEC, owned by the caller) fit for mmap of file @id, opened as @fdflags say. */
+/* A descriptor (O_CLOEXEC, kept until files_restore_done()) fit for mmap of file @id, opened as @fdflags say. */
 int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd);
-/* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Owned by the caller. */
+/* O_PATH descriptor of a special reference (exe needs O_RDONLY for PR_SET_MM_MAP; cwd, root). Kept likewise. */
 int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd);
 /* Leases of one task go into its plan; after files_open(). */
 int locks_plan(struct plan_build *b);

@@ -87,7 +87,7 @@ static int not_a_file(struct op *op, uint32_t id, const char *what)
 	return image_bad(op, "the %s refers to file id %u, which is no file of files.img", what, id);
 }
 
-int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd)
+static int open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd)
 {
 	const struct reg_how how = { .flags = fdflags & O_ACCMODE, .special = S_IFCHR };
 	struct snap_file *f = snapshot_file(s, id);
@@ -109,7 +109,7 @@ int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t 
 	return 0;
 }
 
-int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd)
+static int open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd)
 {
 	bool exe = strcmp(what, "exe") == 0;
 	const struct reg_how how = { .flags = exe ? O_RDONLY : O_PATH | O_DIRECTORY };
@@ -118,10 +118,56 @@ int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const cha
 	if (!f || !files_state(op, s))
 		return not_a_file(op, id, what);
 	if (exe && f->msg->type == FD_TYPES__MEMFD)
-		return files_open_mapping(op, s, id, O_RDONLY, fd);
+		return open_mapping(op, s, id, O_RDONLY, fd);
 	if (f->msg->type != FD_TYPES__REG)
 		return not_a_file(op, id, what);
 	return op_wrap(op, reg_open_as(op, s, f, &how, fd), "%s", what);
+}
+
+/* What one task needs others mostly need, too: each is opened, and checked against the image, once. */
+static struct shared_fd *shared_fd(struct op *op, struct snapshot *s, uint32_t id, uint64_t how)
+{
+	struct shared_fd *fd = index_find(&s->file_state->shared, KEY(id, how)), **slot;
+
+	if (fd)
+		return fd;
+	fd = op_new(op, struct shared_fd);
+	slot = fd ? ARRAY_ADD(op->arena, &s->file_state->all_shared) : NULL;
+	if (!slot || index_add(op, &s->file_state->shared, KEY(id, how), fd))
+		return NULL;
+	fd->fd = -1;
+	*slot = fd;
+	return fd;
+}
+
+#define HOW_SPECIAL (1ull << 32)
+
+int files_open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd)
+{
+	struct shared_fd *shared = files_state(op, s) ? shared_fd(op, s, id, fdflags) : NULL;
+	int r = 0;
+
+	if (!shared)
+		return CKPT_E_NOMEM;
+	if (shared->fd < 0)
+		r = open_mapping(op, s, id, fdflags, &shared->fd);
+	*fd = shared->fd;
+	return r;
+}
+
+int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const char *what, int *fd)
+{
+	/* cwd and root are opened alike */
+	uint64_t how = HOW_SPECIAL | (strcmp(what, "exe") == 0);
+	struct shared_fd *shared = files_state(op, s) ? shared_fd(op, s, id, how) : NULL;
+	int r = 0;
+
+	if (!shared)
+		return CKPT_E_NOMEM;
+	if (shared->fd < 0)
+		r = open_special(op, s, id, what, &shared->fd);
+	*fd = shared->fd;
+	return r;
 }
 
 void files_restore_done(struct op *op, struct snapshot *s, bool success)
@@ -135,6 +181,10 @@ void files_restore_done(struct op *op, struct snapshot *s, bool success)
 	for (size_t i = 0; i < s->files.n; i++) {
 		close_fd_p(&s->files.v[i]->fd);
 		s->files.v[i]->fd = -1;
+	}
+	for (size_t i = 0; i < fs->all_shared.n; i++) {
+		close_fd_p(&fs->all_shared.v[i]->fd);
+		fs->all_shared.v[i]->fd = -1;
 	}
 	for (size_t i = 0; i < s->shmems.n; i++)
 		shmem_done(op, s->shmems.v[i], success);

@@ -36,6 +36,9 @@ static inline bool vma_is_private(const VmaEntry *v)
 	return (v->status & VMA_REGULAR) && (v->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) && !(v->status & VMA_VVAR);
 }
 
+/* Whether @child, as it is in the image, may have been forked as a copy of @parent. Both private, or it is false. */
+bool vma_inherits(const VmaEntry *child, const VmaEntry *parent);
+
 /* Fills task->mm but for its vmas and numbers, task->extra->vma_names. Host, task frozen, before injection. */
 int vmas_dump(struct op *op, struct task_dump *d);
 /* areas.c: properties that vma_entry has no place for; called by vmas_dump(). */

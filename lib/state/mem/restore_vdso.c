@@ -169,10 +169,16 @@ static int redirect(struct plan_build *b, const struct vdso_layout *own, char *b
 	return 0;
 }
 
+int vdso_host_look(struct op *op, struct vdso_layout **ret)
+{
+	*ret = op_new(op, struct vdso_layout);
+	return *ret ? own_layout(op, *ret) : CKPT_E_NOMEM;
+}
+
 int plan_vdso(struct plan_build *b)
 {
+	const struct vdso_layout *own = b->host->vdso;
 	size_t len = b->vdso_end - b->vdso_start;
-	struct vdso_layout own;
 	struct plan_array arr;
 	char *buf;
 	int r;
@@ -180,9 +186,13 @@ int plan_vdso(struct plan_build *b)
 	if (!b->vdso_start && b->vvar_start)
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .addr = b->vvar_start, .kind = "vdso"),
 			       "task %d has the vDSO's data but no vDSO", b->task->pid);
-	r = own_layout(b->op, &own);
-	if (r || !b->vdso_start)
+	/* Also where the task has none: its children may. */
+	r = plan_put_array(b, own->areas, own->n, sizeof(*own->areas), &arr);
+	if (r)
 		return r;
+	PLAN(b)->vdso = arr;
+	if (!b->vdso_start)
+		return 0;
 	if (len > MAX_VDSO)
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .addr = b->vdso_start, .kind = "vdso"),
 			       "the vDSO of task %d is %zu bytes long", b->task->pid, len);
@@ -190,10 +200,8 @@ int plan_vdso(struct plan_build *b)
 	if (!buf)
 		return CKPT_E_NOMEM;
 	r = b->pages_fd < 0 ? 0 : read_image_vdso(b, buf);
-	r = r ?: plan_put_array(b, own.areas, own.n, sizeof(*own.areas), &arr);
 	if (r)
 		return r;
-	PLAN(b)->vdso = arr;
 	PLAN(b)->vdso_dst = b->vdso_start;
-	return is_same(b, &own, buf) ? 0 : redirect(b, &own, buf);
+	return is_same(b, own, buf) ? 0 : redirect(b, own, buf);
 }

@@ -10,6 +10,7 @@
 #include "lib/state/file/file.h"
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
+#include "lib/state/mem/restore_inherit.h"
 #include "lib/state/task/plan_build.h"
 
 #define TASK_SIZE 0x7ffffffff000ull
@@ -37,8 +38,8 @@ struct vmas {
 	size_t n_files, cap_files;
 	struct plan_range *guards;
 	size_t n_guards;
-	struct plan_extent *extents;
-	size_t n_extents;
+	struct plan_extent *extents, *compares;
+	size_t n_extents, n_compares;
 };
 
 static int bad_area(struct plan_build *b, uint64_t addr, const char *what)
@@ -143,7 +144,7 @@ static int file_of(struct plan_build *b, struct vmas *m, const VmaEntry *e, int3
 	r = files_open_mapping(b->op, b->s, (uint32_t)e->shmid, fdflags, &fd);
 	if (r)
 		return op_wrap(b->op, r, "the area at %#lx of task %d", e->start, b->task->pid);
-	r = plan_fetch(b, fd, true, file);
+	r = plan_fetch(b, fd, false, file);
 	if (r)
 		return r;
 	m->files[at] = (struct mapped_file){ e->shmid, fdflags, *file };
@@ -248,7 +249,10 @@ static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_
 		stop = MIN(end, v->start + v->len);
 		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
 			v->prot = PROT_READ | PROT_WRITE;
-		m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset };
+		if (v->inherited)
+			m->compares[m->n_compares++] = (struct plan_extent){ start, stop - start, offset };
+		else
+			m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset };
 		offset += stop - start;
 		start = stop;
 	}
@@ -264,7 +268,8 @@ static int plan_pages(struct plan_build *b, struct vmas *m)
 	int r = 0;
 
 	m->extents = op_alloc(b->op, (pm->entries.n + m->n + b->task->mm->n_aios + 2) * sizeof(*m->extents));
-	if (!m->extents)
+	m->compares = op_alloc(b->op, (pm->entries.n + m->n + 2) * sizeof(*m->compares));
+	if (!m->extents || !m->compares)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < pm->entries.n && !r; i++) {
 		const PagemapEntry *e = pm->entries.v[i];
@@ -361,8 +366,10 @@ static int plan_mm(struct plan_build *b)
 	if (n < 2 || v[n - 2])
 		n += 2; /* ends in AT_NULL */
 	r = plan_put_array(b, v, n, sizeof(*v), &arr);
-	r = r ?: files_open_special(b->op, b->s, mm->exe_file_id, "exe", &fd);
-	r = r ?: plan_fetch(b, fd, true, &PLAN(b)->exe_file);
+	PLAN(b)->exe_file = -1;
+	/* A copy has its program already. */
+	if (!r && !b->memory_from)
+		r = files_open_special(b->op, b->s, mm->exe_file_id, "exe", &fd) ?: plan_fetch(b, fd, false, &PLAN(b)->exe_file);
 	if (r)
 		return r;
 	PLAN(b)->auxv = arr;
@@ -377,17 +384,18 @@ static int plan_mm(struct plan_build *b)
 
 static int put_areas(struct plan_build *b, struct vmas *m)
 {
-	struct plan_array vmas, extents, guards;
+	struct plan_array vmas, extents, compares, guards;
 	int r = plan_put_array(b, m->v, m->n, sizeof(*m->v), &vmas);
 
 	r = r ?: plan_put_array(b, m->extents, m->n_extents, sizeof(*m->extents), &extents);
+	r = r ?: plan_put_array(b, m->compares, m->n_compares, sizeof(*m->compares), &compares);
 	r = r ?: plan_put_array(b, m->guards, m->n_guards, sizeof(*m->guards), &guards);
 	if (r)
 		return r;
 	PLAN(b)->vmas = vmas;
 	PLAN(b)->extents = extents;
+	PLAN(b)->compares = compares;
 	PLAN(b)->guards = guards;
-	PLAN(b)->task_size = TASK_SIZE;
 	return 0;
 }
 
@@ -407,10 +415,12 @@ int plan_memory(struct plan_build *b)
 		r = one_area(b, &m, mm->vmas[i], &after);
 		r = r ?: i % 1024 ? r : op_check_cancel(b->op);
 	}
+	r = r ?: inherit_mark(b, m.v, m.e, m.n);
 	r = r ?: plan_pages(b, &m);
 	r = r ?: open_pages(b);
 	r = r ?: aio_plan(b);
 	r = r ?: put_areas(b, &m);
+	r = r ?: inherit_put(b);
 	r = r ?: plan_names(b);
 	return r ?: plan_mm(b);
 }
@@ -446,23 +456,50 @@ int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start)
 	return 0;
 }
 
-int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start)
+static int by_start(const void *a, const void *b)
 {
-	const MmEntry *mm = b->task->mm;
+	const struct plan_range *x = a, *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+static size_t all_areas(const struct snapshot *s, struct plan_range *v)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t k = 0; s->tasks.v[i].mm && k < s->tasks.v[i].mm->n_vmas; k++) {
+			const VmaEntry *e = s->tasks.v[i].mm->vmas[k];
+
+			if (!(e->status & (VMA_REGULAR | VMA_AIORING)) || e->end <= AREA_MIN)
+				continue;
+			if (v)
+				v[n] = (struct plan_range){ e->start, e->end - e->start };
+			n++;
+		}
+	return n;
+}
+
+int plan_find_area(struct op *op, const struct snapshot *s, uint64_t len, uint64_t *start)
+{
+	size_t n = all_areas(s, NULL);
+	struct plan_range *v = op_alloc(op, (n + 1) * sizeof(*v));
 	uint64_t at = AREA_MIN;
 
+	if (!v)
+		return CKPT_E_NOMEM;
+	all_areas(s, v);
+	if (s->tasks.n > 1)
+		qsort(v, n, sizeof(*v), by_start);
 	len += 2 * AREA_MARGIN;
-	for (size_t i = 0; i < mm->n_vmas; i++) {
-		const VmaEntry *e = mm->vmas[i];
-
-		if (!(e->status & (VMA_REGULAR | VMA_AIORING)) || e->end <= at)
-			continue;
-		if (e->start >= at && e->start - at >= len)
+	for (size_t i = 0; i < n; i++) {
+		if (v[i].start >= at && v[i].start - at >= len)
 			break;
-		at = e->end;
+		at = MAX(at, v[i].start + v[i].len);
 	}
 	if (at > AREA_MAX || AREA_MAX - at < len)
-		return no_area(b, "the restorer");
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[0].pid, .kind = "vma"),
+			       "the tasks leave no free stretch of %lu MiB of addresses for the restorer", len >> 20);
 	*start = at + AREA_MARGIN;
 	return 0;
 }

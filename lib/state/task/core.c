@@ -277,11 +277,13 @@ int task_dump_core(struct op *op, struct task_dump *d)
 		core = d->task->threads.v[0].core;
 		core->tc = msg_new(op, TaskCoreEntry, task_core_entry);
 		r = core->tc ? tc_dump(op, d, a, core, extra) : CKPT_E_NOMEM;
-		r = r ?: mm_fields(op, d, a);
+		if (!r && d->task->mm)
+			r = mm_fields(op, d, a);
 		if (a->pkeys)
 			msg_set(extra, pkeys, (uint32_t)a->pkeys);
 		r = r ?: op_check_cancel(op);
 	}
-	r = r ?: mlock_future_dump(op, d);
-	return r ?: mbind_dump(op, d);
+	if (r || !d->task->mm)
+		return r;
+	return mlock_future_dump(op, d) ?: mbind_dump(op, d);
 }

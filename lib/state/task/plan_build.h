@@ -11,6 +11,15 @@
 #include "lib/kernel/proc/read.h"
 #include "lib/state/snapshot.h"
 
+/* What tasks inherit from us, and what they get from this kernel: looked at once a restore. */
+struct vdso_layout;
+struct plan_host {
+	struct proc_status self; /* of the calling thread */
+	uint32_t securebits;
+	struct proc_limit limits[16];
+	struct vdso_layout *vdso; /* lib/state/mem/restore_vdso.c */
+};
+
 /* A call as it was planned, and what it does, for messages. */
 struct build_call {
 	struct plan_call c;
@@ -30,8 +39,11 @@ struct plan_build {
 	ARRAY(struct plan_extent) ring_pages; /* of AIO rings: where their content is in the page data */
 	int pages_fd;	    /* ours, of the page data; -1: none */
 	ARRAY(struct build_call) calls;
-	struct proc_status self; /* of the calling thread */
-	uint32_t self_securebits;
+	ARRAY(struct plan_inherited) inherited; /* lib/state/mem/restore_inherit.c */
+	ARRAY(struct plan_range) keeps, drops;
+	const struct plan_host *host;
+	const struct snap_task *memory_from; /* the task whose memory a fork copies here; NULL: nothing of it is kept */
+	bool shares_memory, shares_files;    /* with its creator, whose plan has them */
 	bool creds_change;  /* some thread's differ from ours */
 	bool seccomp;	    /* some thread has filters */
 	uint64_t vdso_start, vdso_end, vvar_start, vvar_end; /* in the image; 0: none */
@@ -40,7 +52,9 @@ struct plan_build {
 
 #define PLAN(b) ((struct plan *)(b)->buf)
 
-int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task);
+int plan_host_look(struct op *op, struct plan_host *h);
+/* @task: NULL for helpers. */
+int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task, const struct plan_host *h);
 void plan_free(struct plan_build *b); /* closes what it owns; any state, also zeroed */
 /* Appends @n bytes, 8-aligned; *@off is their offset. */
 int plan_put(struct plan_build *b, const void *p, size_t n, uint64_t *off);
@@ -68,10 +82,11 @@ int plan_finish(struct plan_build *b);
 /* lib/state/mem */
 int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */
 int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
+int vdso_host_look(struct op *op, struct vdso_layout **ret);
 int areas_plan(struct plan_build *b);	   /* areas.c: after plan_memory; properties of areas */
 int areas_plan_late(struct plan_build *b); /* last of all: seals, and locks of areas to come */
-/* A free area of @len bytes in the task to be, clear of where exec maps things. */
-int plan_find_area(struct plan_build *b, uint64_t len, uint64_t *start);
+/* An area of @len bytes that is free in all tasks to be, and clear of where exec maps things. */
+int plan_find_area(struct op *op, const struct snapshot *s, uint64_t len, uint64_t *start);
 /* One that stays: high up, away from the former, from the heap, and from where a stack grows. */
 int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start);
 

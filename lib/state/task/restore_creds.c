@@ -17,12 +17,12 @@ static bool same_groups(const struct proc_status *self, const CredsEntry *e)
 
 static bool same(const struct plan_build *b, const CredsEntry *e, const struct plan_creds *c)
 {
-	const struct proc_status *s = &b->self;
+	const struct proc_status *s = &b->host->self;
 
 	return s->uid[0] == c->uid && s->uid[1] == c->euid && s->uid[2] == c->suid && s->uid[3] == c->fsuid &&
 	       s->gid[0] == c->gid && s->gid[1] == c->egid && s->gid[2] == c->sgid && s->gid[3] == c->fsgid &&
 	       same_groups(s, e) && s->cap_inh == c->inheritable && s->cap_prm == c->permitted && s->cap_eff == c->effective &&
-	       s->cap_bnd == c->bounding && s->cap_amb == c->ambient && b->self_securebits == c->securebits;
+	       s->cap_bnd == c->bounding && s->cap_amb == c->ambient && b->host->securebits == c->securebits;
 }
 
 static uint64_t known_caps(uint32_t *last)
@@ -58,9 +58,9 @@ static int check_caps(struct plan_build *b, pid_t tid, struct plan_creds *c)
 	c->effective &= known;
 	c->bounding &= known;
 	c->ambient &= known;
-	if (c->permitted & ~b->self.cap_prm)
-		return lacking(b, tid, c->permitted & ~b->self.cap_prm);
-	if (c->bounding & ~b->self.cap_bnd)
+	if (c->permitted & ~b->host->self.cap_prm)
+		return lacking(b, tid, c->permitted & ~b->host->self.cap_prm);
+	if (c->bounding & ~b->host->self.cap_bnd)
 		log_warn(b->op, "thread %d: our capability bounding set is smaller than its was, and cannot be enlarged", tid);
 	if ((c->effective & ~c->permitted) || (c->ambient & ~(c->permitted & c->inheritable)))
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = tid, .kind = "credentials"),
@@ -91,7 +91,7 @@ int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_cr
 		.bounding = cap_words(e->cap_bnd, e->n_cap_bnd),
 		.ambient = cap_words(e->cap_amb, e->n_cap_amb),
 	};
-	if (b->self.no_new_privs && !c->no_new_privs)
+	if (b->host->self.no_new_privs && !c->no_new_privs)
 		return op_fail(b->op, CKPT_E_PERM, AT(.pid = t->tid, .kind = "credentials"),
 			       "we run with no_new_privs and thread %d did not: the flag cannot be taken back", t->tid);
 	if (same(b, e, c))

@@ -7,27 +7,35 @@
 #include "lib/state/task/plan_build.h"
 
 #define N_SIGACTIONS 62
+#define TASK_SIZE 0x7ffffffff000ull
 #define TASK_ALIVE 1
 #define TASK_STOPPED 3
 
-int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task)
+int plan_host_look(struct op *op, struct plan_host *h)
 {
-	int r;
+	int bits = prctl(PR_GET_SECUREBITS), r;
 
-	*b = (struct plan_build){ .op = op, .s = s, .task = task, .pages_fd = -1 };
-	b->cap = 64 << 10;
+	if (bits < 0)
+		return op_errno(op, errno, NULL, "read our own securebits");
+	h->securebits = (uint32_t)bits;
+	r = proc_read_task_status(op, getpid(), sys_gettid(), &h->self);
+	r = r ?: proc_read_limits(op, getpid(), h->limits);
+	if (r)
+		return r < 0 ? r : op_fail(op, CKPT_E_SYS, AT(.hint = "mount /proc for this pid namespace"),
+					   "/proc does not show this process: it belongs to another pid namespace");
+	return vdso_host_look(op, &h->vdso);
+}
+
+int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task, const struct plan_host *h)
+{
+	*b = (struct plan_build){ .op = op, .s = s, .task = task, .pages_fd = -1, .host = h };
+	b->cap = task ? 64 << 10 : 4096;
 	b->buf = calloc(1, b->cap);
 	if (!b->buf)
 		return op_nomem(op);
 	b->len = ALIGN_UP(sizeof(struct plan), 8ul);
-	r = proc_read_task_status(op, getpid(), sys_gettid(), &b->self);
-	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_SYS, AT(.hint = "mount /proc for this pid namespace"),
-					   "/proc does not show this process: it belongs to another pid namespace");
-	r = prctl(PR_GET_SECUREBITS);
-	if (r < 0)
-		return op_errno(op, errno, NULL, "read our own securebits");
-	b->self_securebits = (uint32_t)r;
+	PLAN(b)->task_size = TASK_SIZE;
+	PLAN(b)->pages_file = PLAN(b)->root_file = PLAN(b)->last_pid_file = PLAN(b)->highest = -1;
 	return 0;
 }
 
@@ -152,12 +160,10 @@ int plan_rlimits(struct plan_build *b)
 	const TaskRlimitsEntry *e = b->task->threads.v[0].core->tc->rlimits;
 	struct plan_rlimit v[16];
 	struct plan_array arr;
-	struct proc_limit ours[16];
+	const struct proc_limit *ours = b->host->limits;
 	size_t n = 0;
-	int r = proc_read_limits(b->op, getpid(), ours);
+	int r;
 
-	if (r)
-		return r < 0 ? r : op_fail(b->op, CKPT_E_SYS, NULL, "/proc does not show this process");
 	if (!e || e->n_rlimits > ARRAY_SIZE(v))
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "rlimits"),
 			       "the resource limits of task %d are missing from the image", b->task->pid);
@@ -201,10 +207,9 @@ int plan_task(struct plan_build *b)
 	PLAN(b)->personality = tc->personality;
 	PLAN(b)->set_personality = tc->personality != 0;
 	PLAN(b)->subreaper = tc->has_child_subreaper && tc->child_subreaper;
-	PLAN(b)->thp_disable = t->mm->has_thp_disabled && t->mm->thp_disabled && !(t->extra && t->extra->has_thp_disable);
+	PLAN(b)->thp_disable = t->mm && t->mm->has_thp_disabled && t->mm->thp_disabled &&
+			       !(t->extra && t->extra->has_thp_disable);
 	PLAN(b)->io_flusher = t->extra && t->extra->has_io_flusher && t->extra->io_flusher;
 	PLAN(b)->membarrier = tc->has_membarrier_registration_mask ? tc->membarrier_registration_mask : 0;
-	PLAN(b)->setsid = t->ps->sid == t->ps->pid;
-	PLAN(b)->setpgid = t->ps->pgid == t->ps->pid;
 	return 0;
 }

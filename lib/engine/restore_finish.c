@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last touches on a process whose threads all stand at their int3: each becomes the thread that was checkpointed:
+ * mask, registers, what only a tracer can set. Nothing of the program runs before task_release().
+ */
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "lib/engine/restore_parts.h"
+#include "lib/kernel/sys.h"
+#include "lib/kernel/uapi.h"
+
+#define TASK_STOPPED 3
+
+int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs)
+{
+	struct iovec iov = { (void *)regs, sizeof(*regs) };
+
+	if (ptrace(PTRACE_SETREGSET, tid, (void *)1 /* NT_PRSTATUS */, &iov) == 0)
+		return 0;
+	return op_errno(op, errno, AT(.pid = tid), "load the registers of thread %d", tid);
+}
+
+static int wait_syscall_stop(struct op *op, struct new_task *r, pid_t tid)
+{
+	int status, ret = restore_wait(op, r, tid, &status);
+
+	if (ret)
+		return ret;
+	if (WIFEXITED(status) || WIFSIGNALED(status)) {
+		if (tid == r->pid)
+			r->pid = 0;
+		return op_fail(op, CKPT_E_SYS, AT(.pid = tid), "thread %d was killed while it was restored", tid);
+	}
+	if (WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80))
+		return 0;
+	return 1; /* another stop */
+}
+
+int restore_call(struct op *op, struct new_task *r, pid_t tid, long nr, const uint64_t *args, long *result)
+{
+	struct user_regs_struct regs;
+	int stops = 0, ret;
+
+	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "read the registers of thread %d", tid);
+	regs.rip = r->syscall_at;
+	regs.rax = (unsigned long long)nr;
+	regs.orig_rax = (unsigned long long)-1;
+	regs.rdi = args[0];
+	regs.rsi = args[1];
+	regs.rdx = args[2];
+	regs.r10 = args[3];
+	regs.r8 = args[4];
+	regs.r9 = args[5];
+	ret = restore_set_regs(op, tid, &regs);
+	while (!ret && stops < 2) {
+		ret = restore_resume(op, r, tid, PTRACE_SYSCALL, 0) ?: wait_syscall_stop(op, r, tid);
+		if (!ret)
+			stops++;
+		else if (ret == 1)
+			ret = 0;
+	}
+	if (ret)
+		return ret;
+	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs) < 0)
+		return op_errno(op, errno, AT(.pid = tid), "read the registers of thread %d", tid);
+	*result = (long)regs.rax;
+	return 0;
+}
+
+static int must_call(struct op *op, struct new_task *r, long nr, const uint64_t *args, const char *what)
+{
+	long result = 0;
+	int ret = restore_call(op, r, r->pid, nr, args, &result);
+
+	if (!ret && result < 0)
+		ret = op_errno(op, (int)-result, AT(.pid = r->pid), "task %d: %s", r->pid, what);
+	return ret;
+}
+
+int restore_scratch(struct op *op, struct new_task *r, const void *p, size_t n, uint64_t *at)
+{
+	uint64_t scratch = r->plan->base + r->plan->map_len - PLAN_SCRATCH;
+	struct iovec local = { (void *)p, n }, remote = { (void *)scratch, n };
+
+	*at = scratch;
+	if (process_vm_writev(r->pid, &local, 1, &remote, 1, 0) == (ssize_t)n)
+		return 0;
+	return op_errno(op, errno, AT(.pid = r->pid), "write into task %d", r->pid);
+}
+
+static int ignore_sigtrap(struct op *op, struct new_task *r)
+{
+	const SaEntry *sa = r->task->threads.v[0].core->tc->sigactions[SIGTRAP - 1];
+	uint64_t act[4] = { sa->sigaction, sa->flags, sa->restorer, sa->mask }, at;
+	int ret;
+
+	if (sa->sigaction != (uint64_t)(uintptr_t)SIG_IGN)
+		return 0;
+	ret = restore_scratch(op, r, act, sizeof(act), &at);
+	return ret ?: must_call(op, r, __NR_rt_sigaction, (const uint64_t[6]){ SIGTRAP, at, 0, 8 }, "ignore SIGTRAP");
+}
+
+/* The pointer to a critical section that must survive signals: registering took it away. */
+static int set_rseq_cs(struct op *op, struct new_task *r)
+{
+	for (size_t i = 0; i < r->n_threads; i++) {
+		const RseqEntry *e = r->task->threads.v[i].core->thread_core->rseq_entry;
+
+		if (!e || !e->has_rseq_cs_pointer)
+			continue;
+		/* rseq_cs is the third field, after two u32 */
+		if (ptrace(PTRACE_POKEDATA, r->threads[i].tid, (void *)(e->rseq_abi_pointer + 8), (void *)e->rseq_cs_pointer) < 0)
+			return op_errno(op, errno, AT(.pid = r->threads[i].tid, .kind = "rseq"),
+					"set the critical section of thread %d", r->threads[i].tid);
+	}
+	return 0;
+}
+
+/* A change of user takes the dumpable flag away: it comes after the last thread's. */
+static int set_dumpable(struct op *op, struct new_task *r)
+{
+	const MmEntry *mm = r->task->mm;
+
+	if (!mm || !mm->has_dumpable || mm->dumpable < 0 || mm->dumpable > 1 || (mm->dumpable == 1 && !r->build.creds_change))
+		return 0;
+	return must_call(op, r, __NR_prctl, (const uint64_t[6]){ PR_SET_DUMPABLE, (uint64_t)mm->dumpable }, "set the dumpable flag");
+}
+
+static int unmap_area(struct op *op, struct new_task *r)
+{
+	return must_call(op, r, __NR_munmap, (const uint64_t[6]){ r->plan->base, r->plan->area_len }, "remove the restorer");
+}
+
+static int load_thread(struct op *op, struct new_task *r, size_t i)
+{
+	struct new_thread *t = &r->threads[i];
+	struct iovec iov = { t->xstate, t->xstate_len };
+	int ret = restore_set_regs(op, t->tid, &t->regs);
+
+	if (ret)
+		return ret;
+	if (ptrace(PTRACE_SETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0)
+		return op_errno(op, errno, AT(.pid = t->tid), "load the extended registers of thread %d", t->tid);
+	return 0;
+}
+
+static int set_mask(struct op *op, struct new_thread *t)
+{
+	if (ptrace((enum __ptrace_request)PTRACE_SETSIGMASK, t->tid, (void *)sizeof(t->sigmask), &t->sigmask) == 0)
+		return 0;
+	return op_errno(op, errno, AT(.pid = t->tid), "set the signal mask of thread %d", t->tid);
+}
+
+/* Runs the leader into its next stop, without a step of the program. */
+static int next_stop(struct op *op, struct new_task *r, int request, int sig, int *status)
+{
+	int ret = restore_resume(op, r, r->pid, request, sig) ?: restore_wait(op, r, r->pid, status);
+
+	if (!ret && !WIFSTOPPED(*status)) {
+		r->pid = 0;
+		ret = op_fail(op, CKPT_E_SYS, AT(.pid = r->threads[0].tid), "task %d was killed while it was restored",
+			      r->threads[0].tid);
+	}
+	return ret;
+}
+
+/*
+ * A call that is to be restarted is restarted on the way out of a stop for a signal or an event. The leader's last stop
+ * was the exit from a remote call.
+ */
+static int leave_call(struct op *op, struct new_task *r)
+{
+	int status = 0, ret = 0;
+
+	if ((long)r->threads[0].regs.orig_rax < 0)
+		return 0;
+	if (ptrace(PTRACE_INTERRUPT, r->pid, NULL, NULL) < 0)
+		return op_errno(op, errno, AT(.pid = r->pid), "interrupt task %d", r->pid);
+	while (!ret && status >> 16 != PTRACE_EVENT_STOP)
+		ret = next_stop(op, r, PTRACE_CONT, 0, &status);
+	return ret;
+}
+
+int task_finish(struct op *op, struct new_task *r)
+{
+	size_t n = r->n_threads;
+	int ret = ignore_sigtrap(op, r);
+
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = sched_restore(op, &r->task->threads.v[i], r->threads[i].tid);
+	if (!ret)
+		proc_values_restore(op, r->task, r->pid);
+	ret = ret ?: set_dumpable(op, r);
+	ret = ret ?: restore_sleeps(op, r);
+	ret = ret ?: unmap_area(op, r);
+	ret = ret ?: set_rseq_cs(op, r);
+	ret = ret ?: leave_call(op, r);
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = load_thread(op, r, i);
+	return ret;
+}
+
+/* --------------------------------------------------------------------------------------------- letting go */
+
+static bool to_be_stopped(struct op *op, const struct new_task *r)
+{
+	return op->opts->leave_stopped || r->stop_wanted || r->task->threads.v[0].core->tc->task_state == TASK_STOPPED;
+}
+
+/*
+ * A group stop is begun while all threads still stand still: each joins it as it is let go, and none runs. It begins with
+ * the delivery of a SIGSTOP to the leader.
+ */
+static int begin_stop(struct op *op, struct new_task *r)
+{
+	int status = 0, ret = 0;
+
+	if (sys_tgkill(r->pid, r->pid, SIGSTOP) < 0)
+		return op_errno(op, errno, AT(.pid = r->pid), "stop task %d", r->pid);
+	for (int i = 0; i < 16 && !ret; i++) {
+		ret = next_stop(op, r, PTRACE_CONT, 0, &status);
+		if (!ret && !(status >> 16) && WSTOPSIG(status) == SIGSTOP)
+			break;
+	}
+	/* Deliver it: the leader reports the group stop. */
+	return ret ?: next_stop(op, r, PTRACE_CONT, SIGSTOP, &status);
+}
+
+int task_begin_stop(struct op *op, struct new_task *r)
+{
+	return to_be_stopped(op, r) ? begin_stop(op, r) : 0;
+}
+
+int task_set_masks(struct op *op, struct new_task *r)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < r->n_threads && !ret; i++)
+		ret = set_mask(op, &r->threads[i]);
+	return ret;
+}
+
+int task_release(struct op *op, struct new_task *r)
+{
+	for (size_t i = r->n_threads; i-- > 0;)
+		if (ptrace(PTRACE_DETACH, r->threads[i].tid, NULL, NULL) < 0 && errno != ESRCH)
+			return op_errno(op, errno, AT(.pid = r->threads[i].tid), "let thread %d go", r->threads[i].tid);
+	return 0;
+}
