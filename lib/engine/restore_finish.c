@@ -185,37 +185,41 @@ static int leave_call(struct op *op, struct new_task *r)
 	return ret;
 }
 
-int task_finish(struct op *op, struct new_task *r)
+int task_touch(struct op *op, struct new_task *r)
 {
-	size_t n = r->n_threads;
 	int ret = ignore_sigtrap(op, r);
 
-	for (size_t i = 0; i < n && !ret; i++)
+	for (size_t i = 0; i < r->n_threads && !ret; i++)
 		ret = sched_restore(op, &r->task->threads.v[i], r->threads[i].tid);
 	if (!ret)
 		proc_values_restore(op, r->task, r->pid);
 	ret = ret ?: set_dumpable(op, r);
-	ret = ret ?: restore_sleeps(op, r);
-	ret = ret ?: unmap_area(op, r);
+	return ret ?: restore_sleeps(op, r);
+}
+
+int task_load(struct op *op, struct new_task *r)
+{
+	int ret = unmap_area(op, r);
+
 	ret = ret ?: set_rseq_cs(op, r);
 	ret = ret ?: leave_call(op, r);
-	for (size_t i = 0; i < n && !ret; i++)
+	for (size_t i = 0; i < r->n_threads && !ret; i++)
 		ret = load_thread(op, r, i);
 	return ret;
 }
 
-/* --------------------------------------------------------------------------------------------- letting go */
+/* -------------------------------------------------------------------------------------------------- job control */
 
-static bool to_be_stopped(struct op *op, const struct new_task *r)
+bool task_to_be_stopped(struct op *op, const struct new_task *r)
 {
 	return op->opts->leave_stopped || r->stop_wanted || r->task->threads.v[0].core->tc->task_state == TASK_STOPPED;
 }
 
 /*
- * A group stop is begun while all threads still stand still: each joins it as it is let go, and none runs. It begins with
- * the delivery of a SIGSTOP to the leader.
+ * A group stop begins with the delivery of a SIGSTOP to the leader; the other threads join it as they are resumed. None of
+ * them comes to run anything.
  */
-static int begin_stop(struct op *op, struct new_task *r)
+int task_stop(struct op *op, struct new_task *r)
 {
 	int status = 0, ret = 0;
 
@@ -227,13 +231,44 @@ static int begin_stop(struct op *op, struct new_task *r)
 			break;
 	}
 	/* Deliver it: the leader reports the group stop. */
-	return ret ?: next_stop(op, r, PTRACE_CONT, SIGSTOP, &status);
+	ret = ret ?: next_stop(op, r, PTRACE_CONT, SIGSTOP, &status);
+	for (size_t i = 1; i < r->n_threads && !ret; i++)
+		ret = restore_resume(op, r, r->threads[i].tid, PTRACE_CONT, 0) ?: restore_wait(op, r, r->threads[i].tid, &status);
+	return ret;
 }
 
-int task_begin_stop(struct op *op, struct new_task *r)
+static bool has_pending(const SignalQueueEntry *q, int signo)
 {
-	return to_be_stopped(op, r) ? begin_stop(op, r) : 0;
+	for (size_t i = 0; q && i < q->n_signals; i++)
+		if (q->signals[i]->siginfo.len >= sizeof(int32_t) && !memcmp(q->signals[i]->siginfo.data, &signo, sizeof(int32_t)))
+			return true;
+	return false;
 }
+
+/*
+ * That a child stopped was told to its parent long ago, and is told again by the kernel now. Where the parent had not taken
+ * the signal yet nothing is to be done: it is one signal, and the child's state is still to be waited for.
+ */
+int task_forget_stop(struct op *op, struct new_task *r, pid_t child)
+{
+	const TaskCoreEntry *tc = r->task->threads.v[0].core->tc;
+	const struct {
+		uint64_t set, at_once[2];
+	} wait = { .set = 1ull << (SIGCHLD - 1) };
+	uint64_t at;
+	long result;
+	int ret;
+
+	if (has_pending(tc->signals_s, SIGCHLD))
+		return 0;
+	ret = restore_call(op, r, r->pid, __NR_waitid,
+			   (const uint64_t[6]){ P_PID, (uint64_t)child, 0, WSTOPPED | WNOHANG, 0 }, &result);
+	ret = ret ?: restore_scratch(op, r, &wait, sizeof(wait), &at);
+	/* Only what the parent leaves blocked or handles can be pending, and it has blocked everything so far. */
+	return ret ?: restore_call(op, r, r->pid, __NR_rt_sigtimedwait, (const uint64_t[6]){ at, 0, at + 8, 8 }, &result);
+}
+
+/* --------------------------------------------------------------------------------------------- letting go */
 
 int task_set_masks(struct op *op, struct new_task *r)
 {

@@ -97,9 +97,12 @@ int restore_report(struct op *op, struct new_task *t, pid_t tid, int status);
 int restore_drive(struct op *op, struct restore *r);  /* until all threads are ready */
 int restore_finish(struct op *op, struct restore *r); /* registers and the last touches; nothing runs yet */
 int restore_release(struct op *op, struct restore *r); /* they run */
-/* restore_finish.c: the same for one process */
-int task_finish(struct op *op, struct new_task *t);
-int task_begin_stop(struct op *op, struct new_task *t);
+/* restore_finish.c: the same for one process, in this order */
+int task_touch(struct op *op, struct new_task *t);
+bool task_to_be_stopped(struct op *op, const struct new_task *t);
+int task_stop(struct op *op, struct new_task *t);
+int task_forget_stop(struct op *op, struct new_task *t, pid_t child); /* what the stop of a child told it */
+int task_load(struct op *op, struct new_task *t); /* the restorer is gone after that */
 int task_set_masks(struct op *op, struct new_task *t);
 int task_release(struct op *op, struct new_task *t);
 /* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */

@@ -114,13 +114,34 @@ int restore_drive(struct op *op, struct restore *r)
 	return ret;
 }
 
+/* Stops who was stopped, while its parent cannot see it yet. */
+static int stop_tasks(struct op *op, struct restore *r)
+{
+	int ret = 0;
+
+	EACH_TASK(r, ret, t) {
+		struct new_task *parent = t->node->parent == TREE_NONE ? NULL : &r->tasks[t->node->parent];
+
+		if (!is_task(t) || !task_to_be_stopped(op, t))
+			continue;
+		ret = task_stop(op, t);
+		if (!ret && parent)
+			ret = task_forget_stop(op, parent, t->node->pid);
+	}
+	return ret;
+}
+
 int restore_finish(struct op *op, struct restore *r)
 {
 	int ret = 0;
 
 	EACH_TASK(r, ret, t)
 		if (is_task(t))
-			ret = task_finish(op, t);
+			ret = task_touch(op, t);
+	ret = ret ?: stop_tasks(op, r);
+	EACH_TASK(r, ret, t)
+		if (is_task(t))
+			ret = task_load(op, t);
 	return ret;
 }
 
@@ -128,9 +149,6 @@ int restore_release(struct op *op, struct restore *r)
 {
 	int ret = 0;
 
-	EACH_TASK(r, ret, t)
-		if (is_task(t))
-			ret = task_begin_stop(op, t);
 	/* From here on signals are delivered: as soon as a thread is let go. */
 	EACH_TASK(r, ret, t)
 		if (is_task(t))

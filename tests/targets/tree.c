@@ -777,10 +777,13 @@ static void many(void)
 /* The death of a parent is told. */
 static void pdeath(void)
 {
+	int told[2];
 	pid_t a;
+	char x;
 
 	become_reaper();
 	begin();
+	CHECK(!pipe(told));
 	a = fork();
 	if (!a) {
 		pid_t c = fork();
@@ -788,9 +791,11 @@ static void pdeath(void)
 		if (!c) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			hold(NULL);
+			CHECK(write(told[1], "x", 1) == 1);
 			pause();
 		}
 		hold(NULL);
+		CHECK(read(told[0], &x, 1) == 1);
 		_exit(0); /* which ends the child */
 	}
 	meet(2);

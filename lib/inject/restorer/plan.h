@@ -173,6 +173,9 @@ struct plan_child {
 	uint32_t await;	   /* a step: is waited for at once */
 	int32_t plan_fd;   /* in the engine */
 	uint64_t base, map_len, plan_off; /* where it maps that */
+	/* written by the restorer before the fork: the creator goes on, and changes its own */
+	uint64_t vdso_now;
+	int32_t engine_fd, pad;
 };
 
 struct plan_copy { /* private memory whose bytes are in the plan: at offset @data, 0: zeroes */

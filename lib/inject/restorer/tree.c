@@ -24,15 +24,15 @@ _Noreturn void restorer_child(struct plan *p, struct plan_child *c)
 	if (!c->await && p->last_pid_file >= 0 && sys(__NR_getpid) != c->pid)
 		for (;;)
 			sys(__NR_exit, 0);
-	fd = must(p, PLAN_STEP_CHILD, c->pid, sys(__NR_pidfd_getfd, p->engine_fd, c->plan_fd, 0));
+	fd = must(p, PLAN_STEP_CHILD, c->pid, sys(__NR_pidfd_getfd, c->engine_fd, c->plan_fd, 0));
 	/* In a copy of the creator's memory whatever lies there is in nobody's way. */
 	ret = sys(__NR_mmap, c->base, c->map_len, PROT_READ | PROT_WRITE | PROT_EXEC,
 		  MAP_SHARED | (c->flags & CLONE_VM ? MAP_FIXED_NOREPLACE : MAP_FIXED), fd, 0);
 	must(p, PLAN_STEP_CHILD, c->pid, ret);
 	sys(__NR_close, fd);
 	own = (struct plan *)(c->base + c->plan_off);
-	own->engine_fd = p->engine_fd;
-	restorer_jump(own, p->vdso_now, (void *)(c->base + (uint64_t)((char *)restorer_go_on - blob_image)),
+	own->engine_fd = c->engine_fd;
+	restorer_jump(own, c->vdso_now, (void *)(c->base + (uint64_t)((char *)restorer_go_on - blob_image)),
 		      own->base + own->stacks + PLAN_MAIN_STACK);
 }
 
@@ -76,6 +76,8 @@ static void create(struct plan *p, struct plan_child *c, uint64_t index)
 		.stack_size = PLAN_CHILD_STACK,
 	};
 
+	c->vdso_now = p->vdso_now;
+	c->engine_fd = p->engine_fd;
 	if (p->last_pid_file >= 0) {
 		create_by_last_pid(p, &args, c, index);
 	} else {
