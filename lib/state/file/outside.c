@@ -142,7 +142,8 @@ static size_t sort_tree(const struct snapshot *s, pid_t *v, int type)
 	size_t n = 0, place;
 
 	for (size_t i = 0; i < s->tasks.n; i++) {
-		if (find(v, n, s->tasks.v[i].pid, type, &place))
+		/* The dead have none, and would be equal to every process that has none. */
+		if (s->tasks.v[i].dead || find(v, n, s->tasks.v[i].pid, type, &place))
 			continue;
 		memmove(&v[place + 1], &v[place], (n - place) * sizeof(*v));
 		v[place] = s->tasks.v[i].pid;
