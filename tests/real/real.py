@@ -17,24 +17,9 @@ import harness as h  # noqa: E402
 SELF = False  # set by main()
 
 
-def children(pid):
-    """Of all threads of a process."""
-    found = []
-    try:
-        tids = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for tid in tids:
-        found += map(int, h.read_text(f"/proc/{pid}/task/{tid}/children").split())
-    return found
-
-
 def tree(pid):
     """A process and whatever descends from it."""
-    pids = [pid]
-    for p in pids:
-        pids += children(p)
-    return pids
+    return [pid, *h.descendants(pid)]
 
 
 def find(name, *places):
@@ -95,7 +80,7 @@ class Program:
         h.reap(self.pid)
         self.p.returncode = 0
         h.require(not os.path.exists(f"/proc/{self.pid}"), "not gone after the dump")
-        h.wait_until(lambda: not [c for c in children(os.getpid()) if h.state(c) not in "ZX"],
+        h.wait_until(lambda: not [c for c in h.children(os.getpid()) if h.state(c) not in "ZX"],
                      f"the last processes of the tree to be gone after the dump: {tree(os.getpid())}", 3)
         reap_all()
 
