@@ -222,6 +222,8 @@ class Target:
         return rc
 
     def kill(self):
+        for pid in descendants(self.pid):
+            kill_hard(pid)
         if self.proc.returncode is None or alive(self.pid):
             kill_hard(self.pid)
         if self.proc.returncode is None:
@@ -321,6 +323,21 @@ def snapshot(pid):
     timers = re.findall(r"^(?:ID|signal|notify|ClockID): .*$", read_text(f"/proc/{pid}/timers"), re.M)
     see["timers"] = timers
     return see
+
+
+def children(pid):
+    kids = set()
+    for tid in os.listdir(f"/proc/{pid}/task") if os.path.isdir(f"/proc/{pid}/task") else []:
+        kids.update(map(int, read_text(f"/proc/{pid}/task/{tid}/children").split()))
+    return sorted(kids)
+
+
+def descendants(pid):
+    """All processes below, parents first."""
+    found = []
+    for child in children(pid):
+        found += [child, *descendants(child)]
+    return found
 
 
 def differences(before, after, ignore=()):
