@@ -11,6 +11,7 @@ int check_task_run(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
 	struct proc_status st;
 	int n, more;
 
+	op->root = pid;
 	n = preflight_report(op, pid, fn, arg);
 	/* Without a live process that we may look at there is nothing more to ask. */
 	if (n < 0 || pid <= 0 || proc_read_status(op, pid, &st) != 0 || !st.has_mm || st.tgid != pid || geteuid() != 0)

@@ -184,5 +184,6 @@ int plan_files(struct plan_build *b)
 	r = r ?: plan_owners(b);
 	r = r ?: plan_locks(b);
 	r = r ?: plan_descriptors(b);
-	return r ?: locks_plan(b);
+	r = r ?: locks_plan(b);
+	return r ?: plan_terminal(b);
 }

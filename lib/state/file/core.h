@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <termios.h>
 
 #include "lib/state/file/file.h"
 #include "lib/state/file/index.h"
@@ -16,6 +15,7 @@
 #define FS_TMPFS 0x01021994u
 #define FS_HUGETLBFS 0x958458f6u
 #define FS_OVERLAY 0x794c7630u
+#define FS_DEVPTS 0x1cd1u
 #define FS_MQUEUE 0x19800202u
 #define FS_SECRETMEM 0x5345434du
 #define FS_PIDFS 0x50494446u
@@ -73,8 +73,7 @@ struct file_state {
 	struct file_index bytask; /* (file id) -> struct bytask: what a task opens itself */
 	bool limit_raised;
 	struct rlimit old_limit;
-	int terminal; /* whose attributes we changed, -1 none */
-	struct termios old_termios;
+	struct tty_state *tty; /* tty/tty.h; NULL at first */
 };
 
 /* Never NULL unless out of memory (recorded). */
@@ -103,6 +102,9 @@ int file_made(struct op *op, struct file_state *fs, const struct made_name *made
 void files_kinds_done(struct op *op, struct snapshot *s, bool success);
 /* Removes the names that were made, as each of them says. Never fails. */
 void files_remove_made(struct op *op, struct file_state *fs, bool success);
+
+/* Writes an image of @n messages (generated ones: their first member is their base), none if there are none. */
+int file_write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, void *const *v, size_t n);
 
 /* reg.c: the parts other kinds are made of */
 int reg_examine(struct op *op, const struct fd_view *v);
@@ -147,9 +149,6 @@ int locks_check(struct op *op, const struct fd_view *v);
 int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before);
 int locks_apply(struct op *op, struct snapshot *s);
 
-/* tty.c */
-void tty_done(struct file_state *fs, bool success);
-
 /* ext.c */
 /* Is KEY among --external? */
 bool external_wanted(const struct op *op, const char *key);
@@ -163,6 +162,9 @@ const struct file_kind *file_kind_of_type(FdTypes type);
 /* The message of @kind in a file's entry, and its id: NULL if it is missing. */
 const ProtobufCMessage *file_message(const FileEntry *m, const struct file_kind *kind);
 const uint32_t *file_message_id(const FileEntry *m, const struct file_kind *kind);
+/* Calls @add for each entry of an image that may be absent. */
+typedef int (*file_add_fn)(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg);
+int file_read_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, file_add_fn add, void *arg);
 /* Moves a descriptor out of the way of 0, 1, 2. Takes @fd over; -1 (errno) on failure or if @fd is -1. */
 int file_high(int fd);
 /* fcntl(F_SETFL) of the flags that can be changed, if they differ. */
