@@ -51,6 +51,14 @@ static bool leads_to(const char *path, const struct fd_view *v)
 	       st.st_mtim.tv_nsec == v->st.st_mtim.tv_nsec;
 }
 
+/* On overlayfs the count of names may be that of the file below, which keeps its name when it is deleted above. */
+static bool has_no_name(struct op *op, const struct fd_view *v, const char *path)
+{
+	if (v->st.st_nlink == 0 || S_ISDIR(v->st.st_mode))
+		return true;
+	return v->fs_magic == FS_OVERLAY && (v->copy < 0 || !remap_can_link(op, v, path));
+}
+
 int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where)
 {
 	size_t n = strlen(v->link), tail = sizeof(DELETED) - 1;
@@ -70,7 +78,7 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 		return op_nomem(op);
 	if (leads_to(*path, v))
 		return 0;
-	*where = v->st.st_nlink == 0 || S_ISDIR(v->st.st_mode) ? REG_GHOST : REG_UNLINKED;
+	*where = has_no_name(op, v, *path) ? REG_GHOST : REG_UNLINKED;
 	return 0;
 }
 

@@ -133,8 +133,7 @@ int files_write(struct op *op, struct snapshot *s)
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	r = outside_warn(op, s);
-	r = r ? r : write_files(op, s);
+	r = write_files(op, s);
 	r = r ? r : write_fdinfos(op, s);
 	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
 	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
