@@ -63,6 +63,7 @@ struct file_state {
 	struct file_index watched_files; /* (file id) -> struct watched */
 	bool tables_checked;
 	ARRAY(GhostExtraEntry *) ghost_extras;
+	ARRAY(DeviceEntry *) devices;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
@@ -117,11 +118,19 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 /* Position to record: POS_NONE where there is none. */
 uint64_t reg_position(const struct fd_view *v);
 
+/* device.c: may it be opened again? */
+bool device_is_memory(dev_t rdev);
+int device_check(struct op *op, const struct fd_view *v);
+int device_note(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
+int device_verify(struct op *op, const struct snapshot *s, const RegFileEntry *m, const struct stat *st);
+
 /* ghost.c, remap.c */
 uint64_t ghost_limit(const struct op *op);
 int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id);
 int ghost_write(struct op *op, struct snapshot *s, struct snap_ghost *g);
 int ghost_extra_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
+/* Can it be given a name? If not, it has none any more. Tries it, in the directory of @path. */
+bool remap_can_link(struct op *op, const struct fd_view *v, const char *path);
 int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id);
 int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target, RemapType type);
 
@@ -216,6 +225,6 @@ struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
 extern const struct file_kind file_bpfmap;
 extern const struct file_kind file_signalfd, file_timerfd;
-extern const struct file_kind file_procfile, file_nsfile;
+extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 
 #endif

@@ -112,7 +112,8 @@ static int fill_extra(struct op *op, struct snapshot *s)
 	struct file_state *fs = s->file_state;
 	int r = queues_note_packets(op, s);
 
-	if (r || (!fs->packet_pipes.n && !fs->semaphores.n && !fs->foreign_procs.n && !fs->ghost_extras.n))
+	if (r || (!fs->packet_pipes.n && !fs->semaphores.n && !fs->foreign_procs.n && !fs->ghost_extras.n &&
+	    !fs->devices.n))
 		return r;
 	if (!s->extra)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for what the format cannot hold of files");
@@ -124,6 +125,8 @@ static int fill_extra(struct op *op, struct snapshot *s)
 	s->extra->foreign_procs = fs->foreign_procs.v;
 	s->extra->n_ghosts = fs->ghost_extras.n;
 	s->extra->ghosts = fs->ghost_extras.v;
+	s->extra->n_devices = fs->devices.n;
+	s->extra->devices = fs->devices.v;
 	return 0;
 }
 
@@ -133,8 +136,7 @@ int files_write(struct op *op, struct snapshot *s)
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	r = outside_warn(op, s);
-	r = r ? r : write_files(op, s);
+	r = write_files(op, s);
 	r = r ? r : write_fdinfos(op, s);
 	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
 	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
