@@ -36,6 +36,7 @@ struct op {
 	const atomic_bool *cancel; /* NULL: cannot be cancelled */
 	uint64_t deadline_ns;	   /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t timeout_s;	   /* for the message */
+	pid_t root;		   /* of the tree that is asked about by ckpt_check_task(); else 0 */
 	const char *stage;	   /* static; what is going on, for progress and errors */
 	sigset_t old_mask;	   /* of the calling thread, and what was pending in it: lib/api/op_begin.c */
 	sigset_t old_pending;

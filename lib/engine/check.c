@@ -38,6 +38,7 @@ int check_task_run(struct op *op, pid_t root, ckpt_obstacle_fn fn, void *arg)
 	if (!slot)
 		return op_nomem(op);
 	*slot = root;
+	op->root = root;
 	for (size_t i = 0; i < all.n; i++) {
 		struct proc_numbers children = { 0 };
 		int n = check_one(op, all.v[i], i == 0, fn, arg);

@@ -185,5 +185,6 @@ int plan_files(struct plan_build *b)
 	r = plan_locks(b);
 	r = r ?: plan_descriptors(b);
 	r = r ?: plan_owners(b);
-	return r ?: locks_plan(b);
+	r = r ?: locks_plan(b);
+	return r ?: plan_terminal(b);
 }

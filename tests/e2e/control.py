@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: MIT
 """How an operation is steered: deadline, cancelling, leave-stopped, foreground restores and their exit codes and signals,
 pidfile, inspect and check for programs, terminals and pipes as standard streams, fresh PID namespaces, the name criu."""
+import ctypes
 import glob
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
@@ -324,6 +326,73 @@ def terminal():
                 if p and p.poll() is None:
                     p.kill()
                     p.wait()
+
+
+def leader_on(terminal, argv):
+    """A session leader whose controlling terminal is @terminal."""
+    def session():
+        os.setsid()
+        import fcntl
+        import termios
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    return subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=session)
+
+
+def terminal_of(pid):
+    return int(h.read_text(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[4])
+
+
+@case
+def terminals_outside():
+    """Half a pseudo terminal is refused; with --external and --inherit-fd another one takes its place, with its session."""
+    ours, theirs = pty.openpty()
+    with h.Workdir() as w:
+        p = leader_on(theirs, COUNT)
+        back = 0
+        try:
+            r = h.dump(p.pid, w + "/refused")
+            h.require(r.rc == 1 and "outside of the tree" in r.out and "fd 0" in r.out, f"master outside: {r}")
+            r = h.dump(p.pid, w + "/refused", "-j")
+            h.require(r.rc == 1 and "controlling terminal" in r.out, f"a session of its own, with -j: {r}")
+            st = os.fstat(theirs)
+            key = f"tty[{st.st_rdev:x}:{st.st_dev:x}]"
+            h.must(h.dump(p.pid, w + "/i", "--external", key), "dump --external")
+            p.wait(10)
+            r = h.ckpt("restore", "-d", "-D", w + "/i")
+            h.require(r.rc == 1 and key in r.out, f"without --inherit-fd: {r}")
+            ours2, theirs2 = pty.openpty()
+            r = h.ckpt("restore", "-d", "-D", w + "/i", "--inherit-fd", f"fd[{theirs2}]:{key}", pass_fds=[theirs2])
+            h.must(r, "restore --inherit-fd")
+            back = p.pid
+            os.set_blocking(ours2, False)
+            h.wait_until(lambda: read_some(ours2).strip(), "output on the new terminal")
+            h.require(terminal_of(back) == os.fstat(theirs2).st_rdev, f"its controlling terminal is {terminal_of(back):x}")
+            os.write(ours2, b"\x03")
+            h.wait_until(lambda: not h.alive(back), "^C")
+        finally:
+            h.kill_hard(back or p.pid)
+            if p.poll() is None:
+                p.wait(10)
+    with h.Workdir() as w, h.Target(w, "ptys", "unopened") as t:
+        t.ready()
+        n = re.search(r"tty-index:\s*(\d+)", "".join(h.read_text(f) for f in glob.glob(f"/proc/{t.pid}/fdinfo/*")))[1]
+        master = os.path.basename([f for f in glob.glob(f"/proc/{t.pid}/fd/*") if os.readlink(f) == "/dev/ptmx"][0])
+        import fcntl
+        import struct
+        pidfd = os.pidfd_open(t.pid)
+        copy = ctypes.CDLL(None).syscall(438, pidfd, int(master), 0)  # pidfd_getfd
+        os.close(pidfd)
+        fcntl.ioctl(copy, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK
+        slave = os.open(f"/dev/pts/{n}", os.O_RDWR | os.O_NOCTTY)
+        holder = subprocess.Popen(["sleep", "60"], stdin=slave)
+        os.close(slave)
+        os.close(copy)
+        try:
+            r = h.dump(t.pid, w + "/refused")
+            h.require(r.rc == 1 and f"open in process {holder.pid}" in r.out, f"slave outside: {r}")
+        finally:
+            holder.kill()
+            holder.wait()
 
 
 @case

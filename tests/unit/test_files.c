@@ -183,6 +183,7 @@ static int dump_fds(struct env *e)
 {
 	struct life *l = &e->dump;
 	struct snap_task *t = new_task(e, l);
+	int r;
 
 	if (!l->s.dir)
 		OK(l, img_dir_create(&l->op, &l->s.dir));
@@ -190,7 +191,8 @@ static int dump_fds(struct env *e)
 	assert_non_null(l->s.extra);
 	ckpt_extra_entry__init(l->s.extra);
 	l->s.extra->version = arena_strdup(l->op.arena, "test");
-	return files_dump_task(&l->op, &l->s, t, e->pidfd);
+	r = files_dump_task(&l->op, &l->s, t, e->pidfd);
+	return r ? r : files_dump_complete(&l->op, &l->s);
 }
 
 static void write_images(struct env *e)
@@ -935,7 +937,7 @@ static void open_unsupported(struct env *e)
 	dup2(eventfd(0, 0), 22);
 	dup2(open("/proc/self/ns/mnt", O_RDONLY), 23); /* these two are no obstacle */
 	dup2(open("/proc/self/stat", O_RDONLY), 24);
-	dup2(open("/dev/ptmx", O_RDWR | O_NOCTTY), 25);
+	dup2(open("/dev/ptmx", O_RDWR | O_NOCTTY), 25); /* nor this one */
 	dup2(sv[0], 26);
 	dup2(sys_pidfd_open(getpid(), 0), 27);
 	dup2(open("/dev/kmsg", O_RDONLY), 28);
@@ -948,13 +950,13 @@ static void open_unsupported(struct env *e)
 static void test_check(void **state)
 {
 	struct env *e = *state;
-	const char *kinds[] = { "IPv4 socket", "epoll", "pty master", "unix socket",
+	const char *kinds[] = { "IPv4 socket", "epoll", "unix socket",
 				"pidfd", "character device", "file lock", "file lock", "file lock", NULL };
 	int n;
 
 	start_child(e, open_unsupported);
 	n = files_check_task(&e->dump.op, e->child, count, kinds);
-	assert_int_equal(n, 9);
+	assert_int_equal(n, 8);
 	for (const char **k = kinds; *k; k++)
 		assert_string_equal(*k, "seen");
 }
@@ -1085,6 +1087,93 @@ static void test_bad_queue(void **state)
 	bad(*state, spoil_queue, CKPT_E_IMAGE);
 }
 
+/* A pseudo terminal with something in its queues. */
+static void open_pty(struct env *e)
+{
+	int master = dup2(open("/dev/ptmx", O_RDWR | O_NOCTTY), 10), slave;
+
+	(void)e;
+	unlockpt(master);
+	slave = dup2(open(ptsname(master), O_RDWR | O_NOCTTY), 11);
+	if (write(master, "line\nrest", 9) != 9 || write(slave, "out", 3) != 3)
+		abort();
+	sys_close_range(3, 9, 0);
+}
+
+static TtyInfoEntry *spoiled_tty(struct env *e, bool master)
+{
+	for (size_t i = 0; i < e->dump.s.ttys.n; i++)
+		if ((e->dump.s.ttys.v[i]->id & 1) == master)
+			return e->dump.s.ttys.v[i];
+	return NULL;
+}
+
+static void spoil_tty_number(struct env *e)
+{
+	spoiled_tty(e, true)->pty->index++;
+}
+
+static void spoil_tty_huge(struct env *e)
+{
+	TtyInfoEntry *m = spoiled_tty(e, true);
+
+	m->pty->index = 1u << 30;
+	m->id = m->pty->index << 1 | 1;
+}
+
+static void spoil_tty_cc(struct env *e)
+{
+	spoiled_tty(e, false)->termios->n_c_cc = 3;
+}
+
+static void spoil_tty_half(struct env *e)
+{
+	spoiled_tty(e, false)->winsize = NULL;
+}
+
+static void spoil_tty_twice(struct env *e)
+{
+	spoiled_tty(e, true)->id ^= 1;
+}
+
+static void spoil_tty_alone(struct env *e)
+{
+	spoiled_tty(e, true)->termios = spoiled_tty(e, true)->termios_locked = NULL;
+	spoiled_tty(e, true)->winsize = NULL;
+}
+
+static void spoil_tty_info(struct env *e)
+{
+	file_of(&e->dump, 11)->msg->tty->tty_info_id = 4711;
+}
+
+/* The second description of a master: it has one. */
+static void spoil_tty_master(struct env *e)
+{
+	file_of(&e->dump, 11)->msg->tty->tty_info_id |= 1;
+}
+
+static void spoil_tty_ptmx(struct env *e)
+{
+	snapshot_file(&e->dump.s, file_of(&e->dump, 10)->msg->tty->regf_id)->msg->reg->name = (char *)"/dev/null";
+}
+
+#define BAD_TTY(what, code)                                 \
+	static void test_bad_tty_##what(void **state)       \
+	{                                                   \
+		start_child(*state, open_pty);              \
+		bad(*state, spoil_tty_##what, code);        \
+	}
+BAD_TTY(number, CKPT_E_IMAGE)
+BAD_TTY(huge, CKPT_E_IMAGE)
+BAD_TTY(cc, CKPT_E_IMAGE)
+BAD_TTY(half, CKPT_E_IMAGE)
+BAD_TTY(twice, CKPT_E_IMAGE)
+BAD_TTY(alone, CKPT_E_IMAGE)
+BAD_TTY(info, CKPT_E_IMAGE)
+BAD_TTY(master, CKPT_E_IMAGE)
+BAD_TTY(ptmx, CKPT_E_CHANGED)
+
 /* ------------------------------------------------------------------- sets that the reference engine wrote */
 
 /* Their files lie at fixed places, which are covered for this process alone. */
@@ -1196,6 +1285,8 @@ int main(void)
 		T(memfd), T(locks), T(locks_refused), T(tty),
 		T(check), T(unsupported), T(external),
 		T(bad_id), T(bad_type), T(bad_name), T(bad_fd), T(bad_twice), T(bad_sub), T(bad_pos), T(bad_queue), T(many),
+		T(bad_tty_number), T(bad_tty_huge), T(bad_tty_cc), T(bad_tty_half), T(bad_tty_twice), T(bad_tty_alone),
+		T(bad_tty_info), T(bad_tty_master), T(bad_tty_ptmx),
 		T(reference_files), T(reference_memory),
 	};
 

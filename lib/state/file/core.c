@@ -24,7 +24,6 @@ struct file_state *files_state(struct op *op, struct snapshot *s)
 	fs = op_new(op, struct file_state);
 	if (!fs || file_tmpfs_dev(op, &fs->shm_dev))
 		return NULL;
-	fs->terminal = -1;
 	s->file_state = fs;
 	return fs;
 }

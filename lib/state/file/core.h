@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <termios.h>
 
 #include "lib/state/file/file.h"
 #include "lib/state/file/index.h"
@@ -16,6 +15,7 @@
 #define FS_TMPFS 0x01021994u
 #define FS_HUGETLBFS 0x958458f6u
 #define FS_OVERLAY 0x794c7630u
+#define FS_DEVPTS 0x1cd1u
 #define FS_MQUEUE 0x19800202u
 #define FS_SECRETMEM 0x5345434du
 #define FS_PIDFS 0x50494446u
@@ -68,6 +68,7 @@ struct file_state {
 	struct file_index watched_files; /* (file id) -> struct watched */
 	bool tables_checked;
 	ARRAY(GhostExtraEntry *) ghost_extras;
+	ARRAY(DeviceEntry *) devices;
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
@@ -80,8 +81,7 @@ struct file_state {
 	ARRAY(struct shared_fd *) all_shared;
 	bool limit_raised;
 	struct rlimit old_limit;
-	int terminal; /* whose attributes we changed, -1 none */
-	struct termios old_termios;
+	struct tty_state *tty; /* tty/tty.h; NULL at first */
 };
 
 /* Never NULL unless out of memory (recorded). */
@@ -111,6 +111,9 @@ void files_kinds_done(struct op *op, struct snapshot *s, bool success);
 /* Removes the names that were made, as each of them says. Never fails. */
 void files_remove_made(struct op *op, struct file_state *fs, bool success);
 
+/* Writes an image of @n messages (generated ones: their first member is their base), none if there are none. */
+int file_write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, void *const *v, size_t n);
+
 /* reg.c: the parts other kinds are made of */
 int reg_examine(struct op *op, const struct fd_view *v);
 int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f);
@@ -122,11 +125,19 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 /* Position to record: POS_NONE where there is none. */
 uint64_t reg_position(const struct fd_view *v);
 
+/* device.c: may it be opened again? */
+bool device_is_memory(dev_t rdev);
+int device_check(struct op *op, const struct fd_view *v);
+int device_note(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
+int device_verify(struct op *op, const struct snapshot *s, const RegFileEntry *m, const struct stat *st);
+
 /* ghost.c, remap.c */
 uint64_t ghost_limit(const struct op *op);
 int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id);
 int ghost_write(struct op *op, struct snapshot *s, struct snap_ghost *g);
 int ghost_extra_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
+/* Can it be given a name? If not, it has none any more. Tries it, in the directory of @path. */
+bool remap_can_link(struct op *op, const struct fd_view *v, const char *path);
 int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id);
 int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target, RemapType type);
 
@@ -154,9 +165,6 @@ int locks_check(struct op *op, const struct fd_view *v);
 int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before);
 int locks_apply(struct op *op, struct snapshot *s);
 
-/* tty.c */
-void tty_done(struct file_state *fs, bool success);
-
 /* ext.c */
 /* Is KEY among --external? */
 bool external_wanted(const struct op *op, const char *key);
@@ -170,6 +178,9 @@ const struct file_kind *file_kind_of_type(FdTypes type);
 /* The message of @kind in a file's entry, and its id: NULL if it is missing. */
 const ProtobufCMessage *file_message(const FileEntry *m, const struct file_kind *kind);
 const uint32_t *file_message_id(const FileEntry *m, const struct file_kind *kind);
+/* Calls @add for each entry of an image that may be absent. */
+typedef int (*file_add_fn)(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg);
+int file_read_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, file_add_fn add, void *arg);
 /* Moves a descriptor out of the way of 0, 1, 2. Takes @fd over; -1 (errno) on failure or if @fd is -1. */
 int file_high(int fd);
 /* fcntl(F_SETFL) of the flags that can be changed, if they differ. */
@@ -221,6 +232,6 @@ struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
 extern const struct file_kind file_bpfmap;
 extern const struct file_kind file_signalfd, file_timerfd;
-extern const struct file_kind file_procfile, file_nsfile;
+extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 
 #endif

@@ -3,6 +3,7 @@
 #include "lib/state/file/core.h"
 
 const struct file_kind *const file_kinds[] = {
+	&file_opaque,
 	&file_pipe,
 	&file_memfd,
 	&file_tty,

@@ -8,10 +8,7 @@
 #define FD_MAX 1048576u /* fs.nr_open can be raised beyond it, but images of such tables are not ours */
 #define ENTRIES_MAX (4u << 20)
 
-/* Calls @add for each entry of an image that may be absent. */
-typedef int (*add_fn)(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg);
-
-static int read_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, add_fn add, void *arg)
+int file_read_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, file_add_fn add, void *arg)
 {
 	struct img_in *in = NULL;
 	ProtobufCMessage *msg;
@@ -92,7 +89,7 @@ static int by_id(const void *a, const void *b)
 
 static int read_files(struct op *op, struct snapshot *s)
 {
-	int r = read_list(op, s, IMG_FILES, 0, add_file, NULL);
+	int r = file_read_list(op, s, IMG_FILES, 0, add_file, NULL);
 
 	if (r || !s->files.n)
 		return r;
@@ -132,7 +129,7 @@ static int by_fd(const void *a, const void *b)
 
 static int read_fdinfo(struct op *op, struct snapshot *s, struct snap_task *t)
 {
-	int r = read_list(op, s, IMG_FDINFO, t->ids->files_id, add_fd, t);
+	int r = file_read_list(op, s, IMG_FDINFO, t->ids->files_id, add_fd, t);
 
 	if (r || !t->fds.n)
 		return r;
@@ -239,13 +236,6 @@ static int add_lock(struct op *op, struct snapshot *s, struct img_in *in, Protob
 	return APPEND(&s->locks, (FileLockEntry *)msg);
 }
 
-static int add_tty(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg)
-{
-	(void)in;
-	(void)arg;
-	return APPEND(&s->ttys, (TtyInfoEntry *)msg);
-}
-
 /* ------------------------------------------------------------------------------------------ shared memory */
 
 static int add_shmem(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg)
@@ -265,7 +255,7 @@ static int add_shmem(struct op *op, struct snapshot *s, struct img_in *in, Proto
 
 static int read_shmems(struct op *op, struct snapshot *s)
 {
-	int r = read_list(op, s, IMG_MEMFD, 0, add_shmem, NULL);
+	int r = file_read_list(op, s, IMG_MEMFD, 0, add_shmem, NULL);
 
 	for (size_t i = 0; !r && i < s->shmems.n; i++)
 		r = shmem_read(op, s, s->shmems.v[i]);
@@ -280,12 +270,11 @@ int files_read(struct op *op, struct snapshot *s)
 		return CKPT_E_NOMEM;
 	r = read_files(op, s);
 	r = r ? r : read_fdinfos(op, s);
-	r = r ? r : read_list(op, s, IMG_PIPES_DATA, 0, add_queue, NULL);
-	r = r ? r : read_list(op, s, IMG_FIFO_DATA, 0, add_queue, s);
-	r = r ? r : read_list(op, s, IMG_REMAP_FPATH, 0, add_remap, NULL);
+	r = r ? r : file_read_list(op, s, IMG_PIPES_DATA, 0, add_queue, NULL);
+	r = r ? r : file_read_list(op, s, IMG_FIFO_DATA, 0, add_queue, s);
+	r = r ? r : file_read_list(op, s, IMG_REMAP_FPATH, 0, add_remap, NULL);
 	r = r ? r : read_ghosts(op, s);
-	r = r ? r : read_list(op, s, IMG_FILE_LOCKS, 0, add_lock, NULL);
-	r = r ? r : read_list(op, s, IMG_TTY_INFO, 0, add_tty, NULL);
+	r = r ? r : file_read_list(op, s, IMG_FILE_LOCKS, 0, add_lock, NULL);
 	r = r ? r : read_shmems(op, s);
 	for (size_t i = 0; !r && file_kinds[i]; i++)
 		r = file_kinds[i]->read ? file_kinds[i]->read(op, s) : 0;

@@ -6,21 +6,12 @@
  * The image holds the name and what lets restore recognise the file: size, mode, build-id. A file whose name leads to it no
  * more is either a ghost (deleted: its content goes into the checkpoint, ghost.c) or gets a second name (remap.c).
  */
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "lib/state/file/core.h"
 #include "lib/state/file/elf.h"
 
 #define DELETED " (deleted)"
-
-/* Devices that behave the same whenever they are opened again. */
-static bool is_memory_device(dev_t rdev)
-{
-	unsigned n = minor(rdev);
-
-	return major(rdev) == 1 && (n == 3 || n == 5 || n == 7 || n == 8 || n == 9);
-}
 
 static bool reg_match(const struct fd_view *v)
 {
@@ -51,6 +42,14 @@ static bool leads_to(const char *path, const struct fd_view *v)
 	       st.st_mtim.tv_nsec == v->st.st_mtim.tv_nsec;
 }
 
+/* On overlayfs the count of names may be that of the file below, which keeps its name when it is deleted above. */
+static bool has_no_name(struct op *op, const struct fd_view *v, const char *path)
+{
+	if (v->st.st_nlink == 0 || S_ISDIR(v->st.st_mode))
+		return true;
+	return v->fs_magic == FS_OVERLAY && (v->copy < 0 || !remap_can_link(op, v, path));
+}
+
 int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where)
 {
 	size_t n = strlen(v->link), tail = sizeof(DELETED) - 1;
@@ -70,7 +69,7 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 		return op_nomem(op);
 	if (leads_to(*path, v))
 		return 0;
-	*where = v->st.st_nlink == 0 || S_ISDIR(v->st.st_mode) ? REG_GHOST : REG_UNLINKED;
+	*where = has_no_name(op, v, *path) ? REG_GHOST : REG_UNLINKED;
 	return 0;
 }
 
@@ -82,14 +81,8 @@ static int examine_type(struct op *op, const struct fd_view *v)
 		return 0;
 	if (S_ISREG(m) || S_ISDIR(m) || S_ISFIFO(m))
 		return 0;
-	if (S_ISCHR(m) && (is_memory_device(v->st.st_rdev) || major(v->st.st_rdev) == 4 || major(v->st.st_rdev) == 5 ||
-			   (major(v->st.st_rdev) >= 136 && major(v->st.st_rdev) <= 143)))
-		return 0;
 	if (S_ISCHR(m) || S_ISBLK(m))
-		return file_refuse(op, v, S_ISCHR(m) ? "character device" : "block device",
-				   "close the device before the checkpoint",
-				   "%s (%u:%u) has state that only its driver knows: not supported yet", v->link,
-				   major(v->st.st_rdev), minor(v->st.st_rdev));
+		return device_check(op, v);
 	if (v->fd < 0)
 		return 0;
 	return file_refuse(op, v, "file", NULL, "%s is of a type that is not supported (mode 0%o)", v->link, m);
@@ -235,6 +228,11 @@ int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct 
 		return 0;
 	}
 	r = fill_identity(op, v, m);
+	if (!r && (S_ISCHR(v->st.st_mode) || S_ISBLK(v->st.st_mode)))
+		r = device_note(op, s, v, f->id);
+	if (!r && S_ISDIR(v->st.st_mode) && m->fown->pid)
+		r = file_refuse(op, v, "directory notification", "the program must close it, or end the notification, before the checkpoint",
+				"%s has an owner for signals: what it is to be notified of (F_NOTIFY) is shown to nobody", v->link);
 	if (!r && where == REG_GHOST)
 		r = ghost_dump(op, s, v, f->id);
 	else if (!r && where == REG_UNLINKED)
@@ -300,8 +298,8 @@ static int verify_build_id(struct op *op, const RegFileEntry *m, const struct st
 }
 
 /* What is about to be opened, looked at without opening it: opening a FIFO or a device has effects. */
-static int verify_before(struct op *op, const RegFileEntry *m, const char *path, const struct reg_how *how,
-			 struct stat *st)
+static int verify_before(struct op *op, const struct snapshot *s, const RegFileEntry *m, const char *path,
+			 const struct reg_how *how, struct stat *st)
 {
 	int r;
 
@@ -313,8 +311,10 @@ static int verify_before(struct op *op, const RegFileEntry *m, const char *path,
 	r = verify_stat(op, m, st);
 	if (r || (how->flags & O_PATH) || (how->special && (st->st_mode & S_IFMT) == how->special))
 		return r;
-	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) || (S_ISCHR(st->st_mode) && is_memory_device(st->st_rdev)))
+	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
 		return 0;
+	if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode))
+		return device_verify(op, s, m, st);
 	return image_bad(op, "files.img: id %u: %s is not a file that can be opened like this (mode 0%o)", m->id, m->name,
 			 st->st_mode);
 }
@@ -326,12 +326,12 @@ uint32_t reg_open_flags(uint32_t flags)
 	return flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC);
 }
 
-static int open_path(struct op *op, const RegFileEntry *m, const char *path, const struct reg_how *how, bool verified,
+static int open_path(struct op *op, const struct snapshot *s, const RegFileEntry *m, const char *path, const struct reg_how *how, bool verified,
 		     int *ret)
 {
 	_cleanup_close_ int fd = -1;
 	struct stat before, after;
-	int r = verify_before(op, m, path, how, &before);
+	int r = verify_before(op, s, m, path, how, &before);
 
 	if (r)
 		return r;
@@ -399,7 +399,7 @@ static int open_entry(struct op *op, struct snapshot *s, struct snap_file *f, co
 		return r;
 	if (at.fd >= 0)
 		return open_held(op, m, how, at.fd, fd);
-	r = open_path(op, m, at.path, how, f->priv != NULL, fd);
+	r = open_path(op, s, m, at.path, how, f->priv != NULL, fd);
 	if (!r)
 		f->priv = f; /* verified: 60,000 mappings of one library need that only once */
 	if (at.temporary && unlink(at.path) < 0 && !r)

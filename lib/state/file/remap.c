@@ -4,6 +4,8 @@
  * the same directory or the nearest one that still exists; restore links it back to the old name for the moment of the open.
  * Ghosts (no name at all) are in ghost.c; here is what both have in common.
  */
+#include <sys/vfs.h>
+
 #include "lib/state/file/core.h"
 
 int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target, RemapType type)
@@ -22,19 +24,46 @@ int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target,
 	return 0;
 }
 
+/* On overlayfs a file may have another device than its directory. */
+static bool on_same_fs(const char *dir, const struct stat *st, const struct fd_view *v)
+{
+	struct statfs fs;
+
+	if (v->fs_magic != FS_OVERLAY)
+		return st->st_dev == v->st.st_dev;
+	return statfs(dir, &fs) == 0 && (uint32_t)fs.f_type == FS_OVERLAY;
+}
+
 /* The nearest directory above @path that exists on the same file system; NULL (errno) if there is none. */
-static char *directory_for(struct op *op, const char *path, dev_t dev)
+static char *directory_for(struct op *op, const char *path, const struct fd_view *v)
 {
 	char *dir = arena_strdup(op->arena, path), *slash;
 	struct stat st;
 
 	while (dir && (slash = strrchr(dir, '/'))) {
+		const char *name = slash > dir ? dir : "/";
+
 		*slash = 0;
-		if (stat(*dir ? dir : "/", &st) == 0 && S_ISDIR(st.st_mode) && st.st_dev == dev)
+		if (stat(name, &st) == 0 && S_ISDIR(st.st_mode) && on_same_fs(name, &st, v))
 			return dir;
 	}
 	errno = dir ? ENOENT : ENOMEM;
 	return NULL;
+}
+
+bool remap_can_link(struct op *op, const struct fd_view *v, const char *path)
+{
+	const char *dir = directory_for(op, path, v);
+	const char *name = dir ? arena_printf(op->arena, "%s/link_remap.try.%d", dir, v->pid) : NULL;
+	char own[64];
+
+	if (!name)
+		return false;
+	snprintf(own, sizeof(own), "/proc/self/fd/%d", v->copy);
+	if (linkat(AT_FDCWD, own, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
+		return errno != ENOENT;
+	unlink(name);
+	return true;
 }
 
 static int link_copy(struct op *op, const struct fd_view *v, const char *dir, uint32_t id, char **name)
@@ -79,7 +108,7 @@ static int link_message(struct op *op, const struct fd_view *v, struct snap_file
 
 int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id)
 {
-	const char *dir = directory_for(op, path, v->st.st_dev);
+	const char *dir = directory_for(op, path, v);
 	struct snap_file *link;
 	char *name;
 	int r;

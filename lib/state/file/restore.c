@@ -188,7 +188,6 @@ void files_restore_done(struct op *op, struct snapshot *s, bool success)
 	}
 	for (size_t i = 0; i < s->shmems.n; i++)
 		shmem_done(op, s->shmems.v[i], success);
-	tty_done(fs, success);
 	for (size_t i = 0; i < fs->held.n; i++)
 		close_fd_p(&fs->held.v[i]);
 	fs->held.n = 0;

@@ -51,17 +51,10 @@ static const struct named *by_text(const struct fd_view *v)
 	return NULL;
 }
 
-static bool is_pty_master(const struct fd_view *v)
-{
-	return S_ISCHR(v->st.st_mode) && v->st.st_rdev == makedev(5, 2) && !(v->info.flags & O_PATH);
-}
-
 static const char *kind_of(const struct fd_view *v)
 {
 	const struct named *n;
 
-	if (is_pty_master(v))
-		return "pty master";
 	if (v->fs_magic == FS_MQUEUE)
 		return "message queue";
 	if (v->fs_magic == FS_PIDFS)

@@ -2,8 +2,7 @@
 /* Writing of the file images, from what the walk put into the snapshot. */
 #include "lib/state/file/core.h"
 
-/* Entries of an image are generated messages, whose first member is their base. */
-static int write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, void *const *v, size_t n)
+int file_write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, void *const *v, size_t n)
 {
 	struct img_out *out = NULL;
 	int r, r2;
@@ -18,7 +17,7 @@ static int write_list(struct op *op, struct snapshot *s, enum img_kind kind, uin
 	r2 = img_close(op, out);
 	return r ? r : r2;
 }
-#define WRITE_LIST(kind, id, arr) write_list(op, s, kind, id, (void *const *)(arr).v, (arr).n)
+#define WRITE_LIST(kind, id, arr) file_write_list(op, s, kind, id, (void *const *)(arr).v, (arr).n)
 
 static int write_files(struct op *op, struct snapshot *s)
 {
@@ -113,7 +112,8 @@ static int fill_extra(struct op *op, struct snapshot *s)
 	struct file_state *fs = s->file_state;
 	int r = queues_note_packets(op, s);
 
-	if (r || (!fs->packet_pipes.n && !fs->semaphores.n && !fs->foreign_procs.n && !fs->ghost_extras.n))
+	if (r || (!fs->packet_pipes.n && !fs->semaphores.n && !fs->foreign_procs.n && !fs->ghost_extras.n &&
+	    !fs->devices.n))
 		return r;
 	if (!s->extra)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for what the format cannot hold of files");
@@ -125,6 +125,8 @@ static int fill_extra(struct op *op, struct snapshot *s)
 	s->extra->foreign_procs = fs->foreign_procs.v;
 	s->extra->n_ghosts = fs->ghost_extras.n;
 	s->extra->ghosts = fs->ghost_extras.v;
+	s->extra->n_devices = fs->devices.n;
+	s->extra->devices = fs->devices.v;
 	return 0;
 }
 
@@ -134,8 +136,7 @@ int files_write(struct op *op, struct snapshot *s)
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	r = outside_warn(op, s);
-	r = r ? r : write_files(op, s);
+	r = write_files(op, s);
 	r = r ? r : write_fdinfos(op, s);
 	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
 	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
@@ -144,7 +145,6 @@ int files_write(struct op *op, struct snapshot *s)
 	r = r ? r : WRITE_LIST(IMG_REMAP_FPATH, 0, s->remaps);
 	r = r ? r : write_shmems(op, s);
 	r = r ? r : WRITE_LIST(IMG_FILE_LOCKS, 0, s->locks);
-	r = r ? r : WRITE_LIST(IMG_TTY_INFO, 0, s->ttys);
 	for (size_t i = 0; !r && file_kinds[i]; i++)
 		r = file_kinds[i]->write ? file_kinds[i]->write(op, s) : 0;
 	return r;

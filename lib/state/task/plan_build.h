@@ -92,6 +92,7 @@ int plan_find_high(struct plan_build *b, uint64_t len, uint64_t *start);
 
 /* lib/state/file */
 int plan_files(struct plan_build *b);	/* engine/restore_files.c */
+int plan_terminal(struct plan_build *b); /* tty/session.c: the controlling terminal of a session leader */
 
 /* lib/state/task */
 int plan_signals(struct plan_build *b, SignalQueueEntry *q, pid_t tid, struct plan_array *arr);

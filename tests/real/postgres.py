@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""PostgreSQL under pgbench, server and clients in one tree, as an unprivileged user: at the end every transaction that a client
+was told of is there once, and the books balance."""
+import os
+import pwd
+import re
+
+import real
+
+TRANSACTIONS, CLIENTS = 400, 4
+TREE = r"""
+set -e
+bin=$1
+"$bin/postgres" -D data -k "$PWD" -c listen_addresses= -c shared_buffers=16MB -c max_connections=20 -c fsync=off \
+	-c log_destination=stderr -c autovacuum_naptime=1s -c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 \
+	>server.log 2>&1 &
+server=$!
+for i in $(seq 300); do
+	"$bin/psql" -h "$PWD" -U test -d postgres -Atc 'select 1' >/dev/null 2>&1 && break
+	sleep 0.05
+done
+"$bin/pgbench" -h "$PWD" -U test -i -q -s 1 postgres >init.log 2>&1
+echo ready
+# begins a transaction that it ends long after: what it holds open must hold
+"$bin/psql" -h "$PWD" -U test -d postgres -At >open.log 2>&1 <<-END &
+	create table kept(n int); insert into kept values(1);
+	begin; insert into kept select generate_series(2, 1000); select pg_sleep(2.5); commit;
+	select 'kept', count(*), sum(n) from kept;
+END
+open=$!
+"$bin/pgbench" -h "$PWD" -U test -n -c CLIENTS -j 2 -t TRANSACTIONS -R 400 -P 1 postgres >bench.log 2>&1
+wait $open
+"$bin/psql" -h "$PWD" -U test -d postgres -At <<-'END'
+	select 'history', count(*), sum(delta) from pgbench_history;
+	select 'accounts', sum(abalance) from pgbench_accounts;
+	select 'tellers', sum(tbalance) from pgbench_tellers;
+	select 'branches', sum(bbalance) from pgbench_branches;
+	select 'rows', count(*) from pgbench_accounts;
+END
+kill -INT $server
+wait $server
+echo stopped
+"""
+
+
+def progress(work):
+    return len(re.findall(r"^progress: ", real.h.read_text(f"{work}/bench.log"), re.M))
+
+
+def test(work):
+    binaries = os.path.dirname(os.path.realpath(real.find("initdb", "/usr/lib/postgresql/*/bin")))
+    who = pwd.getpwnam("nobody")
+    user = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+    os.chown(work, who.pw_uid, who.pw_gid)
+    real.h.must(real.h.run([f"{binaries}/initdb", "-D", "data", "-U", "test", "-A", "trust", "-N", "--locale=C",
+                            "-E", "UTF8"], cwd=work, **user), "initdb")
+    program = TREE.replace("TRANSACTIONS", str(TRANSACTIONS)).replace("CLIENTS", str(CLIENTS))
+    with real.Program(work, [real.find("bash"), "-c", program, "tree", binaries], **user) as p:
+        p.wait_for(lambda t: "ready" in t, "the server", 60)
+        for want in (0, 1, 3):
+            p.wait_for(lambda t: progress(work) >= want, f"report {want} of pgbench")
+            real.time.sleep(0.2)
+            p.again(0.05, tasks=10)
+        p.finish(60)
+        lines = dict(l.split("|", 1) for l in p.text().splitlines() if "|" in l)
+        total = str(TRANSACTIONS * CLIENTS)
+        n, delta = lines["history"].split("|")
+        bench = real.h.read_text(f"{work}/bench.log")
+        real.h.require(f"actually processed: {total}/{total}" in bench, f"pgbench: {bench[-600:]}")
+        real.h.require(n == total, f"{n} transactions in the history, {total} were made")
+        sums = {lines[k] for k in ("accounts", "tellers", "branches")}
+        real.h.require(sums == {delta}, f"the books do not balance: {p.text()}")
+        real.h.require(lines["rows"] == "100000", f"{lines['rows']} accounts")
+        real.h.require("kept|1000|500500" in real.h.read_text(f"{work}/open.log"), "the long transaction")
+        real.h.require(p.text().endswith("stopped\n"), f"its last words: {p.text()[-200:]}")
+        log = real.h.read_text(f"{work}/server.log")
+        real.h.require(not re.search(r"PANIC|FATAL:  (?!the database system)|terminated by signal", log), f"the server: {log[-1500:]}")
+        return f"{total} transactions, {p.tasks} processes"
+
+
+real.main(test)
