@@ -72,6 +72,12 @@ static int view_fd(struct op *op, struct file_state *fs, pid_t pid, int pidfd, i
 	v->copy = sys_pidfd_getfd(pidfd, fd);
 	if (v->copy < 0)
 		return file_errno(op, v, "copy the descriptor");
+	/*
+	 * A slave that was opened through its master (TIOCGPTPEER with O_CLOEXEC) keeps the flag in its description, and all
+	 * descriptors of it look as if they had it. Standard streams have not: somebody made them so for a program to come.
+	 */
+	if (v->cloexec && fd < 3 && (fcntl(v->copy, F_GETFL) & O_CLOEXEC))
+		v->cloexec = false;
 	return view_stat(op, v);
 }
 
