@@ -507,7 +507,7 @@ int restore_finish(struct op *op, struct restore *r)
 	ret = ret ?: set_rseq_cs(op, r);
 	ret = ret ?: leave_call(op, r);
 	for (size_t i = 0; i < n && !ret; i++)
-		ret = load_thread(op, r, i);
+		ret = load_thread(op, r, i) ?: sud_restore(op, &r->task->threads.v[i], r->threads[i].tid);
 	return ret;
 }
 

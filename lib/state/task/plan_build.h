@@ -95,10 +95,14 @@ int plan_task(struct plan_build *b);	/* everything of the lines above and the re
 int plan_props(struct plan_build *b);
 int plan_prctls(struct plan_build *b, size_t thread);
 int plan_prctls_task(struct plan_build *b);
+int x86_plan_task(struct plan_build *b);
+int cookie_plan(struct plan_build *b);
 int plan_numa(struct plan_build *b, size_t thread);
 
 /* ---- on the new task, which stands still; @tid, @pid as we see them: restore_sched.c */
 int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid);
+/* After the last call that the thread is made to make (sud.c). */
+int sud_restore(struct op *op, const struct snap_thread *t, pid_t tid);
 /* oom_score_adj, coredump_filter, loginuid; what is refused is warned about. */
 void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid);
 
