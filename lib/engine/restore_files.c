@@ -8,7 +8,6 @@
 #include "lib/engine/restore_parts.h"
 #include "lib/state/file/file.h"
 
-#define MAX_FD (1u << 20)
 #define LOCK_POSIX_FLAG 1
 
 static int bad_fd(struct plan_build *b, uint32_t fd, const char *what)
@@ -38,7 +37,7 @@ static int check_fds(struct plan_build *b)
 		const FdinfoEntry *e = t->fds.v[i];
 		const struct snap_file *f = file_of(b, e);
 
-		if (e->fd >= MAX_FD || (i && t->fds.v[i - 1]->fd == e->fd))
+		if (e->fd >= PLAN_MAX_FD || (i && t->fds.v[i - 1]->fd == e->fd))
 			return bad_fd(b, e->fd, "the number is out of range, or is there twice");
 		if (!f || (f->fd < 0 && !f->kind->plan))
 			return bad_fd(b, e->fd, "what it refers to is not in the image");
@@ -85,6 +84,7 @@ static int plan_descriptors(struct plan_build *b)
 		return r;
 	PLAN(b)->fdops = arr;
 	PLAN(b)->highest = t->fds.n ? (int32_t)t->fds.v[t->fds.n - 1]->fd : -1;
+	PLAN(b)->highest = MAX(PLAN(b)->highest, (int32_t)b->numbers - 1);
 	return 0;
 }
 

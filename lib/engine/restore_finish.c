@@ -204,7 +204,7 @@ int task_load(struct op *op, struct new_task *r)
 	ret = ret ?: set_rseq_cs(op, r);
 	ret = ret ?: leave_call(op, r);
 	for (size_t i = 0; i < r->n_threads && !ret; i++)
-		ret = load_thread(op, r, i);
+		ret = load_thread(op, r, i) ?: sud_restore(op, &r->task->threads.v[i], r->threads[i].tid);
 	return ret;
 }
 

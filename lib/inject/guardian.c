@@ -118,6 +118,19 @@ static bool same_process(const struct journal_entry *e)
 	return start == e->starttime;
 }
 
+/* Somebody else may have it for a moment: another checkpoint that was begun meanwhile, another guardian. */
+static bool seize(pid_t tid, long options)
+{
+	for (int i = 0; i < 2000; i++) {
+		if (ptrace(PTRACE_SEIZE, tid, 0, options) == 0)
+			return true;
+		if (errno != EPERM)
+			return false;
+		pause_ms(1);
+	}
+	return false;
+}
+
 /* Whichever other thread ran the parasite is stopped outside of it; our end lets it go. */
 static bool hold_runner(const struct journal_entry *e, uint64_t area, void *xstate)
 {
@@ -141,7 +154,7 @@ static void remove_area(const struct journal_entry *e, uint64_t area)
 	char path[64];
 	int64_t ret;
 
-	if (!same_process(e) || ptrace(PTRACE_SEIZE, e->pid, 0, PTRACE_O_TRACESYSGOOD) < 0)
+	if (!same_process(e) || !seize(e->pid, PTRACE_O_TRACESYSGOOD))
 		return;
 	format_path(path, sizeof(path), "/proc/", e->pid, "/mem");
 	t.mem = open(path, O_RDWR | O_CLOEXEC);
@@ -150,6 +163,19 @@ static void remove_area(const struct journal_entry *e, uint64_t area)
 		ptrace(PTRACE_DETACH, e->pid, 0, 0);
 	}
 	/* Where it could not be stopped, our end lets it go as well. */
+}
+
+/* Its thread may be in our hands already. */
+static void put_back_sud(struct journal_sud *e, pid_t tid)
+{
+	struct journal_entry owner = { .pid = e->pid, .starttime = e->starttime };
+
+	if (!same_process(&owner))
+		return;
+	if (ptrace(PTRACE_SEIZE, tid, 0, 0) == 0 && (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || !wait_stopped(tid)))
+		return;
+	ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof(e->conf), &e->conf);
+	ptrace(PTRACE_DETACH, tid, 0, 0);
 }
 
 static void clean_up(struct journal *j)
@@ -161,6 +187,13 @@ static void clean_up(struct journal *j)
 
 		if (area)
 			remove_area(&j->entries[i], area);
+	}
+	n = atomic_load(&j->n_suds);
+	for (uint32_t i = 0; i < n && i < JOURNAL_SUDS; i++) {
+		pid_t tid = atomic_load(&j->suds[i].tid);
+
+		if (tid)
+			put_back_sud(&j->suds[i], tid);
 	}
 }
 

@@ -10,7 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "lib/kernel/uapi.h"
+
 #define JOURNAL_TARGETS 65536 /* memory is only taken for those that are used */
+#define JOURNAL_SUDS 256
 
 struct journal_entry {
 	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */
@@ -22,9 +25,18 @@ struct journal_entry {
 	uint64_t scratch;	  /* where the guardian may put its frame */
 };
 
+/* A thread whose syscall user dispatch is off meanwhile. */
+struct journal_sud {
+	_Atomic int32_t tid; /* 0: it is on again */
+	pid_t pid;
+	uint64_t starttime; /* of the process */
+	struct ptrace_sud_config conf;
+};
+
 struct journal {
-	_Atomic uint32_t n;
+	_Atomic uint32_t n, n_suds;
 	struct journal_entry entries[JOURNAL_TARGETS];
+	struct journal_sud suds[JOURNAL_SUDS];
 };
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "lib/inject/sud.h"
 #include "lib/kernel/uapi.h"
 
 extern const char blob_parasite_start[], blob_parasite_end[];
@@ -345,13 +346,13 @@ static struct journal_entry *journal_open(struct journal *j, const struct target
 	return e;
 }
 
-int parasite_inject(struct op *op, const struct target *t, const struct proc_maps *maps, struct parasite *p,
+int parasite_inject(struct op *op, struct target *t, const struct proc_maps *maps, struct parasite *p,
 		    struct journal *journal)
 {
 	size_t code_len = (size_t)(blob_parasite_end - blob_parasite_start);
 	int r;
 
-	*p = (struct parasite){ .notify_signal = pick_notify_signal(t) };
+	*p = (struct parasite){ .notify_signal = pick_notify_signal(t), .all = journal };
 	r = gadgets_find(op, t, maps, &p->g);
 	if (r)
 		return r;
@@ -361,6 +362,9 @@ int parasite_inject(struct op *op, const struct target *t, const struct proc_map
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "address space"),
 			       "task %d has no free %lu bytes in its address space", t->pid, p->size);
 	p->journal = journal_open(journal, t, p);
+	r = sud_suspend(op, t, journal);
+	if (r)
+		return r;
 	/* First readable and executable, then the data part writable: no area is ever both, as MDWE and SELinux want it. */
 	r = remote_expect(op, t, &p->g, "map the parasite", SYS_mmap,
 			  (uint64_t[6]){ p->base, p->size, PROT_READ | PROT_EXEC,
@@ -373,7 +377,7 @@ int parasite_inject(struct op *op, const struct target *t, const struct proc_map
 	return r ?: target_write(op, t, (struct raddr){ p->base }, blob_parasite_start, code_len);
 }
 
-int parasite_cure(struct op *op, const struct target *t, struct parasite *p)
+int parasite_cure(struct op *op, struct target *t, struct parasite *p)
 {
 	int r;
 
@@ -383,6 +387,7 @@ int parasite_cure(struct op *op, const struct target *t, struct parasite *p)
 	if (!r && p->journal)
 		atomic_store(&p->journal->area, 0);
 	p->base = 0;
+	sud_resume(t, p->all);
 	return r;
 }
 

@@ -28,6 +28,7 @@ struct parasite {
 	struct gadgets g;
 	uint64_t base, size; /* of the area; base 0: not injected */
 	int notify_signal;   /* 0: no signal is free, runs are stepped by system call */
+	struct journal *all; /* of the guardian, NULL: none */
 	struct journal_entry *journal;
 };
 
@@ -39,12 +40,12 @@ int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, con
 		   const uint64_t args[6], int64_t *ret);
 
 /* Maps the parasite into the target; @journal (may be NULL) is where the guardian reads. */
-int parasite_inject(struct op *op, const struct target *t, const struct proc_maps *maps, struct parasite *p,
+int parasite_inject(struct op *op, struct target *t, const struct proc_maps *maps, struct parasite *p,
 		    struct journal *journal);
 /* Runs the parasite in @tr with @args, and reads them back. */
 int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const struct parasite *p,
 		 struct parasite_args *args);
 /* Removes the area. */
-int parasite_cure(struct op *op, const struct target *t, struct parasite *p);
+int parasite_cure(struct op *op, struct target *t, struct parasite *p);
 
 #endif

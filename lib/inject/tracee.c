@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "lib/inject/sleepers.h"
+#include "lib/inject/sud.h"
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
@@ -569,6 +570,7 @@ void target_release(struct op *op, struct target *t)
 			}
 		}
 	}
+	sud_resume(t, NULL);
 	for (size_t i = 0; i < t->threads.n; i++) {
 		struct tracee *tr = &t->threads.v[i];
 

@@ -14,6 +14,7 @@
 #include "lib/base/op.h"
 #include "lib/kernel/arch/x86_64/sigframe.h"
 #include "lib/kernel/proc/read.h"
+#include "lib/kernel/uapi.h"
 
 /* An address in another process: not to be mixed with ours. */
 struct raddr {
@@ -33,6 +34,8 @@ struct tracee {
 	void *xstate;
 	size_t xstate_len;
 	uint64_t sigmask;
+	struct ptrace_sud_config sud; /* syscall user dispatch; read by sud_suspend() */
+	bool sud_off;		      /* by us */
 	/* Read before the seize, to estimate how long a sleep lasted. */
 	uint64_t slept_since; /* CLOCK_MONOTONIC ns, 0 unknown */
 	char wchan[32];

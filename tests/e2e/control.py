@@ -3,13 +3,16 @@
 """How an operation is steered: deadline, cancelling, leave-stopped, foreground restores and their exit codes and signals,
 pidfile, inspect and check for programs, terminals and pipes as standard streams, fresh PID namespaces, the name criu."""
 import ctypes
+import fcntl
 import glob
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import harness as h
@@ -297,11 +300,9 @@ def terminal():
 
         def session():
             os.setsid()
-            import fcntl
-            import termios
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         # a session leader that stands for the shell, and the program in its session
-        script = 'perl -e \'$|=1; while(1) { print "tick ", ++$n, "\\n"; select undef,undef,undef,0.02 }\' & echo $! >"$1"; wait'
+        script = 'perl -e \'$SIG{WINCH} = sub { $r = " resized" }; $|=1; while(1) { print "tick ", ++$n, $r, "\\n"; select undef,undef,undef,0.02 }\' & echo $! >"$1"; wait'
         sh = subprocess.Popen(["sh", "-c", script, "sh", w + "/pid"], stdin=theirs, stdout=theirs, stderr=theirs,
                               preexec_fn=session)
         pid = 0
@@ -315,10 +316,12 @@ def terminal():
             h.must(h.dump(pid, images, "-j"), "dump -j")
             sh.wait(10)
             ours2, theirs2 = pty.openpty()
+            termios.tcsetwinsize(theirs2, (40, 120))
             back = subprocess.Popen([h.CKPT, "restore", "-j", "-D", images], stdin=theirs2, stdout=theirs2,
                                     stderr=theirs2, preexec_fn=session)
             os.set_blocking(ours2, False)
             h.wait_until(lambda: b"tick" in read_some(ours2), "output on the new terminal")
+            h.wait_until(lambda: b"resized" in read_some(ours2), "word that the new terminal has another size")
         finally:
             if pid:
                 h.kill_hard(pid)
@@ -332,8 +335,6 @@ def leader_on(terminal, argv):
     """A session leader whose controlling terminal is @terminal."""
     def session():
         os.setsid()
-        import fcntl
-        import termios
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     return subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=session)
 
@@ -377,8 +378,6 @@ def terminals_outside():
         t.ready()
         n = re.search(r"tty-index:\s*(\d+)", "".join(h.read_text(f) for f in glob.glob(f"/proc/{t.pid}/fdinfo/*")))[1]
         master = os.path.basename([f for f in glob.glob(f"/proc/{t.pid}/fd/*") if os.readlink(f) == "/dev/ptmx"][0])
-        import fcntl
-        import struct
         pidfd = os.pidfd_open(t.pid)
         copy = ctypes.CDLL(None).syscall(438, pidfd, int(master), 0)  # pidfd_getfd
         os.close(pidfd)

@@ -7,6 +7,7 @@
   kill-dump     kill -9 of the engine at a random moment of dump -R; the target is then alive, not traced, not stopped,
                 has the same threads, areas, descriptors and masks, and no new children; every tenth round it is
                 dumped and restored in earnest, and at the end it passes its own checks
+  kill-dump-terminals  the same for a program whose terminals are full
   cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
   dying-target  the target is killed at a random moment of its dump: the engine says so soon, leaves no file, no guardian
   full-disk     dumps to file systems that fill up after a random number of bytes
@@ -60,8 +61,8 @@ def how_long(t, images, runs=3):
     return sorted(took)[len(took) // 2]
 
 
-def disturb_dump(rounds, rnd, signals):
-    with h.Workdir() as w, h.Target(w, "size", "8M,4,w") as t:
+def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w")):
+    with h.Workdir() as w, h.Target(w, *target) as t:
         t.ready()
         images = os.path.join(w, "i")
         before = h.settled_snapshot(t.pid)
@@ -94,6 +95,12 @@ def disturb_dump(rounds, rnd, signals):
 
 def kill_dump(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGKILL])
+
+
+def kill_dump_terminals(rounds, rnd):
+    """Bytes that are queued in terminals are taken out and put back."""
+    disturb_dump(rounds, rnd, [signal.SIGKILL], ("ptys", "full"))
+    disturb_dump(rounds, rnd, [signal.SIGKILL], ("ptys", "canon"))
 
 
 def cancel_dump(rounds, rnd):
@@ -194,7 +201,7 @@ def runs(pid):
         return False
 
 
-CASES = {"kill-dump": kill_dump, "cancel-dump": cancel_dump, "dying-target": dying_target,
+CASES = {"kill-dump": kill_dump, "kill-dump-terminals": kill_dump_terminals, "cancel-dump": cancel_dump, "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}
 
 

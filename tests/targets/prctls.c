@@ -6,21 +6,6 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
-#define OR_SKIP(call)                                                              \
-	do {                                                                       \
-		if ((call) < 0)                                                    \
-			SKIP("%s: errno %d", #call, errno);                        \
-	} while (0)
-
-static void sud(void)
-{
-	static volatile char selector; /* SYSCALL_DISPATCH_FILTER_ALLOW */
-
-	OR_SKIP(prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
-	t_wait();
-	CHECK(selector == 0);
-}
-
 static void trap(void)
 {
 	sigset_t s;
@@ -65,7 +50,7 @@ static void ownuts(void) { thread_with(CLONE_NEWUTS); }
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "sud", sud }, { "trap", trap }, { "ownfiles", ownfiles }, { "ownfs", ownfs }, { "ownuts", ownuts },
+		 { "trap", trap }, { "ownfiles", ownfiles }, { "ownfs", ownfs }, { "ownuts", ownuts },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -445,12 +445,203 @@ static void several(void)
 	expect(s2, "second", 6);
 }
 
+/* ------------------------------------------------------------------------------------------------ several tasks */
+
+/* A child that waits for a byte, then checks, and says what it found. */
+struct job {
+	pid_t pid;
+	int ask, answer;
+};
+
+static void job_start(struct job *j, void (*run)(int ask, int answer, void *arg), void *arg)
+{
+	int a[2], b[2];
+
+	CHECK(!pipe2(a, O_CLOEXEC) && !pipe2(b, O_CLOEXEC));
+	CHECK((j->pid = fork()) >= 0);
+	if (!j->pid) {
+		close(a[1]);
+		close(b[0]);
+		run(a[0], b[1], arg);
+		_exit(0);
+	}
+	close(a[0]);
+	close(b[1]);
+	j->ask = a[1];
+	j->answer = b[0];
+}
+
+static void job_ask(const struct job *j, const char *who)
+{
+	char text[256] = "";
+	ssize_t n;
+
+	CHECK(write(j->ask, "x", 1) == 1);
+	n = read(j->answer, text, sizeof(text) - 1);
+	if (n != 2 || memcmp(text, "ok", 2))
+		FAIL("%s: %s", who, n > 0 ? text : "says nothing");
+}
+
+#define SAY_IF(cond)                                                                      \
+	do {                                                                              \
+		if (!(cond)) {                                                            \
+			dprintf(answer, "line %d: %s (errno %d)", __LINE__, #cond, errno); \
+			_exit(1);                                                         \
+		}                                                                         \
+	} while (0)
+
+static void asked(int ask)
+{
+	char c;
+
+	while (read(ask, &c, 1) < 0 && errno == EINTR)
+		;
+}
+
+struct session {
+	int master, slave;
+	bool keep; /* the leader keeps its descriptor of the terminal */
+	int ready[2];
+};
+
+static pid_t foreground_of(int fd)
+{
+	pid_t pgrp = -1;
+
+	return ioctl(fd, TIOCGPGRP, &pgrp) < 0 ? -1 : pgrp;
+}
+
+/* In the foreground: gets what is typed, and ^C. */
+static void front(int ask, int answer, void *arg)
+{
+	struct session *s = arg;
+	pid_t sid = getsid(0);
+	char b[64];
+	int tty;
+
+	setpgid(0, 0);
+	while (foreground_of(s->slave) != getpid())
+		t_sleep_ms(1);
+	tty = open("/dev/tty", O_RDWR);
+	SAY_IF(tty >= 0 && write(s->ready[1], "f", 1) == 1);
+	asked(ask);
+	SAY_IF(!unwanted && getsid(0) == sid && getpgrp() == getpid());
+	SAY_IF(session_of(s->slave) == sid && session_of(tty) == sid && foreground_of(tty) == getpid());
+	SAY_IF(read(tty, b, sizeof(b)) == 5 && !memcmp(b, "line\n", 5));
+	SAY_IF(write(answer, "ok", 2) == 2);
+	asked(ask);
+	SAY_IF(unwanted == SIGINT);
+	SAY_IF(write(answer, "ok", 2) == 2);
+}
+
+/* In the background: no signal from the terminal but SIGTTIN, which it ignores: EIO. */
+static void back(int ask, int answer, void *arg)
+{
+	struct session *s = arg;
+	char c;
+
+	setpgid(0, 0);
+	signal(SIGTTIN, SIG_IGN);
+	SAY_IF(write(s->ready[1], "b", 1) == 1);
+	asked(ask);
+	SAY_IF(!unwanted && session_of(s->slave) == getsid(0) && foreground_of(s->slave) != getpgrp());
+	SAY_IF(read(s->slave, &c, 1) < 0 && errno == EIO);
+	SAY_IF(write(answer, "ok", 2) == 2);
+	asked(ask);
+	SAY_IF(!unwanted);
+	SAY_IF(write(answer, "ok", 2) == 2);
+}
+
+static void leader(int ask, int answer, void *arg)
+{
+	struct session *s = arg;
+	struct job f, b;
+	int tty;
+
+	close(s->master);
+	SAY_IF(setsid() == getpid());
+	SAY_IF(!ioctl(s->slave, TIOCSCTTY, 0));
+	signal(SIGTTOU, SIG_IGN);
+	job_start(&f, front, s);
+	job_start(&b, back, s);
+	setpgid(f.pid, f.pid);
+	SAY_IF(!ioctl(s->slave, TIOCSPGRP, &f.pid));
+	if (!s->keep)
+		close(s->slave);
+	asked(ask);
+	SAY_IF(!unwanted && (tty = open("/dev/tty", O_RDWR)) >= 0);
+	SAY_IF(session_of(tty) == getpid() && foreground_of(tty) == f.pid);
+	job_ask(&b, "background");
+	job_ask(&f, "foreground");
+	SAY_IF(write(answer, "ok", 2) == 2);
+	asked(ask);
+	job_ask(&f, "foreground");
+	job_ask(&b, "background");
+	SAY_IF(!unwanted);
+	/* The end of the session is not the point. */
+	kill(f.pid, SIGKILL);
+	kill(b.pid, SIGKILL);
+	SAY_IF(write(answer, "ok", 2) == 2);
+}
+
+static void session_start(struct session *s, struct job *j, bool keep)
+{
+	char c[2];
+
+	s->keep = keep;
+	s->master = new_master(O_CLOEXEC);
+	s->slave = open_slave(s->master, O_NOCTTY);
+	CHECK(!pipe(s->ready));
+	job_start(j, leader, s);
+	close(s->slave);
+	close(s->ready[1]);
+	CHECK(read(s->ready[0], c, 1) == 1 && read(s->ready[0], c, 1) == 1);
+}
+
+static void session_check(struct session *s, struct job *j)
+{
+	put(s->master, "line\n");
+	job_ask(j, "leader");
+	put(s->master, "\x03");
+	t_sleep_ms(50);
+	job_ask(j, "leader");
+}
+
+/* A shell with one job in the foreground and one in the background, on a terminal of ours. */
+static void jobs(void)
+{
+	struct session s;
+	struct job j;
+
+	watch();
+	session_start(&s, &j, true);
+	t_wait();
+	session_check(&s, &j);
+	CHECK(!unwanted);
+}
+
+/* Two, as under a terminal multiplexer; their leaders have no descriptor of the terminal any more. */
+static void sessions(void)
+{
+	struct session s[2];
+	struct job j[2];
+
+	watch();
+	session_start(&s[0], &j[0], false);
+	session_start(&s[1], &j[1], false);
+	t_wait();
+	session_check(&s[1], &j[1]);
+	session_check(&s[0], &j[0]);
+	CHECK(!unwanted);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "raw", raw },	      { "canon", canon },   { "modes", modes },	      { "stopped", stopped },
 		{ "full", full },     { "hungup", hungup }, { "closed", closed },     { "unopened", unopened },
 		{ "ctty", ctty },     { "devtty", devtty }, { "async", async },	      { "several", several },
+		{ "jobs", jobs },     { "sessions", sessions },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -15,7 +15,6 @@
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -23,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "lib/kernel/sys.h"
@@ -933,7 +933,7 @@ static void open_unsupported(struct env *e)
 	open_deleted(e);
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
 	dup2(socket(AF_INET, SOCK_STREAM, 0), 20);
-	dup2(epoll_create1(0), 21);
+	dup2((int)syscall(430 /* fsopen */, "tmpfs", 0), 21);
 	dup2(eventfd(0, 0), 22);
 	dup2(open("/proc/self/ns/mnt", O_RDONLY), 23); /* these two are no obstacle */
 	dup2(open("/proc/self/stat", O_RDONLY), 24);
@@ -950,7 +950,7 @@ static void open_unsupported(struct env *e)
 static void test_check(void **state)
 {
 	struct env *e = *state;
-	const char *kinds[] = { "IPv4 socket", "epoll", "unix socket",
+	const char *kinds[] = { "IPv4 socket", "anonymous inode", "unix socket",
 				"pidfd", "character device", "file lock", "file lock", "file lock", NULL };
 	int n;
 
@@ -961,18 +961,18 @@ static void test_check(void **state)
 		assert_string_equal(*k, "seen");
 }
 
-static void open_epoll(struct env *e)
+static void open_context(struct env *e)
 {
 	(void)e;
-	dup2(epoll_create1(0), 10);
+	dup2((int)syscall(430 /* fsopen */, "tmpfs", 0), 10);
 }
 
 static void test_unsupported(void **state)
 {
 	struct env *e = *state;
 
-	start_child(e, open_epoll);
-	assert_refused(&e->dump, dump_fds(e), CKPT_E_UNSUPPORTED, "epoll", "");
+	start_child(e, open_context);
+	assert_refused(&e->dump, dump_fds(e), CKPT_E_UNSUPPORTED, "anonymous inode", "");
 	assert_int_equal(ckpt_err_pid(e->dump.op.err), e->child);
 	assert_true(ckpt_err_fd(e->dump.op.err) >= 3);
 }

@@ -19,6 +19,11 @@
 #define PR_GET_MDWE 66
 #define PR_GET_MEMORY_MERGE 68
 #define ARCH_GET_CPUID 0x1011
+#define ARCH_GET_XCOMP_PERM 0x1022
+#define ARCH_GET_UNTAG_MASK 0x4001
+#define KEYCTL_READ 11
+#define PROT_READ_WRITE 3
+#define MAP_PRIVATE_ANONYMOUS 0x22
 #define MADV_DONTNEED 4
 #define MEMBARRIER_CMD_GET_REGISTRATIONS 512
 #define MPOL_F_ADDR 2
@@ -50,6 +55,7 @@ struct kernel_stack {
 static void collect_thread(struct parasite_args *a)
 {
 	struct kernel_stack ss = { 0 };
+	uint64_t list[2];
 
 	a->tid_address = call(__NR_prctl, PR_GET_TID_ADDRESS, &a->tid_address_value, 0, 0);
 	a->sas_result = call(__NR_sigaltstack, 0, &ss, 0, 0);
@@ -62,6 +68,10 @@ static void collect_thread(struct parasite_args *a)
 	a->mce_kill = call(__NR_prctl, PR_MCE_KILL_GET, 0, 0, 0);
 	for (int which = 0; which < 3; which++)
 		a->speculation[which] = call(__NR_prctl, PR_GET_SPECULATION_CTRL, which, 0, 0);
+	for (int which = 0; which < 2; which++) /* KEY_SPEC_THREAD_KEYRING is -1, ..._PROCESS_... -2; none is made */
+		a->keyrings[which] = call(__NR_keyctl, KEYCTL_READ, -1 - which, 0, 0);
+	if (a->peer)
+		a->peer_result = call(__NR_get_robust_list, a->peer, &list[0], &list[1], 0);
 	a->tsc = 1;
 	call(__NR_prctl, PR_GET_TSC, &a->tsc, 0, 0);
 	a->cpuid = call(__NR_arch_prctl, ARCH_GET_CPUID, 0, 0, 0);
@@ -89,6 +99,9 @@ static void collect_process(struct parasite_args *a)
 	a->mdwe = call(__NR_prctl, PR_GET_MDWE, 0, 0, 0);
 	a->memory_merge = call(__NR_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0);
 	collect_pkeys(a);
+	a->ldt_result = call(__NR_modify_ldt, 0, a->ldt, sizeof(a->ldt[0]), 0);
+	a->xcomp_result = call(__NR_arch_prctl, ARCH_GET_XCOMP_PERM, &a->xcomp_perm, 0, 0);
+	a->untag_result = call(__NR_arch_prctl, ARCH_GET_UNTAG_MASK, &a->untag_mask, 0, 0);
 	a->brk = call(__NR_brk, 0, 0, 0, 0);
 	for (int sig = 1; sig <= PARASITE_NSIG; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP)
@@ -106,6 +119,21 @@ static void collect_timers(struct parasite_args *a)
 		t->overrun = (int32_t)call(__NR_timer_getoverrun, t->id, 0, 0, 0);
 		call(__NR_timer_gettime, t->id, &t->interval_sec, 0, 0);
 	}
+}
+
+/* The call reads from the first entry on: a part of the table goes by way of memory that is there for a moment only. */
+static void collect_ldt(struct parasite_args *a)
+{
+	const uint64_t size = PARASITE_LDT_MAX * sizeof(uint64_t);
+	int64_t at = call5(__NR_mmap, 0, size, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, (uint64_t)-1);
+
+	a->ldt_result = at;
+	if (at < 0 && at > -4096)
+		return;
+	a->ldt_result = call(__NR_modify_ldt, 0, at, size, 0);
+	for (int i = 0; i < PARASITE_LDT_WORDS && a->ldt_result > 0; i++)
+		a->ldt[i] = ((volatile uint64_t *)at)[a->ldt_first + i];
+	call(__NR_munmap, at, size, 0, 0);
 }
 
 static void collect_areas(struct parasite_args *a)
@@ -130,6 +158,8 @@ void parasite_main(struct parasite_args *a)
 		collect_process(a);
 	if (a->what & PARASITE_TIMER)
 		collect_timers(a);
+	if (a->what & PARASITE_LDT)
+		collect_ldt(a);
 	if (a->what & PARASITE_AREAS)
 		collect_areas(a);
 	a->done = 1;

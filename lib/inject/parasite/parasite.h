@@ -14,6 +14,8 @@
 #define PARASITE_CODE_MAX 8192
 #define PARASITE_NSIG 64
 #define PARASITE_TIMERS 64 /* POSIX timers asked for in one run */
+#define PARASITE_LDT_WORDS 512
+#define PARASITE_LDT_MAX 8192
 #define PARASITE_AREAS_N 64 /* areas asked for in one run */
 #define PARASITE_NODE_WORDS 16 /* a bitmap of the 1024 nodes that a kernel can have */
 
@@ -40,6 +42,7 @@ enum {
 	PARASITE_THREAD = 1,  /* collect the thread's own state */
 	PARASITE_PROCESS = 2, /* and the process's */
 	PARASITE_TIMER = 4,   /* and timers[0..n_timers) */
+	PARASITE_LDT = 16,    /* and ldt: of the table's words those from ldt_first on */
 	PARASITE_AREAS = 8,   /* and the memory policies of areas[0..n_areas); nodes is the last one's */
 };
 
@@ -50,7 +53,9 @@ struct parasite_args {
 	uint64_t frame;	       /* address of the frame for rt_sigreturn, past its first word */
 	int32_t pid, tid;
 	int32_t notify_signal; /* sent to the thread when done: a signal whose delivery nobody would notice */
-	int32_t n_timers, n_areas, pad_in;
+	int32_t n_timers, n_areas;
+	int32_t peer; /* a process to look at, 0: none */
+	int32_t ldt_first;
 	uint64_t release_page; /* a page of the stack that did not exist before us, 0 if none */
 	/* out, per thread */
 	int64_t done;
@@ -68,17 +73,22 @@ struct parasite_args {
 	int64_t mempolicy_result;
 	int32_t mempolicy, tsc;
 	uint64_t nodes[PARASITE_NODE_WORDS];
+	int64_t keyrings[2]; /* of the thread, of the process: bytes of ids in it */
+	int64_t peer_result;	/* of looking at it */
 	/* out, per process */
 	int64_t dumpable, subreaper_result;
 	int32_t subreaper, pad2;
 	int64_t thp_disable, membarrier, brk;
 	int64_t mdwe, memory_merge;
 	uint64_t pkeys; /* bitmap */
+	int64_t ldt_result, xcomp_result, untag_result;
+	uint64_t xcomp_perm, untag_mask;
 	int64_t sigaction_result[PARASITE_NSIG];
 	struct parasite_sigaction sigactions[PARASITE_NSIG];
 	struct parasite_itimer itimers[3];
 	struct parasite_timer timers[PARASITE_TIMERS];
 	struct parasite_area_policy areas[PARASITE_AREAS_N];
+	uint64_t ldt[PARASITE_LDT_WORDS];
 };
 
 struct parasite_area {

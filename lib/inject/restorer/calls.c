@@ -47,6 +47,8 @@ static void make(struct plan *p, struct plan_call *all, uint32_t number)
 	struct plan_call *c = &all[number];
 	long ret;
 
+	if (c->flags & PLAN_CALL_UNLESS && all[c->expect].result)
+		return;
 	do
 		ret = make_once(p, all, c);
 	while (c->flags & PLAN_CALL_RETRY && (ret == -EINTR || ret == -EAGAIN));

@@ -16,6 +16,7 @@
 #define PLAN_THREAD_STACK (8u << 10)
 #define PLAN_CHILD_STACK (8u << 10) /* of a child until it has its own plan */
 #define PLAN_BOUNCE (128u << 10) /* pages that may be in memory already, for comparison */
+#define PLAN_MAX_FD (1u << 20) /* descriptors have lower numbers */
 #define PLAN_SCRATCH 4096u /* behind the stacks: for calls the engine makes in the stopped task */
 
 struct plan_array {
@@ -94,6 +95,7 @@ enum {
 	PLAN_CALL_FD = 1 << 2,	     /* the result is a descriptor: it goes to number @fd */
 	PLAN_CALL_CLOEXEC = 1 << 3,  /* with PLAN_CALL_FD */
 	PLAN_CALL_RETRY = 1 << 4,    /* EINTR and EAGAIN: again */
+	PLAN_CALL_UNLESS = 1 << 5,   /* only if the earlier call with number @expect gave 0; not with PLAN_CALL_EXPECT */
 };
 
 #define PLAN_UNEXPECTED 4095 /* no errno: the call gave something else than was expected */

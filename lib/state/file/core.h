@@ -149,6 +149,10 @@ int queues_note_packets(struct op *op, struct snapshot *s);
 
 /* dump.c: the description that @fd of any process is, if it was seen; NULL: none of the tree's, or it cannot be told. */
 struct snap_file *file_find_description(const struct file_state *fs, dev_t dev, ino_t ino, pid_t pid, int fd);
+/* The same for what an entry of an epoll descriptor of @pid watches; inode 0: it is not known. */
+struct kcmp_epoll_slot;
+struct snap_file *file_find_watched(const struct file_state *fs, dev_t dev, ino_t ino, pid_t pid,
+				    const struct kcmp_epoll_slot *slot);
 
 /* outside.c: what processes outside have, too. All tasks of the tree are in s->tasks. */
 int outside_check_tables(struct op *op, struct snapshot *s);
@@ -233,5 +237,7 @@ extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file
 extern const struct file_kind file_bpfmap;
 extern const struct file_kind file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
+extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
+extern const struct file_kind file_procfile, file_nsfile;
 
 #endif

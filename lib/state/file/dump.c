@@ -72,6 +72,12 @@ static int view_fd(struct op *op, struct file_state *fs, pid_t pid, int pidfd, i
 	v->copy = sys_pidfd_getfd(pidfd, fd);
 	if (v->copy < 0)
 		return file_errno(op, v, "copy the descriptor");
+	/*
+	 * A slave that was opened through its master (TIOCGPTPEER with O_CLOEXEC) keeps the flag in its description, and all
+	 * descriptors of it look as if they had it. Standard streams have not: somebody made them so for a program to come.
+	 */
+	if (v->cloexec && fd < 3 && (fcntl(v->copy, F_GETFL) & O_CLOEXEC))
+		v->cloexec = false;
 	return view_stat(op, v);
 }
 
@@ -148,6 +154,38 @@ struct snap_file *file_find_description(const struct file_state *fs, dev_t dev, 
 	bool found;
 
 	return k && search(k, pid, fd, &place, &found) == 0 && found ? k->v.v[place].file : NULL;
+}
+
+static struct snap_file *search_watched(const struct known *k, pid_t pid, const struct kcmp_epoll_slot *slot)
+{
+	size_t lo = 0, hi = k ? k->v.n : 0;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		const struct description *d = &k->v.v[mid];
+		int c = sys_kcmp(d->pid, pid, KCMP_EPOLL_TFD, (uint64_t)d->fd, (uintptr_t)slot);
+
+		if (c == 0)
+			return d->file;
+		if (c < 0 || c > 2)
+			return NULL;
+		if (c == 1)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+struct snap_file *file_find_watched(const struct file_state *fs, dev_t dev, ino_t ino, pid_t pid,
+				    const struct kcmp_epoll_slot *slot)
+{
+	struct snap_file *f = ino ? search_watched(index_find(&fs->known, KEY(dev, ino)), pid, slot) : NULL;
+
+	/* Some file systems show another device in fdinfo than stat does. */
+	for (size_t i = 0; !f && i < fs->known.cap; i++)
+		f = search_watched(fs->known.slots[i].value, pid, slot);
+	return f;
 }
 
 static int insert(struct op *op, struct known *k, size_t place, const struct fd_view *v, struct snap_file *f)

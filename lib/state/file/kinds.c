@@ -8,6 +8,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,
+	&file_epoll,
 	&file_signalfd,
 	&file_timerfd,
 	&file_procfile,

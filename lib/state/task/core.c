@@ -9,6 +9,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/msg.h"
+#include "lib/state/task/confine.h"
 #include "lib/state/task/task.h"
 
 #define GDT_ENTRY_TLS_MIN 12
@@ -125,6 +126,7 @@ static int thread_core_dump(struct op *op, struct task_dump *d, const struct tra
 	r = r ?: sched_dump(op, d, tr, a, tc, extra);
 	r = r ?: prctls_dump(op, d, tr, a, extra);
 	r = r ?: numa_dump(op, a, extra);
+	r = r ?: sud_dump(op, tr, extra);
 	r = r ?: seccomp_dump(op, d, tr, tc);
 	return r ?: restart_dump(op, d, tr, &extra->restart);
 }
@@ -227,7 +229,10 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 		return CKPT_E_NOMEM;
 	t->extra->tid = (uint32_t)tr->tid;
 	extra->threads[extra->n_threads++] = t->extra;
-	r = parasite_run(op, d->target, tr, d->parasite, a);
+	r = peer_for(op, d, tr, d->peer, &a->peer);
+	r = r ?: parasite_run(op, d->target, tr, d->parasite, a);
+	r = r ?: confine_check(op, tr, a);
+	r = r ?: x86_check_thread(op, tr);
 	r = r ?: thread_core_dump(op, d, tr, a, t->core, t->extra);
 	r = r ?: registers_dump(op, d, tr, a, t->core, t->extra);
 	if (i)
@@ -251,7 +256,7 @@ static char *cmdline(struct op *op, pid_t pid)
 	return text;
 }
 
-int task_dump_core(struct op *op, struct task_dump *d)
+static int dump_threads(struct op *op, struct task_dump *d)
 {
 	TaskExtra *extra = d->task->extra;
 	struct parasite_args *a = op_new(op, struct parasite_args);
@@ -259,11 +264,6 @@ int task_dump_core(struct op *op, struct task_dump *d)
 	int r = 0;
 
 	if (!a)
-		return CKPT_E_NOMEM;
-	msg_set(extra, starttime, d->target->stat.starttime);
-	extra->cmdline = cmdline(op, d->task->pid);
-	extra->threads = op_alloc(op, d->target->threads.n * sizeof(*extra->threads));
-	if (!extra->threads)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < d->target->threads.n && !r; i++) {
 		*a = (struct parasite_args){ .what = PARASITE_THREAD };
@@ -281,8 +281,28 @@ int task_dump_core(struct op *op, struct task_dump *d)
 			r = mm_fields(op, d, a);
 		if (a->pkeys)
 			msg_set(extra, pkeys, (uint32_t)a->pkeys);
+		r = r ?: x86_dump_task(op, d, a);
 		r = r ?: op_check_cancel(op);
 	}
+	return r;
+}
+
+int task_dump_core(struct op *op, struct task_dump *d)
+{
+	TaskExtra *extra = d->task->extra;
+	struct peer peer = PEER_INIT;
+	int r;
+
+	msg_set(extra, starttime, d->target->stat.starttime);
+	extra->cmdline = cmdline(op, d->task->pid);
+	extra->threads = op_alloc(op, d->target->threads.n * sizeof(*extra->threads));
+	if (!extra->threads)
+		return CKPT_E_NOMEM;
+	cookie_dump(op, d, extra);
+	d->peer = &peer;
+	r = dump_threads(op, d);
+	d->peer = NULL;
+	peer_end(&peer);
 	if (r || !d->task->mm)
 		return r;
 	return mlock_future_dump(op, d) ?: mbind_dump(op, d);

@@ -37,6 +37,7 @@ struct plan_build {
 	ARRAY(struct plan_fetch) fetches; /* our descriptors that the new task needs while it is restored */
 	ARRAY(int) own;	    /* those of them that are ours to close */
 	ARRAY(struct plan_extent) ring_pages; /* of AIO rings: where their content is in the page data */
+	uint32_t numbers;   /* descriptors below this are used while the table is filled, beside the program's own */
 	int pages_fd;	    /* ours, of the page data; -1: none */
 	ARRAY(struct build_call) calls;
 	ARRAY(struct plan_inherited) inherited; /* lib/state/mem/restore_inherit.c */
@@ -109,10 +110,14 @@ int plan_task(struct plan_build *b);	/* everything of the lines above and the re
 int plan_props(struct plan_build *b);
 int plan_prctls(struct plan_build *b, size_t thread);
 int plan_prctls_task(struct plan_build *b);
+int x86_plan_task(struct plan_build *b);
+int cookie_plan(struct plan_build *b);
 int plan_numa(struct plan_build *b, size_t thread);
 
 /* ---- on the new task, which stands still; @tid, @pid as we see them: restore_sched.c */
 int sched_restore(struct op *op, const struct snap_thread *t, pid_t tid);
+/* After the last call that the thread is made to make (sud.c). */
+int sud_restore(struct op *op, const struct snap_thread *t, pid_t tid);
 /* oom_score_adj, coredump_filter, loginuid; what is refused is warned about. */
 void proc_values_restore(struct op *op, const struct snap_task *t, pid_t pid);
 

@@ -5,7 +5,6 @@
  */
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 
 #include "lib/kernel/sys.h"
 #include "lib/state/msg.h"
@@ -69,13 +68,6 @@ static void differences_dump(struct op *op, const struct task_dump *d, const str
 		msg_set(x, personality, v);
 }
 
-static bool dispatches_syscalls(const struct tracee *tr)
-{
-	struct ptrace_sud_config conf = { 0 };
-
-	return ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tr->tid, sizeof(conf), &conf) == 0 && conf.mode;
-}
-
 int prctls_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a, ThreadExtra *x)
 {
 	/* Strict seccomp forbids the time stamp counter by itself. */
@@ -85,9 +77,6 @@ int prctls_dump(struct op *op, const struct task_dump *d, const struct tracee *t
 		msg_set(x, mce_kill, (uint32_t)a->mce_kill);
 	if (a->cpuid >= 0)
 		msg_set(x, cpuid_faults, a->cpuid == 0);
-	if (dispatches_syscalls(tr))
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = tr->tid, .kind = "syscall user dispatch"),
-			       "thread %d has syscall user dispatch turned on: not supported yet", tr->tid);
 	differences_dump(op, d, tr, a, x);
 	return speculation_dump(op, a, x);
 }

@@ -37,6 +37,8 @@ int plan_props(struct plan_build *b)
 		return r;
 	r = plan_prctls_task(b);
 	r = r ?: areas_plan(b);
+	r = r ?: x86_plan_task(b);
+	r = r ?: cookie_plan(b);
 	r = r ?: areas_plan_late(b);
 	return r ?: plan_mdwe(b);
 }

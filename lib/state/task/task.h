@@ -16,6 +16,7 @@ struct task_dump {
 	struct target *target;
 	struct parasite *parasite;
 	struct proc_maps *maps; /* smaps, read before the parasite was injected */
+	struct peer *peer;	/* confine.h; while task_dump_core() runs */
 };
 
 /* Fills task->threads, ->extra, and s->seccomp; runs the parasite in every thread. Host, task frozen. */
@@ -39,6 +40,10 @@ int prctls_dump(struct op *op, const struct task_dump *d, const struct tracee *t
 void prctls_dump_task(const struct parasite_args *a, TaskExtra *x);
 /* numa.c: set_mempolicy(2) */
 int numa_dump(struct op *op, const struct parasite_args *a, ThreadExtra *x);
+int sud_dump(struct op *op, const struct tracee *tr, ThreadExtra *x);
+int x86_dump_task(struct op *op, struct task_dump *d, const struct parasite_args *a);
+int x86_check_thread(struct op *op, const struct tracee *tr);
+void cookie_dump(struct op *op, const struct task_dump *d, TaskExtra *x);
 void autogroup_dump(struct op *op, const struct task_dump *d, TaskExtra *x);
 int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc);
 /* May move regs->rip to the abort handler of a critical section. */

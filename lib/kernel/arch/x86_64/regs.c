@@ -252,6 +252,11 @@ static int bad(struct op *op, const char *what, uint64_t value)
 	return op_fail(op, CKPT_E_IMAGE, AT(.kind = "registers"), "a core image has an impossible %s: %#lx", what, value);
 }
 
+static bool is_user_selector(uint64_t v)
+{
+	return !v || (v <= UINT16_MAX && (v & 3) == 3);
+}
+
 static int gpregs_from_image(struct op *op, const UserX86RegsEntry *g, struct user_regs_struct *r)
 {
 	if (g->has_mode && g->mode != USER_X86_REGS_MODE__NATIVE)
@@ -262,12 +267,15 @@ static int gpregs_from_image(struct op *op, const UserX86RegsEntry *g, struct us
 		return bad(op, "fs base", g->fs_base);
 	if (g->gs_base > ADDRESS_MAX)
 		return bad(op, "gs base", g->gs_base);
+	/* The kernel takes only those of user code; one that leads nowhere it makes zero. */
+	if (!is_user_selector(g->ds) || !is_user_selector(g->es) || !is_user_selector(g->fs) || !is_user_selector(g->gs))
+		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "registers"), "a core image has impossible segment registers");
 	*r = (struct user_regs_struct){
 		.r15 = g->r15, .r14 = g->r14, .r13 = g->r13, .r12 = g->r12, .rbp = g->bp, .rbx = g->bx, .r11 = g->r11,
 		.r10 = g->r10, .r9 = g->r9, .r8 = g->r8, .rax = g->ax, .rcx = g->cx, .rdx = g->dx, .rsi = g->si, .rdi = g->di,
 		.orig_rax = (uint64_t)-1, .rip = g->ip, .cs = CS_USER, .rsp = g->sp, .ss = SS_USER,
 		.eflags = (g->flags & EFLAGS_USER & ~EFLAGS_TF) | EFLAGS_FIXED,
-		.fs_base = g->fs_base, .gs_base = g->gs_base,
+		.fs_base = g->fs_base, .gs_base = g->gs_base, .ds = g->ds, .es = g->es, .fs = g->fs, .gs = g->gs,
 	};
 	return 0;
 }

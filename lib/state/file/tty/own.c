@@ -30,10 +30,13 @@ static int set_quietly(int fd, const struct termios2 *t)
 /* The program left the terminal as it needs it (an editor: raw). What it is now is put back if the restore fails. */
 static int take_attributes(struct op *op, struct tty_state *ts, const TtyInfoEntry *info, int terminal)
 {
+	struct winsize size;
 	struct termios2 t;
 
 	if (!info->termios || ts->own >= 0)
 		return 0;
+	if (ioctl(terminal, TIOCGWINSZ, &size) == 0)
+		ts->own_resized = size.ws_row != info->winsize->ws_row || size.ws_col != info->winsize->ws_col;
 	if (tty_get(terminal, &ts->own_old) < 0)
 		return op_errno(op, errno, AT(.kind = "terminal"), "cannot read the attributes of the terminal");
 	ts->own = fcntl(terminal, F_DUPFD_CLOEXEC, 3);
@@ -70,5 +73,6 @@ int open_own(struct op *op, struct snapshot *s, struct snap_file *f, const TtyIn
 		f->fd = fcntl(terminal, F_DUPFD_CLOEXEC, 3);
 	if (f->fd < 0)
 		return op_errno(op, errno, AT(.kind = "terminal"), "file id %u: cannot open the terminal", f->id);
+	f->priv = s->file_state->tty; /* how plan_terminal() knows them */
 	return take_attributes(op, s->file_state->tty, info, terminal);
 }

@@ -5,6 +5,7 @@
  * foreground. A descriptor of /dev/tty is opened by a task that has that terminal.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/syscall.h>
 
 #include "lib/state/file/tty/tty.h"
@@ -124,13 +125,31 @@ static int given_fd(const struct snapshot *s, const TtyInfoEntry *info)
 	return -1;
 }
 
+/* A job of a shell whose new terminal has another size is told so, as it would have been if that had changed under it. */
+static int plan_resized(struct plan_build *b, const struct tty_state *ts)
+{
+	const struct plan_call call = { .nr = SYS_kill, .flags = PLAN_CALL_MAY_FAIL, .args = { (uint64_t)b->task->pid, SIGWINCH } };
+	int r = 0;
+
+	for (size_t i = 0; ts->own_resized && i < b->task->fds.n; i++) {
+		const struct snap_file *f = snapshot_file(b->s, b->task->fds.v[i]->id);
+
+		if (f->kind != &file_tty || f->priv != ts)
+			continue;
+		r = plan_call(b, PLAN_LAST, &call, "signal the size of the new terminal");
+		break;
+	}
+	return r < 0 ? r : 0;
+}
+
 int plan_terminal(struct plan_build *b)
 {
 	const struct tty_state *ts = b->s->file_state ? b->s->file_state->tty : NULL;
 	uint32_t sid = b->task->ps->sid;
+	int r = ts ? plan_resized(b, ts) : 0;
 
-	if (!ts || sid != b->task->ps->pid)
-		return 0;
+	if (r || !ts || sid != b->task->ps->pid)
+		return r;
 	for (size_t i = 0; i < ts->all.n; i++)
 		if (ts->all.v[i]->master && ts->all.v[i]->master->sid == sid && ts->all.v[i]->slave_fd >= 0)
 			return plan_leader(b, ts->all.v[i]->master, ts->all.v[i]->slave_fd, 0);

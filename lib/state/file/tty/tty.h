@@ -102,6 +102,7 @@ struct tty_state {
 	/* restore: whose attributes we changed, -1 none */
 	int own;
 	struct termios2 own_old;
+	bool own_resized; /* it has another size than the program's */
 };
 
 /* Never NULL unless out of memory (recorded). */
