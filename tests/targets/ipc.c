@@ -329,6 +329,26 @@ static void hole(void)
 	CHECK(!strcmp(p + 8 * PAGE, "attached"));
 }
 
+/* POSIX shared memory without a name any more: longer than --ghost-limit, with a hole. */
+static void posix(void)
+{
+	char name[64], *p;
+	int fd;
+
+	snprintf(name, sizeof(name), "/ckpt-%d", getpid());
+	fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (fd < 0)
+		SKIP("no POSIX shared memory here: %s", strerror(errno));
+	CHECK(!shm_unlink(name) && !ftruncate(fd, 8 << 20));
+	p = mmap(NULL, 8 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	t_fill(p + PAGE, 3 << 20, 5);
+	t_wait();
+	CHECK(t_same(p + PAGE, 3 << 20, 5) && !p[0] && !p[(8 << 20) - 1]);
+	p[0] = 'x';
+	CHECK(pread(fd, name, 1, 0) == 1 && name[0] == 'x');
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
@@ -338,7 +358,7 @@ int main(int argc, char **argv)
 		{ "own_deleted", own_deleted }, { "own_attachments", own_attachments },
 		{ "own_shm", own_shm },		{ "own_creator", own_creator },
 		{ "own_semaphores", own_semaphores }, { "own_queue", own_queue },
-		{ "own_limits", own_limits },	{ "undo", undo },
+		{ "own_limits", own_limits },	{ "undo", undo },		{ "posix", posix },
 		{ "undo_left", undo },
 		{ "own_undo", own_undo },	{ "threads", threads },
 	};

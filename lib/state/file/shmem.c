@@ -34,7 +34,9 @@ uint32_t shmem_huge_flag(uint64_t size)
 
 int shmem_fail(struct op *op, const struct snap_shmem *sh, const char *what)
 {
-	return op_errno(op, errno, AT(.kind = "shared memory"), "cannot %s shared memory object %s of %lu bytes", what,
+	const char *hint = errno == ENOMEM && sh->msg->has_hugetlb_flag ? "it needs free huge pages: raise vm.nr_hugepages" : NULL;
+
+	return op_errno(op, errno, AT(.kind = "shared memory", .hint = hint), "cannot %s shared memory object %s of %lu bytes", what,
 			sh->msg->name, (unsigned long)sh->msg->size);
 }
 

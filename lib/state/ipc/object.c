@@ -58,7 +58,9 @@ int ipc_in_the_way(struct op *op, const IpcDescEntry *d, const char *kind, const
 
 int ipc_errno(struct op *op, const IpcDescEntry *d, const char *kind, const char *what)
 {
-	return op_errno(op, errno, AT(.kind = "SysV IPC"), "%s %s %u (key 0x%x)", what, name_of(kind), d->id, d->key);
+	const char *hint = errno == ENOMEM && !strcmp(kind, "shm") ? "if it is of huge pages, raise vm.nr_hugepages" : NULL;
+
+	return op_errno(op, errno, AT(.kind = "SysV IPC", .hint = hint), "%s %s %u (key 0x%x)", what, name_of(kind), d->id, d->key);
 }
 
 bool ipc_same(const IpcDescEntry *d, const struct ipc_perm *p)

@@ -316,7 +316,7 @@ static int get(const void *arg, int key, int flags)
 	flags |= shm->msg->has_hugetlb_flag ? (int)shm->msg->hugetlb_flag : 0;
 	id = shmget(key, shm->msg->size, flags);
 	/* What the program may have asked for, too: nobody can tell. */
-	return id < 0 && errno == ENOMEM ? shmget(key, shm->msg->size, flags | SHM_NORESERVE) : id;
+	return id < 0 && errno == ENOMEM && !(flags & SHM_HUGETLB) ? shmget(key, shm->msg->size, flags | SHM_NORESERVE) : id;
 }
 
 static void remove_segment(int id)

@@ -422,6 +422,7 @@ int plan_memory(struct plan_build *b)
 	r = r ?: put_areas(b, &m);
 	r = r ?: plan_names(b);
 	r = r ?: plan_mm(b);
+	r = r ?: huge_check(b);
 	return r ?: ipc_plan(b);
 }
 
