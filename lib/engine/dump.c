@@ -15,6 +15,7 @@
 #include "lib/engine/stage.h"
 #include "lib/inject/guardian.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
@@ -202,6 +203,20 @@ static int collect_files(struct op *op, void *arg)
 	return r ?: files_dump_complete(op, &d->s);
 }
 
+static int collect_ipc(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	return ipc_dump(op, &d->s);
+}
+
+static void ipc_undo(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	ipc_done(op, &d->s, false);
+}
+
 static int collect_pages(struct op *op, void *arg)
 {
 	struct dump *d = arg;
@@ -221,6 +236,7 @@ static int write_pages(struct op *op, void *arg)
 	d->task->pagemap.pages_id = d->s.next_pages_id++;
 	r = pages_write(op, &d->td);
 	r = r ?: files_dump_shmem(op, &d->s);
+	r = r ?: ipc_dump_contents(op, &d->s);
 	op->stats->memwrite_us = (now_ns() - begin) / 1000;
 	return r;
 }
@@ -270,6 +286,7 @@ static int write_images(struct op *op, void *arg)
 	r = r ?: img_write_one(op, d->s.dir, IMG_SECCOMP, 0, &d->s.seccomp->base);
 	r = r ?: img_write_one(op, d->s.dir, IMG_TIMENS, 0, &d->s.timens->base);
 	r = r ?: write_pagemap(op, d);
+	r = r ?: ipc_write(op, &d->s);
 	r = r ?: files_write(op, &d->s);
 	return r ?: img_write_one(op, d->s.dir, IMG_EXTRA, 0, &d->s.extra->base);
 }
@@ -460,6 +477,7 @@ static const struct stage stages[] = {
 	{ "cure", cure, NULL, 1 },
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
+	{ "ipc", collect_ipc, ipc_undo, 1 },
 	{ "page tables", collect_pages, NULL, 2 },
 	{ "write pages", write_pages, NULL, 60 },
 	{ "write images", write_images, NULL, 4 },
@@ -528,6 +546,7 @@ int dump_run(struct op *op, pid_t pid)
 		return op_wrap(op, explain(op, r, pid), "checkpoint of process %d", pid);
 	guardian_stop(&d->guardian);
 	files_dump_done(op, &d->s, true);
+	ipc_done(op, &d->s, true);
 	write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;
