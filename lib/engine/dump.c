@@ -12,6 +12,7 @@
 #include "lib/engine/stage.h"
 #include "lib/engine/tree.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
@@ -234,6 +235,20 @@ static int collect_files(struct op *op, void *arg)
 	return r ?: files_dump_complete(op, &d->s);
 }
 
+static int collect_ipc(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	return ipc_dump(op, &d->s);
+}
+
+static void ipc_undo(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	ipc_done(op, &d->s, false);
+}
+
 static int task_pages(struct op *op, struct dump *d, struct dump_task *t)
 {
 	(void)d;
@@ -266,6 +281,7 @@ static int write_pages(struct op *op, void *arg)
 	int r = each_owner(op, d, KOBJ_VM, task_write_pages);
 
 	r = r ?: files_dump_shmem(op, &d->s);
+	r = r ?: ipc_dump_contents(op, &d->s);
 	op->stats->memwrite_us = (now_ns() - begin) / 1000;
 	return r;
 }
@@ -341,6 +357,7 @@ static const struct stage stages[] = {
 	{ "cure", cure, NULL, 1 },
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
+	{ "ipc", collect_ipc, ipc_undo, 1 },
 	{ "page tables", collect_pages, NULL, 2 },
 	{ "write pages", write_pages, NULL, 60 },
 	{ "write images", write_images, NULL, 4 },
@@ -369,6 +386,7 @@ int dump_run(struct op *op, pid_t pid)
 		return op_wrap(op, tree_explain(op, d, r), "checkpoint of process %d", pid);
 	guardian_stop(&d->guardian);
 	files_dump_done(op, &d->s, true);
+	ipc_done(op, &d->s, true);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;

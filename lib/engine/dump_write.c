@@ -4,6 +4,7 @@
 
 #include "lib/engine/dump_parts.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
 
 static int write_pagemap(struct op *op, struct dump *d, const struct snap_task *t)
@@ -70,6 +71,7 @@ int dump_write_images(struct op *op, struct dump *d)
 		r = write_task(op, d, &d->s.tasks.v[i]) ?: op_check_cancel(op);
 	r = r ?: img_write_one(op, d->s.dir, IMG_SECCOMP, 0, &d->s.seccomp->base);
 	r = r ?: img_write_one(op, d->s.dir, IMG_TIMENS, 0, &d->s.timens->base);
+	r = r ?: ipc_write(op, &d->s);
 	r = r ?: files_write(op, &d->s);
 	return r ?: img_write_one(op, d->s.dir, IMG_EXTRA, 0, &d->s.extra->base);
 }

@@ -118,7 +118,7 @@ static struct ckpt_err *check_session(struct op *op, const struct subject *s)
 
 static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
 {
-	static const char *const names[] = { "pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time", "pid_for_children",
+	static const char *const names[] = { "pid", "net", "uts", "mnt", "user", "cgroup", "time", "pid_for_children",
 					     "time_for_children" };
 	struct stat theirs, ours;
 	char path[64];

@@ -11,6 +11,7 @@
 #include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
 
 static int open_images(struct op *op, void *arg)
@@ -33,12 +34,26 @@ static int read_images(struct op *op, void *arg)
 {
 	struct restore *r = arg;
 
-	return restore_read(op, &r->s) ?: files_read(op, &r->s);
+	return restore_read(op, &r->s) ?: files_read(op, &r->s) ?: ipc_read(op, &r->s);
 }
 
 static int check(struct op *op, void *arg)
 {
 	return restore_check(op, arg);
+}
+
+static int make_ipc(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	return ipc_make(op, &r->s);
+}
+
+static void ipc_undo(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	ipc_done(op, &r->s, false);
 }
 
 static int open_files(struct op *op, void *arg)
@@ -104,7 +119,10 @@ static int finish(struct op *op, void *arg)
 static int release(struct op *op, void *arg)
 {
 	struct restore *r = arg;
-	int ret = restore_release(op, r);
+	int ret;
+
+	ipc_detach(&r->s);
+	ret = restore_release(op, r);
 
 	op->stats->pages_written = r->n_pages;
 	return ret;
@@ -114,6 +132,7 @@ static const struct stage stages[] = {
 	{ "open images", open_images, close_images, 1 },
 	{ "read images", read_images, NULL, 5 },
 	{ "check", check, NULL, 1 },
+	{ "ipc", make_ipc, ipc_undo, 2 },
 	{ "open files", open_files, files_undo, 5 },
 	{ "plan", plan, plan_undo, 3 },
 	{ "namespaces", namespaces, namespaces_undo, 1 },
@@ -160,6 +179,7 @@ int restore_run(struct op *op, pid_t *pid)
 		return ret;
 	*pid = r->pid;
 	files_restore_done(op, &r->s, true);
+	ipc_done(op, &r->s, true);
 	restore_pidns_done(r, true);
 	write_stats(op, r);
 	plan_undo(op, r);

@@ -16,6 +16,7 @@
 #include "lib/kernel/features.h"
 #include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/ipc/ipc.h"
 
 #define CHILD_STACK (64u << 10)
 #define LAST_PID "/proc/sys/kernel/ns_last_pid"
@@ -31,6 +32,7 @@ struct child {
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
 	const char **step;
+	int ipc_ns;	     /* the IPC namespace that it enters; -1: stays in ours */
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
 	const char *timens;
 	size_t timens_len;
@@ -59,6 +61,11 @@ IN_CHILD static void enter_namespaces(struct child *c)
 			ret = raw_syscall(__NR_write, ret, (long)c->timens, (long)c->timens_len, 0, 0);
 		if (ret < 0)
 			child_fail(c, "make a time namespace", ret);
+	}
+	if (c->ipc_ns >= 0) {
+		ret = raw_syscall(__NR_setns, c->ipc_ns, CLONE_NEWIPC, 0, 0, 0);
+		if (ret < 0)
+			child_fail(c, "enter the IPC namespace", ret);
 	}
 	if (c->init_pidfd < 0)
 		return;
@@ -256,6 +263,7 @@ int restore_spawn(struct op *op, struct restore *r)
 		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
 	};
 	c->init_pidfd = r->init_pidfd;
+	c->ipc_ns = ipc_namespace(&r->s);
 	r->forked_at = now_ns();
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return op_errno(op, errno, NULL, "make a pipe");

@@ -84,6 +84,8 @@ struct snapshot {
 	ARRAY(TtyInfoEntry *) ttys;
 	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
 	struct img_dir *dir;
+	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
+	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
 	struct file_state *file_state; /* what the file layer keeps for itself (lib/state/file/core.h); NULL at first */
 };
 

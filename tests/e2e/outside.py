@@ -120,5 +120,16 @@ def fifo_kept_open():
         os.close(fd)
 
 
+@case
+def deleted_file():
+    """Opened anew by both: no description is shared, but the file is."""
+    with h.Workdir() as w, open(w + "/file", "w") as f:
+        with Program(f"import os\nos.open('{w}/file', os.O_RDWR)\nos.unlink('{w}/file')") as p:
+            h.wait_until(lambda: not os.path.exists(w + "/file"), "the program to delete its file")
+            said = dump_of(w, p.pid)
+            h.require(len(said) == 1 and me() in said[0] and "two files" in said[0], f"said: {said}")
+        f.close()
+
+
 if __name__ == "__main__":
     h.run_cases(CASES)

@@ -133,6 +133,25 @@ static void outside(void)
 	CHECK(read(parent, b, 2) == 2);
 }
 
+/* From before the chroot, where no name leads any more. */
+static void jail(void)
+{
+	int stat, mem, dir, ns;
+	static long value = 77;
+	long seen;
+	char b[64];
+
+	if (geteuid())
+		SKIP("needs root");
+	CHECK((stat = open("/proc/self/stat", O_RDONLY)) >= 0 && (mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC)) >= 0);
+	CHECK((dir = open("/proc/self/task", O_RDONLY | O_DIRECTORY)) >= 0 && (ns = open("/proc/self/ns/time", O_RDONLY)) >= 0);
+	CHECK(!mkdir("jail", 0755) && !chroot("jail") && !chdir("/") && !close(0));
+	t_wait();
+	CHECK(read(stat, b, sizeof(b)) > 10 && atoi(b) == getpid() && pread(mem, &seen, 8, (off_t)&value) == 8 && seen == 77);
+	snprintf(b, sizeof(b), "%d/stat", getpid());
+	CHECK(!faccessat(dir, b, F_OK, 0) && fcntl(ns, F_GETFD) == 0 && fcntl(0, F_GETFD) < 0);
+}
+
 static void namespaces(void)
 {
 	static const char *const names[] = { "net", "uts", "ipc", "user", "cgroup", "mnt", "pid", "time", "pid_for_children" };
@@ -178,7 +197,7 @@ static void foreign(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "self", self }, { "threads", threads }, { "dirs", dirs }, { "dead", dead }, { "outside", outside },
+		{ "self", self }, { "threads", threads }, { "dirs", dirs }, { "dead", dead }, { "outside", outside }, { "jail", jail },
 		{ "namespaces", namespaces }, { "foreign", foreign },
 	};
 

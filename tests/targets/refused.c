@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
-#include <sys/ipc.h>
-#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -41,18 +39,6 @@ static void tcp(void)
 	CHECK(fd >= 0 && !listen(fd, 1));
 	t_wait();
 	CHECK(fcntl(fd, F_GETFD) >= 0);
-}
-
-static void sysvshm(void)
-{
-	int id = shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0600);
-	char *p = shmat(id, NULL, 0);
-
-	CHECK(id >= 0 && p != (void *)-1);
-	shmctl(id, IPC_RMID, NULL);
-	strcpy(p, "sysv");
-	t_wait();
-	CHECK(!strcmp(p, "sysv"));
 }
 
 static void secretmem(void)
@@ -113,7 +99,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "inotify", inotify },
-		{ "unix", unix_ }, { "tcp", tcp }, { "sysvshm", sysvshm }, { "secretmem", secretmem },
+		{ "unix", unix_ }, { "tcp", tcp }, { "secretmem", secretmem },
 		{ "listener", listener }, { "asking", asking },
 	};
 

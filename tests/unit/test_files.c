@@ -166,6 +166,8 @@ static TaskKobjIdsEntry *new_ids(struct op *op, uint32_t n)
 	assert_non_null(ids);
 	task_kobj_ids_entry__init(ids);
 	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = n;
+	ids->has_uts_ns_id = true;
+	ids->uts_ns_id = 4;
 	return ids;
 }
 
@@ -1075,6 +1077,77 @@ BAD_TEST(twice)
 BAD_TEST(sub)
 BAD_TEST(pos)
 
+/* A device, of which our own file knows nothing. */
+static void spoil_device(struct env *e)
+{
+	RegFileEntry *m = file_of(&e->dump, 10)->msg->reg;
+
+	m->name = arena_strdup(e->dump.op.arena, "/dev/kmsg");
+	m->flags = O_WRONLY;
+	m->has_mode = m->has_size = false;
+	m->n_build_id = 0;
+}
+BAD_TEST(device)
+
+static void spoil_procfs(struct env *e)
+{
+	RemapFilePathEntry *m = arena_alloc(e->dump.op.arena, sizeof(*m)), **slot;
+
+	remap_file_path_entry__init(m);
+	m->orig_id = file_of(&e->dump, 10)->id;
+	m->remap_id = 12345;
+	m->has_remap_type = true;
+	m->remap_type = REMAP_TYPE__PROCFS;
+	slot = ARRAY_ADD(e->dump.op.arena, &e->dump.s.remaps);
+	*slot = m;
+}
+BAD_TEST(procfs)
+
+static void open_ns(struct env *e)
+{
+	(void)e;
+	dup2(open("/proc/self/ns/uts", O_RDONLY), 10);
+}
+
+static void spoil_ns_type(struct env *e)
+{
+	file_of(&e->dump, 10)->msg->nsf->ns_cflag = 1;
+}
+
+static void test_bad_ns_type(void **state)
+{
+	start_child(*state, open_ns);
+	bad(*state, spoil_ns_type, CKPT_E_IMAGE);
+}
+
+static void spoil_ns_id(struct env *e)
+{
+	file_of(&e->dump, 10)->msg->nsf->ns_id = 4711;
+}
+
+static void test_bad_ns_id(void **state)
+{
+	start_child(*state, open_ns);
+	bad(*state, spoil_ns_id, CKPT_E_IMAGE);
+}
+
+static void spoil_lease(struct env *e)
+{
+	for (size_t i = 0; i < e->dump.s.locks.n; i++) {
+		e->dump.s.locks.v[i]->flag = 8;
+		e->dump.s.locks.v[i]->type = 7;
+	}
+}
+
+static void test_bad_lease(void **state)
+{
+	struct env *e = *state;
+
+	e->opts.file_locks = true;
+	start_child(e, open_locked);
+	bad(e, spoil_lease, CKPT_E_UNSUPPORTED);
+}
+
 static void spoil_queue(struct env *e)
 {
 	for (size_t i = 0; i < e->dump.s.pipes.n; i++)
@@ -1284,7 +1357,8 @@ int main(void)
 		T(pipes), T(inherit_pipe), T(inherit_malformed), T(fifo),
 		T(memfd), T(locks), T(locks_refused), T(tty),
 		T(check), T(unsupported), T(external),
-		T(bad_id), T(bad_type), T(bad_name), T(bad_fd), T(bad_twice), T(bad_sub), T(bad_pos), T(bad_queue), T(many),
+		T(bad_id), T(bad_type), T(bad_name), T(bad_fd), T(bad_twice), T(bad_sub), T(bad_pos), T(bad_queue), T(bad_device), T(bad_procfs),
+		T(bad_ns_type), T(bad_ns_id), T(bad_lease), T(many),
 		T(bad_tty_number), T(bad_tty_huge), T(bad_tty_cc), T(bad_tty_half), T(bad_tty_twice), T(bad_tty_alone),
 		T(bad_tty_info), T(bad_tty_master), T(bad_tty_ptmx),
 		T(reference_files), T(reference_memory),

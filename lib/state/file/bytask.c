@@ -70,20 +70,66 @@ static uint32_t call_flags(const FdinfoEntry *e)
 	return PLAN_CALL_FD | (e->flags & FD_CLOEXEC ? PLAN_CALL_CLOEXEC : 0);
 }
 
-static int plan_open(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e, enum plan_phase phase)
+/* Our root directory, as a descriptor that is not in the way of the program's: the number of the call that gives it. */
+static int plan_our_root(struct plan_build *b, enum plan_phase phase, const char *what)
+{
+	const struct snap_task *t = b->task;
+	uint64_t above = t->fds.v[t->fds.n - 1]->fd + 1;
+	int *held = ARRAY_ADD(b->op->arena, &b->s->file_state->held), low, high, r;
+
+	if (!held)
+		return op_nomem(b->op);
+	*held = file_high(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+	if (*held < 0)
+		return op_errno(b->op, errno, NULL, "cannot open /");
+	low = plan_call(b, phase,
+			&(const struct plan_call){ .nr = __NR_pidfd_getfd, .fd = -1, .engine_args = 1, .args = { 0, (uint64_t)*held } },
+			what);
+	if (low < 0)
+		return low;
+	high = plan_call(b, phase,
+			 &(const struct plan_call){ .nr = __NR_fcntl, .fd = -1, .result_args = 1,
+						    .args = { (uint64_t)low, F_DUPFD_CLOEXEC, above } }, what);
+	if (high < 0)
+		return high;
+	r = plan_call(b, phase, &(const struct plan_call){ .nr = __NR_close, .fd = -1, .result_args = 1, .args = { (uint64_t)low } },
+		      what);
+	return r < 0 ? r : high;
+}
+
+/* By its name in the task's root directory; by ours, where that does not reach it. */
+static int plan_openat(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e, enum plan_phase phase, const char *what)
 {
 	const char *path = file_path_in_task(b, t->path);
-	const char *what = arena_printf(b->op->arena, "fd %u: %s: open %s", e->fd, t->kind, t->path);
 	struct plan_call c = {
 		.nr = __NR_openat, .flags = call_flags(e), .data_args = 1 << 1, .fd = (int32_t)e->fd,
 		.args = { (uint64_t)AT_FDCWD, 0, t->flags | O_CLOEXEC | O_NOCTTY },
 	};
-	int r;
+	int root = -1, r;
 
-	if (!path)
+	if (!path && b->op->opts->new_pidns)
 		return out_of_root(b, t, e);
-	r = what ? plan_put(b, path, strlen(path) + 1, &c.args[1]) : op_nomem(b->op);
+	if (!path) {
+		path = t->path + 1;
+		root = plan_our_root(b, phase, what);
+		if (root < 0)
+			return root;
+		c.args[0] = (uint64_t)root;
+		c.result_args = 1;
+	}
+	r = plan_put(b, path, strlen(path) + 1, &c.args[1]);
 	r = r ? r : plan_call(b, phase, &c, what);
+	if (r < 0 || root < 0)
+		return r;
+	return plan_call(b, phase, &(const struct plan_call){ .nr = __NR_close, .fd = -1, .result_args = 1, .args = { (uint64_t)root } },
+			 what);
+}
+
+static int plan_open(struct plan_build *b, const struct bytask *t, const FdinfoEntry *e, enum plan_phase phase)
+{
+	const char *what = arena_printf(b->op->arena, "fd %u: %s: open %s", e->fd, t->kind, t->path);
+	int r = what ? plan_openat(b, t, e, phase, what) : op_nomem(b->op);
+
 	if (r < 0 || !t->pos || t->pos == POS_NONE || (t->flags & O_PATH))
 		return r;
 	what = arena_printf(b->op->arena, "fd %u: %s: seek in %s", e->fd, t->kind, t->path);

@@ -8,6 +8,7 @@
 
 #include "lib/state/file/file.h"
 #include "lib/state/file/index.h"
+#include "lib/state/file/shmem.h"
 
 /* f_type values; linux/magic.h of the distribution lacks some */
 #define FS_PROC 0x9fa0u
@@ -161,7 +162,6 @@ int outside_watch(struct op *op, struct snapshot *s, const struct fd_view *v, co
 int outside_warn(struct op *op, struct snapshot *s);
 
 /* memfd.c */
-int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 bool memfd_is_shmem(const struct fd_view *v);
 
 /* locks.c */
@@ -227,8 +227,6 @@ const GhostExtraEntry *ghost_extra_of(const struct snapshot *s, uint32_t id);
 int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, bool follow);
 int queue_make(struct op *op, struct snapshot *s, uint32_t id, struct queue_ends **ret);
 int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w);
-/* Reads and checks the pagemap of an object. */
-int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);

@@ -5,6 +5,7 @@
  * exists, and they are opened through the old name if nobody else has it. A file that was made without a name (O_TMPFILE)
  * is made like that again: only such a file may be given a name later.
  */
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 
 #include "lib/state/file/core.h"
@@ -246,6 +247,27 @@ static int make_node(const char *path, const GhostFileEntry *m)
 	}
 }
 
+/* Files of huge pages cannot be written, only mapped. */
+static int write_mapped(struct op *op, int fd, const char *path, const void *p, size_t n, uint64_t offset)
+{
+	struct stat st;
+	uint64_t base, end;
+	char *at;
+
+	if (fstat(fd, &st) < 0)
+		return ghost_fail(op, path, "look at");
+	base = offset - offset % (uint64_t)st.st_blksize;
+	end = (offset + n + (uint64_t)st.st_blksize - 1) / (uint64_t)st.st_blksize * (uint64_t)st.st_blksize;
+	if ((uint64_t)st.st_size < end && ftruncate(fd, (off_t)end) < 0)
+		return ghost_fail(op, path, "set the size of");
+	at = mmap(NULL, end - base, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)base);
+	if (at == MAP_FAILED)
+		return ghost_fail(op, path, "map");
+	memcpy(at + (offset - base), p, n);
+	munmap(at, end - base);
+	return 0;
+}
+
 static int write_all(struct op *op, int fd, const char *path, const void *p, size_t n, uint64_t offset)
 {
 	size_t done = 0;
@@ -255,6 +277,8 @@ static int write_all(struct op *op, int fd, const char *path, const void *p, siz
 
 		if (r < 0 && errno == EINTR)
 			continue;
+		if (r < 0 && errno == EINVAL && !done)
+			return write_mapped(op, fd, path, p, n, offset);
 		if (r < 0)
 			return ghost_fail(op, path, "fill");
 		done += (size_t)r;
@@ -307,7 +331,7 @@ static int fill_plain(struct op *op, struct img_in *in, const struct snap_ghost 
 
 static int fill_file(struct op *op, struct snapshot *s, const struct snap_ghost *g)
 {
-	_cleanup_close_ int fd = open(g->path, O_WRONLY | (g->fd < 0 ? O_NOFOLLOW : 0) | O_CLOEXEC);
+	_cleanup_close_ int fd = open(g->path, O_RDWR | (g->fd < 0 ? O_NOFOLLOW : 0) | O_CLOEXEC);
 	struct img_in *in = NULL;
 	ProtobufCMessage *head;
 	int r;

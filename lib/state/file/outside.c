@@ -28,6 +28,7 @@ struct watched {
 	dev_t dev;
 	ino_t ino;
 	bool pipe, fifo;
+	bool ghost; /* deleted: its content travels along */
 	bool reads, writes; /* ends that are in the tree */
 	bool alive;	    /* there is somebody at the other end */
 	bool told;
@@ -238,7 +239,8 @@ int outside_watch(struct op *op, struct snapshot *s, const struct fd_view *v, co
 		return op_nomem(op);
 	*slot = w;
 	*w = (struct watched){ .pid = v->pid, .fd = v->fd, .link = v->link, .dev = v->st.st_dev, .ino = v->st.st_ino,
-			       .pipe = pipe, .fifo = v->link[0] == '/' };
+			       .pipe = pipe, .fifo = v->link[0] == '/',
+			       .ghost = S_ISREG(v->st.st_mode) && v->st.st_nlink == 0 };
 	if (pipe)
 		see_end(w, v);
 	first = index_find(&fs->watched, KEY(0, 0, w->link));
@@ -307,8 +309,26 @@ static void look_at_pipe(struct op *op, struct search *f, pid_t pid, int dir, co
 	w->told = true;
 }
 
+/* fdinfo tells without asking the file system. */
+static bool is_inode(struct op *op, pid_t pid, const char *name, ino_t ino)
+{
+	struct proc_fdinfo info = { 0 };
+
+	if (proc_read_fdinfo(op, pid, atoi(name), &info) != 0)
+		op_forget(op);
+	return info.ino == ino;
+}
+
+static void tell_ghost(struct op *op, struct search *f, struct watched *w, pid_t other)
+{
+	const char *text = arena_printf(op->arena, "is open in process %d%s, too, which is not in the tree: after a restore there are "
+					"two files", other, name_of(op, other));
+
+	tell(op, f, w, text ? text : "is open in a process that is not in the tree, too");
+}
+
 /* All descriptions of one inode are in one place; what has no inode of its own has one text. */
-static void look_at_file(struct op *op, struct search *f, pid_t pid, const char *name, const struct watched *w)
+static void look_at_file(struct op *op, struct search *f, pid_t pid, const char *name, struct watched *w)
 {
 	struct file_state *fs = f->s->file_state;
 	const struct snap_file *file = file_find_description(fs, w->dev, w->ino, pid, atoi(name));
@@ -316,6 +336,8 @@ static void look_at_file(struct op *op, struct search *f, pid_t pid, const char 
 
 	if (same && !same->told)
 		tell_shared(op, f, same, pid);
+	else if (!file && w->ghost && !w->told && is_inode(op, pid, name, w->ino))
+		tell_ghost(op, f, w, pid);
 }
 
 static void look_at(struct op *op, struct search *f, pid_t pid, int dir, const char *name)

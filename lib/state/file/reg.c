@@ -96,6 +96,9 @@ static int examine_ghost(struct op *op, const struct fd_view *v)
 		return file_refuse(op, v, "deleted file", NULL, "%s is a socket: not supported yet", v->link);
 	if (!S_ISREG(v->st.st_mode) || bytes <= limit)
 		return 0;
+	/* POSIX shared memory without a name, above all: that is memory, and saved like memory whatever its size. */
+	if (v->fs_magic == FS_TMPFS || v->fs_magic == FS_HUGETLBFS)
+		return 0;
 	return file_refuse(op, v, "deleted file", "allow larger deleted files with --ghost-limit SIZE",
 			   "%s has %lu bytes, more than the limit of %lu", v->link, (unsigned long)bytes,
 			   (unsigned long)limit);

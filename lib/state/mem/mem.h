@@ -46,6 +46,10 @@ int areas_dump(struct op *op, struct task_dump *d);
 /* Only looks: every area that could not be saved is an obstacle. Host, task running. */
 int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
 
+/* huge.c: enough huge pages for the areas of the image? Restore; after plan_memory() has checked them. */
+struct plan_build;
+int huge_check(struct plan_build *b);
+
 /* What private pages there are: fills task->pagemap.entries and adds GUARD areas to task->mm. Host, task frozen. */
 int pages_collect(struct op *op, struct task_dump *d);
 /* Writes them to pages-N. Host, task frozen. */

@@ -35,7 +35,7 @@ static bool is_stored(const VmaEntry *v, uint64_t categories)
 /* May be loaded after the program runs: nothing that the kernel or the restorer needs at once. */
 static bool is_lazy(const struct task_dump *d, const VmaEntry *v)
 {
-	if ((v->status & (VMA_ANON_PRIVATE | VMA_VDSO)) != VMA_ANON_PRIVATE || (v->flags & MAP_LOCKED))
+	if ((v->status & (VMA_ANON_PRIVATE | VMA_VDSO)) != VMA_ANON_PRIVATE || (v->flags & (MAP_LOCKED | MAP_HUGETLB)))
 		return false;
 	for (size_t i = 0; i < d->target->threads.n; i++) {
 		uint64_t sp = d->target->threads.v[i].regs.rsp;

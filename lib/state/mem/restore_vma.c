@@ -8,6 +8,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/mem/restore_inherit.h"
@@ -16,7 +17,8 @@
 #define TASK_SIZE 0x7ffffffff000ull
 #define FLAGS_KEPT (MAP_SHARED | MAP_PRIVATE | MAP_DROPPABLE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)
 #define FLAG_LOCKED 0x2000u
-#define FLAG_HUGETLB 0x40000u
+#define HUGE_SHIFT 26
+#define HUGE_FLAGS (MAP_HUGETLB | 0x3fu << HUGE_SHIFT)
 /* Advice that an area of an image can have: random, sequential, dontfork, mergeable, hugepage, nohugepage, dontdump, wipeonfork. */
 #define MADV_KNOWN (1ull << 1 | 1ull << 2 | 1ull << 10 | 1ull << 12 | 1ull << 14 | 1ull << 15 | 1ull << 16 | 1ull << 18)
 /* Where the restorer's own area is looked for: away from where exec puts programs, stacks and mappings. */
@@ -60,18 +62,22 @@ static int check_kind(struct plan_build *b, const VmaEntry *e)
 		uint32_t bit;
 		const char *what;
 	} refused[] = {
-		{ VMA_SYSVIPC, "SysV shared memory" },	 { VMA_SOCKET, "the ring of a packet socket" },
-		{ VMA_AIORING, "the ring of an AIO context" }, { VMA_SHSTK, "a shadow stack" },
-		{ 1u << 17, "made by uprobes" },	 { 1u << 27, "a plugin's" },
-		{ VMA_ANON_SHARED, "shared memory in an old form" },
+		{ VMA_SOCKET, "the ring of a packet socket" }, { VMA_AIORING, "the ring of an AIO context" },
+		{ VMA_SHSTK, "a shadow stack" }, { 1u << 17, "made by uprobes" }, { 1u << 27, "a plugin's" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
 		if (e->status & refused[i].bit)
 			return refuse_area(b, e->start, refused[i].what);
-	if (e->flags & FLAG_HUGETLB)
-		return refuse_area(b, e->start, "of huge pages (hugetlb)");
+	if ((e->status & (VMA_ANON_SHARED | VMA_SYSVIPC)) == VMA_ANON_SHARED)
+		return refuse_area(b, e->start, "shared memory in an old form");
 	return 0;
+}
+
+/* Of an area with HUGE_FLAGS. Without a size it is the default one, nearly everywhere 2 MiB. */
+static uint64_t huge_page(const VmaEntry *e)
+{
+	return e->flags & MAP_HUGETLB ? 1ull << ((e->flags >> HUGE_SHIFT & 0x3f) ?: 21) : 0;
 }
 
 static int check_area(struct plan_build *b, const VmaEntry *e, uint64_t after)
@@ -90,8 +96,10 @@ static int check_area(struct plan_build *b, const VmaEntry *e, uint64_t after)
 		type = MAP_DROPPABLE;
 	if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_DROPPABLE)
 		return bad_area(b, e->start, "it is neither private nor shared");
-	if ((e->flags & ~(uint32_t)(FLAGS_KEPT | FLAG_LOCKED)) || (e->prot & ~7u))
+	if ((e->flags & ~(uint32_t)(FLAGS_KEPT | FLAG_LOCKED | HUGE_FLAGS)) || (e->prot & ~7u))
 		return bad_area(b, e->start, "it has unknown flags or protection");
+	if (e->flags & HUGE_FLAGS && (e->start | e->end) & (huge_page(e) - 1))
+		return bad_area(b, e->start, "its bounds are not those of huge pages");
 	if (e->has_madv && (e->madv & ~MADV_KNOWN))
 		return refuse_area(b, e->start, "under an advice that we do not know");
 	return 0;
@@ -170,7 +178,7 @@ static int add_area(struct plan_build *b, struct vmas *m, const VmaEntry *e)
 		v->flags &= ~(uint32_t)MAP_ANONYMOUS;
 		r = file_of(b, m, e, &v->file);
 	} else {
-		v->flags |= MAP_ANONYMOUS;
+		v->flags |= MAP_ANONYMOUS | (e->flags & HUGE_FLAGS);
 	}
 	m->e[m->n++] = e;
 	return r;
@@ -206,7 +214,8 @@ static int one_area(struct plan_build *b, struct vmas *m, const VmaEntry *e, uin
 		b->vvar_end = e->end;
 		return 0;
 	}
-	return add_area(b, m, e);
+	/* Made by calls of its own: ipc_plan(). */
+	return e->status & VMA_SYSVIPC ? 0 : add_area(b, m, e);
 }
 
 /* ---------------------------------------------------------------------------------------------- pages */
@@ -422,7 +431,9 @@ int plan_memory(struct plan_build *b)
 	r = r ?: put_areas(b, &m);
 	r = r ?: inherit_put(b);
 	r = r ?: plan_names(b);
-	return r ?: plan_mm(b);
+	r = r ?: plan_mm(b);
+	r = r ?: huge_check(b);
+	return r ?: ipc_plan(b);
 }
 
 static int no_area(struct plan_build *b, const char *what)

@@ -5,10 +5,12 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/file/file.h"
+#include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
+#define HUGE_SHIFT 26 /* of the size code in the flags of mmap */
 #define MAX_AUXV_WORDS 46
 #define IMAGE_AUXV_WORDS 44 /* what the format holds on x86-64 */
 
@@ -43,14 +45,6 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 {
 	*hint = NULL;
 	*kind = "mapping";
-	if (v->vmflags & VMF_HT) {
-		*kind = "huge page mapping (hugetlb)";
-		return "huge pages of hugetlbfs are not supported yet";
-	}
-	if (!strncmp(v->name, "/SYSV", 5)) {
-		*kind = "SysV shared memory";
-		return "SysV shared memory is not supported yet";
-	}
 	if (!strncmp(v->name, "anon_inode:[io_uring]", 21)) {
 		*kind = "io_uring";
 		return "io_uring rings are not supported yet";
@@ -96,6 +90,12 @@ static uint32_t prot_of(const struct proc_vma *v)
 static bool is_file_backed(const struct proc_vma *v)
 {
 	return v->inode != 0 || (v->name[0] && v->name[0] != '[');
+}
+
+/* Private anonymous memory of huge pages, which the kernel shows as a file of its own. */
+static bool is_private_huge(const struct proc_vma *v)
+{
+	return v->vmflags & VMF_HT && v->perms[3] == 'p' && v->kernel_page_kb && !strncmp(v->name, "/anon_hugepage", 14);
 }
 
 static int file_vma(struct op *op, struct task_dump *d, const struct proc_vma *v, VmaEntry *e)
@@ -153,7 +153,11 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 		e->flags |= MAP_DROPPABLE;
 	if (madv_bits(v->vmflags))
 		msg_set(e, madv, madv_bits(v->vmflags));
-	if (is_file_backed(v))
+	if (ipc_is_attachment(v))
+		return ipc_dump_attachment(op, d->s, d->task->pid, v, e);
+	if (is_private_huge(v))
+		e->flags |= MAP_HUGETLB | (uint32_t)__builtin_ctzl(v->kernel_page_kb << 10) << HUGE_SHIFT;
+	else if (is_file_backed(v))
 		return file_vma(op, d, v, e);
 	anon_vma(v, e);
 	return 0;

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* The walk over all kinds of System V objects, in a dump and in a restore. */
+#include "lib/state/ipc/core.h"
+
+#include <fcntl.h>
+#include <sys/shm.h>
+
+#include "lib/state/msg.h"
+
+#define FIRST_FREE_NS_ID 9 /* those below are the dumper's namespaces */
+
+static const struct ipc_kind *const kinds[] = { &ipc_kind_shm, &ipc_kind_sem, &ipc_kind_msg };
+
+struct ipc_state *ipc_state(struct op *op, struct snapshot *s)
+{
+	if (s->ipc)
+		return s->ipc;
+	s->ipc = op_new(op, struct ipc_state);
+	if (s->ipc)
+		s->ipc->ns_fd = -1;
+	return s->ipc;
+}
+
+static int collect_all(struct op *op, struct snapshot *s)
+{
+	int r = s->ipc->own ? ipc_var_read(op, s) : 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !r; i++)
+		r = kinds[i]->collect(op, s);
+	return r;
+}
+
+static int open_namespace(struct op *op, struct snapshot *s)
+{
+	pid_t pid = s->tasks.v[0].pid;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
+	s->ipc->ns_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (s->ipc->ns_fd < 0)
+		return op_errno(op, errno, AT(.pid = pid, .kind = "namespace"), "open the IPC namespace of task %d", pid);
+	if (!s->next_ns_id)
+		s->next_ns_id = FIRST_FREE_NS_ID;
+	s->ipc->ns_id = s->next_ns_id++;
+	for (size_t i = 0; i < s->tasks.n; i++)
+		if (s->tasks.v[i].ids)
+			msg_set(s->tasks.v[i].ids, ipc_ns_id, s->ipc->ns_id);
+	return 0;
+}
+
+int ipc_dump(struct op *op, struct snapshot *s)
+{
+	struct ipc_state *st = ipc_state(op, s);
+	int r = 0;
+
+	if (!st)
+		return CKPT_E_NOMEM;
+	st->ns_id = s->inventory->root_ids->ipc_ns_id;
+	st->own = ipc_is_own(s->tasks.v[0].pid);
+	if (!st->own)
+		r = collect_all(op, s);
+	else
+		r = open_namespace(op, s) ?: ipc_run(op, s, collect_all);
+	r = r ?: ipc_check_attachments(op, s);
+	return r ?: ipc_undo_check(op, s);
+}
+
+int ipc_write(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	if (!s->ipc)
+		return 0;
+	if (s->ipc->var)
+		r = img_write_one(op, s->dir, IMG_IPC_VAR, s->ipc->ns_id, &s->ipc->var->base);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !r; i++)
+		r = kinds[i]->write(op, s);
+	return r;
+}
+
+/* ------------------------------------------------------------------------------------------------- restore */
+
+static int read_var(struct op *op, struct snapshot *s)
+{
+	ProtobufCMessage *m = NULL;
+	int r = img_read_one(op, s->dir, IMG_IPC_VAR, s->ipc->ns_id, &m);
+
+	if (r)
+		return r < 0 ? r : op_fail(op, CKPT_E_IMAGE, AT(.kind = "namespace"), "ipcns-var-%u.img is missing", s->ipc->ns_id);
+	s->ipc->var = (IpcVarEntry *)m;
+	if (s->ipc->var->n_sem_ctls != 4)
+		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "namespace"), "ipcns-var-%u.img has %zu limits of semaphores instead of 4",
+			       s->ipc->ns_id, s->ipc->var->n_sem_ctls);
+	return 0;
+}
+
+int ipc_read(struct op *op, struct snapshot *s)
+{
+	const TaskKobjIdsEntry *ids = s->tasks.v[0].ids, *root = s->inventory->root_ids;
+	struct ipc_state *st = ipc_state(op, s);
+	int r = 0;
+
+	if (!st)
+		return CKPT_E_NOMEM;
+	st->ns_id = ids && ids->has_ipc_ns_id ? ids->ipc_ns_id : root->ipc_ns_id;
+	st->own = st->ns_id != root->ipc_ns_id;
+	if (st->own)
+		r = read_var(op, s);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !r; i++)
+		r = kinds[i]->read(op, s);
+	return r;
+}
+
+static bool is_attached(const struct snapshot *s, uint32_t id)
+{
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t j = 0; s->tasks.v[i].mm && j < s->tasks.v[i].mm->n_vmas; j++)
+			if (s->tasks.v[i].mm->vmas[j]->status & 1u << 10 && s->tasks.v[i].mm->vmas[j]->shmid == id)
+				return true;
+	return false;
+}
+
+/* With kernel.shm_rmid_forced a segment goes with its last attachment: ours, if no task has one. */
+static int check_forced(struct op *op, struct snapshot *s)
+{
+	bool forced = s->ipc->var ? s->ipc->var->shm_rmid_forced : s->ipc->shms.n && ipc_rmid_forced();
+
+	for (size_t i = 0; forced && i < s->ipc->shms.n; i++)
+		if (!is_attached(s, s->ipc->shms.v[i]->msg->desc->id))
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "SysV shared memory"),
+				       "shared memory segment %u is attached nowhere, and would vanish at once (kernel.shm_rmid_forced)",
+				       s->ipc->shms.v[i]->msg->desc->id);
+	return 0;
+}
+
+static int make_all(struct op *op, struct snapshot *s)
+{
+	int r = ipc_var_prepare(op, s);
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !r; i++)
+		r = kinds[i]->make(op, s);
+	return r ?: ipc_var_apply(op, s);
+}
+
+int ipc_make(struct op *op, struct snapshot *s)
+{
+	int r = check_forced(op, s);
+
+	if (!r && s->ipc->own)
+		r = ipc_ns_make(op, s);
+	if (r || (!s->ipc->own && !s->ipc->shms.n && !s->ipc->sems.n && !s->ipc->queues.n))
+		return r;
+	return ipc_run(op, s, make_all);
+}
+
+int ipc_namespace(const struct snapshot *s)
+{
+	return s->ipc ? s->ipc->ns_fd : -1;
+}
+
+static int unmake_all(struct op *op, struct snapshot *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		kinds[i]->unmake(op, s);
+	return 0;
+}
+
+static bool made_something(const struct ipc_state *st)
+{
+	bool made = false;
+
+	for (size_t i = 0; i < st->shms.n; i++)
+		made |= st->shms.v[i]->made;
+	for (size_t i = 0; i < st->sems.n; i++)
+		made |= st->sems.v[i]->made;
+	for (size_t i = 0; i < st->queues.n; i++)
+		made |= st->queues.v[i]->made;
+	return made;
+}
+
+void ipc_detach(struct snapshot *s)
+{
+	for (size_t i = 0; s->ipc && i < s->ipc->shms.n; i++) {
+		struct ipc_shm *shm = s->ipc->shms.v[i];
+
+		close_fd_p(&shm->mem.fd);
+		shm->mem.fd = -1;
+		if (shm->at)
+			shmdt(shm->at);
+		shm->at = NULL;
+	}
+}
+
+void ipc_done(struct op *op, struct snapshot *s, bool success)
+{
+	struct ipc_state *st = s->ipc;
+
+	if (!st)
+		return;
+	/* A namespace of the tree's own goes by itself, with everything in it. */
+	if (!success && !st->own && made_something(st))
+		unmake_all(op, s);
+	ipc_detach(s);
+	close_fd_p(&st->ns_fd);
+	st->ns_fd = -1;
+}
