@@ -394,6 +394,38 @@ def terminals_outside():
             holder.wait()
 
 
+def hold_terminals(last):
+    """All pseudo terminals up to this number are taken."""
+    held = []
+    while True:
+        fd = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        held.append(fd)
+        if struct.unpack("i", fcntl.ioctl(fd, 0x80045430, b"0000"))[0] >= last:
+            return held
+
+
+@case
+def terminal_number_taken():
+    """A terminal that nobody can use any more comes back under any number; another one does not."""
+    for variant, fine in (("hungother", True), ("raw", False)):
+        with h.Workdir() as w, h.Target(w, "ptys", variant) as t:
+            t.ready()
+            n = max(int(n) for fd in glob.glob(f"/proc/{t.pid}/fd/*")
+                    for n in re.findall(r"/dev/pts/(\d+)", os.readlink(fd)))
+            h.must(h.dump(t.pid, f"{w}/{variant}"), "dump")
+            t.reap()
+            held = hold_terminals(n)
+            r = h.ckpt("restore", "-d", "-D", f"{w}/{variant}")
+            for fd in held:
+                os.close(fd)
+            if fine:
+                h.must(r, "restore")
+            else:
+                h.require(r.rc == 1 and f"/dev/pts/{n}" in r.out and "in use" in r.out, f"restore: {r}")
+                h.must(h.ckpt("restore", "-d", "-D", f"{w}/{variant}"), "restore when it is free")
+            t.go()
+
+
 @case
 def fresh_pid_namespace():
     """--new-pidns brings a tree back although its PID is taken (here: by the original, which runs on)."""

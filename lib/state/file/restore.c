@@ -62,7 +62,11 @@ static size_t descriptors_needed(const struct snapshot *s)
 	for (size_t i = 0; i < s->tasks.n; i++)
 		if (s->tasks.v[i].fds.n)
 			highest = MAX(highest, (size_t)s->tasks.v[i].fds.v[s->tasks.v[i].fds.n - 1]->fd);
-	return MAX(n, highest);
+	/* Pseudo terminals get their numbers by holding all that are lower. */
+	for (size_t i = 0; i < s->ttys.n; i++)
+		if (s->ttys.v[i]->pty)
+			highest = MAX(highest, (size_t)s->ttys.v[i]->pty->index);
+	return n + highest;
 }
 
 int files_open(struct op *op, struct snapshot *s)

@@ -73,6 +73,9 @@ static int allocate(struct op *op, struct snapshot *s, struct terminal *t, struc
 			return fail(op, t, "ask for its number");
 		if (got == t->index)
 			return 0;
+		/* Nobody can open it, whatever its number. */
+		if (got > t->index && t->hung_up)
+			return 0;
 		if (got > t->index)
 			return op_fail(op, CKPT_E_EXISTS,
 				       AT(.kind = "pty", .hint = "close that terminal, or restore where /dev/pts is another one"),
@@ -109,18 +112,16 @@ static void input_from(const struct terminal *t, struct tty_queue *q)
 			q->marks[i] = TTY_END;
 }
 
-static int fill(struct op *op, const struct terminal *t, const struct termios2 *final)
+/* @q: room for two. */
+static int fill(struct op *op, const struct terminal *t, const struct termios2 *final, struct tty_queue *q)
 {
-	struct tty_queue *input = op_new(op, struct tty_queue), *output = op_new(op, struct tty_queue);
 	bool stopped = t->extra && t->extra->stopped;
 	const char *step = "";
 	int err;
 
-	if (!input || !output)
-		return CKPT_E_NOMEM;
-	input_from(t, input);
-	queue_from(t->output, output);
-	err = tty_queues_put(t->master_fd, t->slave_fd, final, input, output, stopped, &step);
+	input_from(t, &q[0]);
+	queue_from(t->output, &q[1]);
+	err = tty_queues_put(t->master_fd, t->slave_fd, final, &q[0], &q[1], stopped, &step);
 	if (err == EPERM || err == EIO)
 		return op_errno(op, err, AT(.kind = "pty", .hint = "this needs CAP_SYS_ADMIN"), "pseudo terminal %u: cannot %s",
 				t->index, step);
@@ -169,7 +170,7 @@ static int open_slave(struct op *op, struct terminal *t)
 	return t->slave_fd < 0 ? fail(op, t, "open its slave") : 0;
 }
 
-static int prepare(struct op *op, struct snapshot *s, struct terminal *t)
+static int prepare(struct op *op, struct snapshot *s, struct terminal *t, struct tty_queue *q)
 {
 	const TtyInfoEntry *info = t->slave && t->slave->termios ? t->slave : t->master;
 	struct termios2 final, locks;
@@ -187,8 +188,8 @@ static int prepare(struct op *op, struct snapshot *s, struct terminal *t)
 	/* Through the master the slave's are meant. */
 	if (tty_set(t->master_fd, &final) < 0 || ioctl(t->master_fd, TIOCSWINSZ, &size) < 0)
 		return fail(op, t, "set its attributes");
-	r = fill(op, t, &final);
-	if (!r && tty_set_locks(t->master_fd, &locks) < 0 && errno != EPERM)
+	r = fill(op, t, &final, q);
+	if (!r && memcmp(&locks, &(const struct termios2){ 0 }, sizeof(locks)) && tty_set_locks(t->master_fd, &locks) < 0)
 		r = fail(op, t, "lock its attributes");
 	return r;
 }
@@ -282,33 +283,46 @@ static int by_index(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static bool wanted(const struct terminal *t)
-{
-	return t->master || t->hung_up;
-}
-
-int ptys_make(struct op *op, struct snapshot *s)
+/* Ascending, so that what is free below a number is never the number of a later one. */
+static int allocate_all(struct op *op, struct snapshot *s, bool hung_up)
 {
 	struct tty_state *ts = s->file_state->tty;
 	struct blockers blockers = { 0 };
 	int r = 0;
 
-	if (ts->made)
-		return 0;
-	ts->made = true;
-	/* Ascending, so that what is free below a number is never the number of a later one. */
-	if (ts->all.n)
-		qsort(ts->all.v, ts->all.n, sizeof(*ts->all.v), by_index);
-	for (size_t i = 0; i < ts->all.n && !r; i++)
-		r = wanted(ts->all.v[i]) ? allocate(op, s, ts->all.v[i], &blockers) : 0;
-	for (size_t i = 0; i < blockers.v.n; i++)
-		close(blockers.v.v[i]);
 	for (size_t i = 0; i < ts->all.n && !r; i++) {
 		struct terminal *t = ts->all.v[i];
 
-		if (!wanted(t))
+		if (hung_up ? t->hung_up : t->master && !t->hung_up)
+			r = allocate(op, s, t, &blockers);
+	}
+	for (size_t i = 0; i < blockers.v.n; i++)
+		close(blockers.v.v[i]);
+	return r;
+}
+
+int ptys_make(struct op *op, struct snapshot *s)
+{
+	struct tty_state *ts = s->file_state->tty;
+	struct tty_queue *q;
+	int r;
+
+	if (ts->made || !ts->all.n)
+		return 0;
+	ts->made = true;
+	q = op_alloc(op, 2 * sizeof(*q));
+	if (!q)
+		return CKPT_E_NOMEM;
+	qsort(ts->all.v, ts->all.n, sizeof(*ts->all.v), by_index);
+	/* Those that need their number first. */
+	r = allocate_all(op, s, false);
+	r = r ? r : allocate_all(op, s, true);
+	for (size_t i = 0; i < ts->all.n && !r; i++) {
+		struct terminal *t = ts->all.v[i];
+
+		if (t->master_fd < 0)
 			continue;
-		r = prepare(op, s, t);
+		r = prepare(op, s, t, q);
 		r = r ? r : open_descriptions(op, s, t);
 		r = r ? r : finish(op, t);
 	}

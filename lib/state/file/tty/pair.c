@@ -214,6 +214,34 @@ static int complete_ctty(struct op *op, struct snapshot *s, struct ctty_file *c,
 	return 0;
 }
 
+static bool is_given(const struct snapshot *s, const struct proc_stat *stat)
+{
+	for (size_t i = 0; i < s->ttys.n; i++)
+		if (s->ttys.v[i]->type == TTY_TYPE__EXT_TTY && s->ttys.v[i]->rdev == (uint32_t)stat->tty_nr)
+			return true;
+	return false;
+}
+
+/* A session may have a controlling terminal of which nobody in the tree has a descriptor. */
+static int complete_leader(struct op *op, const struct snapshot *s, pid_t pid)
+{
+	const struct terminal *t;
+	struct proc_stat stat;
+	int r = proc_read_stat(op, pid, &stat);
+	dev_t rdev = r ? 0 : (dev_t)stat.tty_nr;
+
+	if (r || !rdev || stat.session != pid || is_given(s, &stat))
+		return r < 0 ? r : 0;
+	t = is_pty_slave(rdev) && s->file_state->tty ? whole_by_index(s->file_state->tty, pty_number(rdev)) : NULL;
+	if (t && t->master->sid == (uint32_t)pid)
+		return 0;
+	return op_fail(op, CKPT_E_UNSUPPORTED,
+		       AT(.pid = pid, .kind = "terminal",
+			  .hint = "checkpoint what holds its master, too, or start the program with setsid(1)"),
+		       "task %d leads a session whose controlling terminal (%u:%u) is outside of the tree", pid, major(rdev),
+		       minor(rdev));
+}
+
 int tty_complete(struct op *op, struct snapshot *s)
 {
 	struct tty_state *ts = s->file_state->tty;
@@ -231,5 +259,7 @@ int tty_complete(struct op *op, struct snapshot *s)
 	}
 	for (size_t i = 0; ts && !r && i < ts->cttys.n; i++)
 		r = complete_ctty(op, s, &ts->cttys.v[i], &given);
+	for (size_t i = 0; !r && i < s->tasks.n; i++)
+		r = complete_leader(op, s, s->tasks.v[i].pid);
 	return r || !ts ? r : tty_queues_collect(op, s);
 }

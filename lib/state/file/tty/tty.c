@@ -234,7 +234,8 @@ static int note_ctty(struct op *op, struct tty_state *ts, const struct fd_view *
 	if (c->copy < 0)
 		return file_errno(op, v, "keep a copy of it");
 	if (ioctl(v->copy, TIOCGDEV, &rdev) < 0)
-		return file_errno(op, v, "find out which terminal it is");
+		return errno == EIO ? file_refuse(op, v, "terminal", NULL, "%s was hung up: not supported", v->link)
+				    : file_errno(op, v, "find out which terminal it is");
 	c->pty = is_pty_slave(decode_dev(rdev));
 	c->index = pty_number(decode_dev(rdev));
 	return 0;
