@@ -109,6 +109,18 @@ static void ghostlease(void)
 	CHECK(fcntl(fd, F_GETLEASE) == F_WRLCK);
 }
 
+static void mappedlease(void)
+{
+	int fd = make("mapped", O_RDWR);
+	char *p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+	CHECK(p != MAP_FAILED && p[0] == '0');
+	block(TOLD);
+	lease(fd, F_WRLCK);
+	t_wait();
+	CHECK(fcntl(fd, F_GETLEASE) == F_WRLCK && told(TOLD) < 0);
+}
+
 static void unasked(void)
 {
 	int fd = make("locked", O_RDONLY);
@@ -172,7 +184,7 @@ static void ranges(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "leases", leases }, { "broken", broken }, { "ghostlease", ghostlease }, { "unasked", unasked },
+		{ "leases", leases }, { "broken", broken }, { "ghostlease", ghostlease }, { "mappedlease", mappedlease }, { "unasked", unasked },
 		{ "shared", shared }, { "ranges", ranges },
 	};
 

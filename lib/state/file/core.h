@@ -68,6 +68,8 @@ struct file_state {
 	struct file_index watched;	 /* (link text) -> struct watched */
 	struct file_index watched_files; /* (file id) -> struct watched */
 	bool tables_checked;
+	ARRAY(struct proc_lock) leases; /* of the whole machine */
+	bool leases_read;
 	ARRAY(GhostExtraEntry *) ghost_extras;
 	ARRAY(DeviceEntry *) devices;
 	/* restore */
@@ -167,6 +169,7 @@ bool memfd_is_shmem(const struct fd_view *v);
 /* locks.c */
 int locks_check(struct op *op, const struct fd_view *v);
 int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before);
+int locks_check_mapped(struct op *op, struct snapshot *s, const struct fd_view *v);
 int locks_apply(struct op *op, struct snapshot *s);
 
 /* ext.c */

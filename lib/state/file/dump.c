@@ -351,6 +351,7 @@ static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struc
 		return CKPT_E_NOMEM;
 	mapping_link(vma, name);
 	r = view_special(op, s->file_state, pid, "mapping", name, vma->start, &v);
+	r = r ? r : locks_check_mapped(op, s, &v);
 	r = r ? r : dump_special(op, s, &v, &f);
 	if (r)
 		return r;

@@ -7,6 +7,7 @@
  */
 #include <asm/unistd.h>
 #include <sys/file.h>
+#include <sys/sysmacros.h>
 
 #include "lib/state/file/core.h"
 #include "lib/state/task/plan_build.h"
@@ -115,6 +116,55 @@ int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool 
 		if (seen_before && (lock->kind != PROC_LOCK_POSIX || known_posix(s, v, lock)))
 			continue;
 		r = add(op, s, v, lock);
+	}
+	return r;
+}
+
+/* A line of /proc/locks looks as in fdinfo. */
+static int add_lease(struct op *op, struct file_state *fs, const char *line, size_t n)
+{
+	const char *text = arena_printf(op->arena, "pos:\t0\nflags:\t0\nlock:\t%.*s\n", (int)n, line);
+	struct proc_fdinfo info;
+	struct proc_lock *slot;
+
+	if (!text)
+		return op_nomem(op);
+	if (proc_parse_fdinfo(op->arena, text, strlen(text), &info) < 0 || !info.locks.n || info.locks.v[0].kind != PROC_LOCK_LEASE)
+		return 0;
+	slot = ARRAY_ADD(op->arena, &fs->leases);
+	if (!slot)
+		return op_nomem(op);
+	*slot = info.locks.v[0];
+	return 0;
+}
+
+static int read_leases(struct op *op, struct file_state *fs)
+{
+	size_t len;
+	char *text;
+	int r = proc_read_file(op, getpid(), "../locks", &text, &len);
+
+	for (char *p = text, *end; !r && *p; p = *end ? end + 1 : end) {
+		end = strchrnul(p, '\n');
+		if (memmem(p, (size_t)(end - p), " LEASE ", 7))
+			r = add_lease(op, fs, p, (size_t)(end - p));
+	}
+	fs->leases_read = !r;
+	return r;
+}
+
+/* Mapped files are opened, for their build-id and for their content: that breaks a lease of a writer. */
+int locks_check_mapped(struct op *op, struct snapshot *s, const struct fd_view *v)
+{
+	struct file_state *fs = s->file_state;
+	int r = fs->leases_read ? 0 : read_leases(op, fs);
+
+	for (size_t i = 0; !r && i < fs->leases.n; i++) {
+		const struct proc_lock *l = &fs->leases.v[i];
+
+		if (l->inode == v->st.st_ino && makedev(l->dev_major, l->dev_minor) == v->st.st_dev && l->write)
+			r = file_refuse(op, v, "file lease", "the program must give up the lease before the checkpoint",
+					"%s: a write lease on a file that is mapped is not supported", v->link);
 	}
 	return r;
 }

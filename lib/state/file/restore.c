@@ -13,7 +13,13 @@ static void raise_limit(struct op *op, struct file_state *fs, size_t n)
 	if (getrlimit(RLIMIT_NOFILE, &fs->old_limit) < 0 || fs->old_limit.rlim_cur > n + 256)
 		return;
 	want = fs->old_limit;
-	want.rlim_cur = want.rlim_max;
+	if (want.rlim_max < n + 256) { /* as far as we may */
+		want.rlim_cur = want.rlim_max = n + 256;
+		fs->limit_raised = setrlimit(RLIMIT_NOFILE, &want) == 0;
+	}
+	if (fs->limit_raised)
+		return;
+	want.rlim_cur = want.rlim_max = fs->old_limit.rlim_max;
 	fs->limit_raised = setrlimit(RLIMIT_NOFILE, &want) == 0;
 	if (want.rlim_cur < n + 64)
 		log_warn(op, "the checkpoint has %zu open files, the limit of this process is %lu", n,
