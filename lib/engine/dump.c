@@ -15,6 +15,7 @@
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
+#include "lib/state/task/confine.h"
 
 /* Room for the metadata images of a task, on top of its pages. */
 #define METADATA_BYTES (512u << 10)
@@ -196,11 +197,16 @@ static void cure_undo(struct op *op, void *arg)
 static int collect_core(struct op *op, void *arg)
 {
 	struct dump *d = arg;
+	struct peer peer = PEER_INIT;
 	int r = 0;
 
-	for (size_t i = 0; i < d->tasks.n && !r; i++)
-		if (!d->tasks.v[i]->zombie)
-			r = task_dump_core(op, &d->tasks.v[i]->td) ?: op_check_cancel(op);
+	for (size_t i = 0; i < d->tasks.n && !r; i++) {
+		if (d->tasks.v[i]->zombie)
+			continue;
+		d->tasks.v[i]->td.peer = &peer;
+		r = task_dump_core(op, &d->tasks.v[i]->td) ?: op_check_cancel(op);
+	}
+	peer_end(&peer);
 	return r;
 }
 

@@ -138,6 +138,11 @@ static int fill_ids(struct op *op, struct dump *d, size_t i)
 	ids->fs_id = kobj_id(d, i, KOBJ_FS);
 	ids->sighand_id = kobj_id(d, i, KOBJ_SIGHAND);
 	d->tasks.v[i]->task->ids = ids;
+	/* Shared descriptor tables the format knows. */
+	if (!owns(d, i, KOBJ_VM) && snapshot_mark(op, &d->s, IMG_OWN_SHARED_VM))
+		return CKPT_E_NOMEM;
+	if (!owns(d, i, KOBJ_FS) || !owns(d, i, KOBJ_SIGHAND))
+		return snapshot_mark(op, &d->s, IMG_OWN_SHARED_FS);
 	return 0;
 }
 

@@ -377,6 +377,17 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 
 /* ---- reading */
 
+/* Names by which we mark what only we restore. */
+static bool is_own(const char *plugin)
+{
+	static const char *const own[] = { IMG_OWN_SHARED_VM, IMG_OWN_SHARED_FS, IMG_OWN_IO_URING };
+
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		if (!strcmp(plugin, own[i]))
+			return true;
+	return false;
+}
+
 static int check_inventory(struct op *op, const InventoryEntry *inv)
 {
 	if (inv->img_version != 2)
@@ -388,10 +399,11 @@ static int check_inventory(struct op *op, const InventoryEntry *inv)
 	if (!inv->fdinfo_per_id || !inv->root_ids)
 		return op_fail(op, CKPT_E_IMAGE, NULL, "image inventory.img: %s is missing",
 			       inv->root_ids ? "fdinfo_per_id" : "root_ids");
-	if (inv->plugins_entry && inv->plugins_entry->n_plugins > 0)
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "plugin"),
-			       "the checkpoint was made with plugin \"%s\", which is not there",
-			       inv->plugins_entry->plugins[0]);
+	for (size_t i = 0; inv->plugins_entry && i < inv->plugins_entry->n_plugins; i++)
+		if (!is_own(inv->plugins_entry->plugins[i]))
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "plugin"),
+				       "the checkpoint was made with plugin \"%s\", which is not there",
+				       inv->plugins_entry->plugins[i]);
 	return 0;
 }
 

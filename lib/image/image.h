@@ -37,6 +37,14 @@ const struct img_kind_info *img_kind_info(enum img_kind kind);
 
 struct img_dir;
 
+/*
+ * State that the format cannot express, and that other readers would restore wrongly without a word: a checkpoint that has
+ * it says so by these names among the plugins of its inventory, and readers that do not have a plugin of the name refuse.
+ */
+#define IMG_OWN_SHARED_VM "ckpt-shared-memory"	/* processes that share an address space (CLONE_VM without CLONE_THREAD) */
+#define IMG_OWN_SHARED_FS "ckpt-shared-folders" /* or their directories, or signal actions */
+#define IMG_OWN_IO_URING "ckpt-io-uring"
+
 /* ---- writing */
 /*
  * Opens the images folder of @op->opts for writing. Refuses, before anything is made: a missing or unwritable folder

@@ -91,5 +91,7 @@ struct snapshot {
 
 /* NULL if there is none. s->files is in the order of ids, always. */
 struct snap_file *snapshot_file(const struct snapshot *s, uint32_t id);
+/* Dump: marks the checkpoint with one of IMG_OWN_*, so that other readers refuse it. Any number of times. */
+int snapshot_mark(struct op *op, struct snapshot *s, const char *what);
 
 #endif

@@ -290,7 +290,6 @@ static int dump_threads(struct op *op, struct task_dump *d)
 int task_dump_core(struct op *op, struct task_dump *d)
 {
 	TaskExtra *extra = d->task->extra;
-	struct peer peer = PEER_INIT;
 	int r;
 
 	msg_set(extra, starttime, d->target->stat.starttime);
@@ -299,10 +298,7 @@ int task_dump_core(struct op *op, struct task_dump *d)
 	if (!extra->threads)
 		return CKPT_E_NOMEM;
 	cookie_dump(op, d, extra);
-	d->peer = &peer;
 	r = dump_threads(op, d);
-	d->peer = NULL;
-	peer_end(&peer);
 	if (r || !d->task->mm)
 		return r;
 	return mlock_future_dump(op, d) ?: mbind_dump(op, d);

@@ -16,7 +16,7 @@ struct task_dump {
 	struct target *target;
 	struct parasite *parasite;
 	struct proc_maps *maps; /* smaps, read before the parasite was injected */
-	struct peer *peer;	/* confine.h; while task_dump_core() runs */
+	struct peer *peer;	/* confine.h; one for all tasks, while their cores are dumped */
 };
 
 /* Fills task->threads, ->extra, and s->seccomp; runs the parasite in every thread. Host, task frozen. */
