@@ -152,7 +152,7 @@ struct ckpt_opts {
 	bool link_remap;
 	bool tcp_established;	      /* permission only: sockets are not supported yet */
 	bool tcp_close;		      /* CKPT_E_NOT_YET */
-	bool ext_unix_sk;	      /* permission only, likewise */
+	bool ext_unix_sk;	      /* UNIX sockets may have their peer outside of the tree */
 	bool skip_file_rwx_check;
 	bool display_stats;	      /* log stages and counters at CKPT_LOG_MSG when the operation ends */
 	bool restore_sibling;	      /* restore: the root becomes a child of the caller's parent */

@@ -81,16 +81,17 @@ static const struct ckpt_option table[] = {
 	FLAG("skip-file-rwx-check", 0, DRC | NEG, skip_file_rwx_check,
 	     "the permission bits of files may have changed since the dump"),
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
-	     "allow UNIX sockets whose peer is outside (sockets: not yet)"),
+	     "allow UNIX sockets whose peer is outside"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
 
 	/* things that come from outside */
 	OPT("external", 0, STRV, DRC, external, "RESOURCE",
-	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV], shm[ID], sem-undo[]; may be repeated"),
+	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV], unix[INODE], shm[ID],"
+	    " sem-undo[]; may be repeated"),
 	OPT("inherit-fd", 0, STRV, R, inherit_fd, "fd[N]:KEY",
-	    "use the open descriptor N in place of KEY: a pipe:[INODE], file[MNT:INODE], tty[RDEV:DEV] or path;"
-	    " may be repeated"),
+	    "use the open descriptor N in place of KEY: a pipe:[INODE], socket:[INODE], file[MNT:INODE], tty[RDEV:DEV]"
+	    " or path; may be repeated"),
 
 	/* words that say what this version does anyway */
 	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",

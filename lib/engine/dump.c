@@ -89,6 +89,7 @@ static int start_guardian(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 
+	d->s.guardian = &d->guardian;
 	return guardian_start(op, &d->guardian);
 }
 

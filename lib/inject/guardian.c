@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -197,19 +198,80 @@ static void clean_up(struct journal *j)
 	}
 }
 
-__attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd)
+/* Options of sockets, as the engine promised to put them back: see guardian_promise(). */
+static void carry_out(int will)
+{
+	struct guardian_option options[GUARDIAN_OPTIONS];
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = { options, sizeof(options) };
+	ssize_t n;
+	int fd;
+
+	for (;;) {
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+
+		n = recvmsg(will, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		if (n <= 0 || m.msg_controllen < CMSG_LEN(sizeof(int)))
+			return;
+		memcpy(&fd, CMSG_DATA(&control.head), sizeof(fd));
+		for (size_t i = 0; i < (size_t)n / sizeof(*options); i++)
+			setsockopt(fd, SOL_SOCKET, options[i].name, &options[i].value, sizeof(options[i].value));
+		close(fd);
+	}
+}
+
+__attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd, int will)
 {
 	struct pollfd p = { .events = POLLIN };
 
 	/* Keep nothing of the host open: the other ends of its pipes wait for end of file. */
+	engine_pidfd = fcntl(engine_pidfd, F_DUPFD, 2);
+	will = fcntl(will, F_DUPFD, 2);
 	p.fd = dup2(engine_pidfd, 0);
-	sys_close_range(1, ~0u, 0);
+	will = dup2(will, 1);
+	sys_close_range(2, ~0u, 0);
 	setsid(); /* signals to the host's process group are not for us */
 	prctl(PR_SET_NAME, "ckpt-guardian");
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
 		;
 	clean_up(j);
+	carry_out(will);
 	_exit(0);
+}
+
+static void will_close(struct guardian *g)
+{
+	close_fd_p(&g->will[0]);
+	close_fd_p(&g->will[1]);
+	g->will[0] = g->will[1] = -1;
+}
+
+int guardian_promise(const struct guardian *g, int fd, const struct guardian_option *options, size_t n)
+{
+	struct iovec iov = { (void *)(uintptr_t)options, MIN(n, GUARDIAN_OPTIONS) * sizeof(*options) };
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	control.head.cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	return sendmsg(g->will[0], &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Without room for it, the descriptor is dropped. */
+void guardian_retract(const struct guardian *g)
+{
+	struct guardian_option options[GUARDIAN_OPTIONS];
+
+	if (recv(g->will[1], options, sizeof(options), MSG_DONTWAIT) < 0)
+		return;
 }
 
 int guardian_start(struct op *op, struct guardian *g)
@@ -223,18 +285,23 @@ int guardian_start(struct op *op, struct guardian *g)
 	*g = (struct guardian)GUARDIAN_INIT;
 	if (self < 0)
 		return op_errno(op, errno, NULL, "open a pidfd for ourselves");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, g->will) < 0)
+		return op_errno(op, errno, NULL, "make a socket pair for the guardian");
 	shared = mmap(NULL, sizeof(struct journal), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
+	if (shared == MAP_FAILED) {
+		will_close(g);
 		return op_errno(op, errno, NULL, "map the journal");
+	}
 	/* It starts, and stays, with every signal blocked: the host's handlers are not for it either. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid = sys_clone3(&args, sizeof(args));
 	if (pid == 0)
-		guard(shared, self);
+		guard(shared, self, g->will[1]);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (pid < 0) {
 		munmap(shared, sizeof(struct journal));
+		will_close(g);
 		return op_errno(op, errno, NULL, "start the guardian");
 	}
 	g->pid = (pid_t)pid;
@@ -252,6 +319,7 @@ void guardian_stop(struct guardian *g)
 	while (waitpid(g->pid, &status, __WALL) < 0 && errno == EINTR)
 		;
 	close(g->pidfd);
+	will_close(g);
 	munmap(g->journal, sizeof(struct journal));
 	*g = (struct guardian)GUARDIAN_INIT;
 }

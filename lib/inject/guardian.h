@@ -13,12 +13,25 @@ struct guardian {
 	pid_t pid;
 	int pidfd;
 	struct journal *journal; /* shared; NULL: no guardian */
+	int will[2]; /* socket pair; what is queued from [0] to [1] is carried out when the engine dies */
 };
-#define GUARDIAN_INIT { .pidfd = -1 }
+#define GUARDIAN_INIT { .pidfd = -1, .will = { -1, -1 } }
+
+/* An option of a socket and its value, for setsockopt(SOL_SOCKET). */
+struct guardian_option {
+	int32_t name, value;
+};
+#define GUARDIAN_OPTIONS 4
 
 /* Starts the guardian. It is no child that anybody else's wait or SIGCHLD handler would see. */
 int guardian_start(struct op *op, struct guardian *g);
 /* Ends it and frees the journal. NULL-safe on GUARDIAN_INIT. Never fails. */
 void guardian_stop(struct guardian *g);
+/*
+ * Should the engine die before guardian_retract(), the guardian sets these options on the socket @fd, which need not be in
+ * anybody else's table. One promise at a time. -1 (errno) on failure.
+ */
+int guardian_promise(const struct guardian *g, int fd, const struct guardian_option *options, size_t n);
+void guardian_retract(const struct guardian *g);
 
 #endif

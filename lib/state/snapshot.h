@@ -69,6 +69,8 @@ struct snap_shmem {
 	struct snap_pagemap pagemap; /* vaddr = offset in the object */
 };
 
+struct guardian;
+
 struct snapshot {
 	InventoryEntry *inventory;
 	TimensEntry *timens;
@@ -86,6 +88,7 @@ struct snapshot {
 	struct img_dir *dir;
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
+	const struct guardian *guardian; /* dump (lib/inject/guardian.h); NULL: there is none */
 	struct file_state *file_state; /* what the file layer keeps for itself (lib/state/file/core.h); NULL at first */
 };
 

@@ -648,13 +648,32 @@ static void sessions(void)
 	CHECK(!unwanted);
 }
 
+/* The slave is open for writing in one place and for reading in another. */
+static void oneway(void)
+{
+	int m = new_master(0), s = open_slave(m, O_NOCTTY), w, r;
+	char path[32];
+
+	set_raw(s);
+	snprintf(path, sizeof(path), "/dev/pts/%d", number_of(m));
+	CHECK((w = open(path, O_WRONLY | O_NOCTTY | O_APPEND)) >= 0);
+	CHECK((r = open(path, O_RDONLY | O_NOCTTY)) >= 0);
+	close(s);
+	put(m, "input");
+	put(w, "output");
+	t_wait();
+	expect(r, "input", 5);
+	expect(m, "output", 6);
+	CHECK(write(r, "x", 1) < 0 && errno == EBADF && read(w, path, 1) < 0 && errno == EBADF);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "raw", raw },	      { "canon", canon },   { "modes", modes },	      { "stopped", stopped },
 		{ "full", full },     { "hungup", hungup }, { "hungother", hungother }, { "closed", closed },     { "unopened", unopened },
 		{ "ctty", ctty },     { "devtty", devtty }, { "async", async },	      { "several", several },
-		{ "jobs", jobs },     { "sessions", sessions },
+		{ "jobs", jobs },     { "sessions", sessions }, { "oneway", oneway },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

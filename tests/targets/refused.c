@@ -22,16 +22,6 @@ static void inotify(void)
 	CHECK(inotify_add_watch(fd, ".", IN_CREATE) > 0);
 }
 
-static void unix_(void)
-{
-	int s[2];
-	char b[4];
-
-	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, s) && write(s[0], "data", 4) == 4);
-	t_wait();
-	CHECK(read(s[1], b, 4) == 4 && !memcmp(b, "data", 4));
-}
-
 static void tcp(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -99,7 +89,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "inotify", inotify },
-		{ "unix", unix_ }, { "tcp", tcp }, { "secretmem", secretmem },
+		{ "tcp", tcp }, { "secretmem", secretmem },
 		{ "listener", listener }, { "asking", asking },
 	};
 

@@ -27,6 +27,7 @@
 
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
+#include "lib/state/file/tty/tty.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10
@@ -940,7 +941,7 @@ static void open_unsupported(struct env *e)
 	dup2(open("/proc/self/ns/mnt", O_RDONLY), 23); /* these two are no obstacle */
 	dup2(open("/proc/self/stat", O_RDONLY), 24);
 	dup2(open("/dev/ptmx", O_RDWR | O_NOCTTY), 25); /* nor this one */
-	dup2(sv[0], 26);
+	dup2(sv[0], 26); /* nor this one, whose other end is closed */
 	dup2(sys_pidfd_open(getpid(), 0), 27);
 	dup2(open("/dev/kmsg", O_RDONLY), 28);
 	open_locked(e);
@@ -952,13 +953,13 @@ static void open_unsupported(struct env *e)
 static void test_check(void **state)
 {
 	struct env *e = *state;
-	const char *kinds[] = { "IPv4 socket", "anonymous inode", "unix socket",
+	const char *kinds[] = { "IPv4 socket", "anonymous inode",
 				"pidfd", "character device", "file lock", "file lock", "file lock", NULL };
 	int n;
 
 	start_child(e, open_unsupported);
 	n = files_check_task(&e->dump.op, e->child, count, kinds);
-	assert_int_equal(n, 8);
+	assert_int_equal(n, 7);
 	for (const char **k = kinds; *k; k++)
 		assert_string_equal(*k, "seen");
 }
@@ -1231,6 +1232,34 @@ static void spoil_tty_ptmx(struct env *e)
 	snapshot_file(&e->dump.s, file_of(&e->dump, 10)->msg->tty->regf_id)->msg->reg->name = (char *)"/dev/null";
 }
 
+static void spoil_tty_long(struct env *e)
+{
+	TtyDataEntry *m = e->dump.s.file_state->tty->data.v[0];
+
+	m->data.len = TTY_QUEUE_MAX;
+	m->data.data = op_alloc(&e->dump.op, m->data.len);
+}
+
+static void spoil_tty_data_twice(struct env *e)
+{
+	e->dump.s.file_state->tty->data.v[1] = e->dump.s.file_state->tty->data.v[0];
+}
+
+static void spoil_tty_data_whose(struct env *e)
+{
+	e->dump.s.file_state->tty->data.v[0]->tty_id = 0xfffffffe;
+}
+
+static void spoil_tty_line(struct env *e)
+{
+	e->dump.s.file_state->tty->extras.v[0]->line_ends[0] = 0x7fffffff;
+}
+
+static void spoil_tty_extra(struct env *e)
+{
+	e->dump.s.file_state->tty->extras.v[0]->index = 0x80000000u;
+}
+
 #define BAD_TTY(what, code)                                 \
 	static void test_bad_tty_##what(void **state)       \
 	{                                                   \
@@ -1246,6 +1275,11 @@ BAD_TTY(alone, CKPT_E_IMAGE)
 BAD_TTY(info, CKPT_E_IMAGE)
 BAD_TTY(master, CKPT_E_IMAGE)
 BAD_TTY(ptmx, CKPT_E_CHANGED)
+BAD_TTY(long, CKPT_E_IMAGE)
+BAD_TTY(data_twice, CKPT_E_IMAGE)
+BAD_TTY(data_whose, CKPT_E_IMAGE)
+BAD_TTY(line, CKPT_E_IMAGE)
+BAD_TTY(extra, CKPT_E_IMAGE)
 
 /* ------------------------------------------------------------------- sets that the reference engine wrote */
 
@@ -1360,7 +1394,8 @@ int main(void)
 		T(bad_id), T(bad_type), T(bad_name), T(bad_fd), T(bad_twice), T(bad_sub), T(bad_pos), T(bad_queue), T(bad_device), T(bad_procfs),
 		T(bad_ns_type), T(bad_ns_id), T(bad_lease), T(many),
 		T(bad_tty_number), T(bad_tty_huge), T(bad_tty_cc), T(bad_tty_half), T(bad_tty_twice), T(bad_tty_alone),
-		T(bad_tty_info), T(bad_tty_master), T(bad_tty_ptmx),
+		T(bad_tty_info), T(bad_tty_master), T(bad_tty_ptmx), T(bad_tty_long), T(bad_tty_data_twice),
+		T(bad_tty_data_whose), T(bad_tty_line), T(bad_tty_extra),
 		T(reference_files), T(reference_memory),
 	};
 

@@ -68,12 +68,22 @@ struct snap_file *file_new(struct op *op, struct snapshot *s, const struct file_
 	return f;
 }
 
+/* The descriptor of a task through which @v was found: sockets may be in flight in sockets. */
+static const struct fd_view *owner_of(const struct fd_view *v)
+{
+	while (v->carrier)
+		v = v->carrier;
+	return v;
+}
+
 /* "fd 7", "cwd", "mapping 0x7f..." */
 static const char *view_name(struct op *op, const struct fd_view *v)
 {
 	const char *name = v->what;
 
-	if (v->fd >= 0)
+	if (v->carrier)
+		name = arena_printf(op->arena, "in the queue of fd %d", owner_of(v)->fd);
+	else if (v->fd >= 0)
 		name = arena_printf(op->arena, "fd %d", v->fd);
 	else if (v->addr)
 		name = arena_printf(op->arena, "mapping 0x%lx", (unsigned long)v->addr);
@@ -82,6 +92,7 @@ static const char *view_name(struct op *op, const struct fd_view *v)
 
 int file_refuse(struct op *op, const struct fd_view *v, const char *kind, const char *hint, const char *fmt, ...)
 {
+	const struct fd_view *at = owner_of(v);
 	const char *text;
 	va_list ap;
 
@@ -89,14 +100,16 @@ int file_refuse(struct op *op, const struct fd_view *v, const char *kind, const 
 	text = arena_vprintf(op->arena, fmt, ap);
 	va_end(ap);
 	return op_fail(op, CKPT_E_UNSUPPORTED,
-		       AT(.pid = v->pid, AT_FD(v->fd), .addr = v->addr, .kind = kind, .hint = hint),
-		       "task %d: %s: %s: %s", v->pid, view_name(op, v), kind, text ? text : "not supported");
+		       AT(.pid = at->pid, AT_FD(at->fd), .addr = v->addr, .kind = kind, .hint = hint),
+		       "task %d: %s: %s: %s", at->pid, view_name(op, v), kind, text ? text : "not supported");
 }
 
 int file_errno(struct op *op, const struct fd_view *v, const char *what)
 {
-	return op_errno(op, errno, AT(.pid = v->pid, AT_FD(v->fd), .addr = v->addr), "task %d: %s (%s): cannot %s", v->pid,
-			view_name(op, v), v->link, what);
+	const struct fd_view *at = owner_of(v);
+
+	return op_errno(op, errno, AT(.pid = at->pid, AT_FD(at->fd), .addr = v->addr), "task %d: %s (%s): cannot %s",
+			at->pid, view_name(op, v), v->link, what);
 }
 
 static void fown_read(int fd, FownEntry *fown)

@@ -48,6 +48,14 @@ struct shared_fd {
 	int fd;
 };
 
+/* Dump: a descriptor that no task has, found in the queue of a socket. */
+struct flight {
+	const struct fd_view *carrier;
+	int fd; /* ours, until the end: descriptors of tasks are compared with it */
+	uint32_t *id;
+	const struct snap_file *file;
+};
+
 /* The state of the file layer in one operation. */
 struct file_state {
 	ARRAY(struct made_name) made;
@@ -72,6 +80,9 @@ struct file_state {
 	bool leases_read;
 	ARRAY(GhostExtraEntry *) ghost_extras;
 	ARRAY(DeviceEntry *) devices;
+	ARRAY(struct flight) flights;
+	size_t flights_done;
+	struct unix_state *unix_sockets; /* lib/state/sock, dump and restore */
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
@@ -107,6 +118,8 @@ int file_errno(struct op *op, const struct fd_view *v, const char *what);
 FownEntry *file_fown(struct op *op, const struct fd_view *v);
 /* A description of our own of what @v is, so that its position can be moved freely. Returns the fd or -1 (errno). */
 int file_reopen(int fd, int flags);
+/* Takes @fd over, which was found in the queue of @carrier; *@id is its file id when all tasks were looked at. */
+int file_flight(struct op *op, struct snapshot *s, const struct fd_view *carrier, int fd, uint32_t *id);
 int file_made(struct op *op, struct file_state *fs, const struct made_name *made);
 
 /* Calls each kind's .done. */
@@ -188,6 +201,8 @@ const uint32_t *file_message_id(const FileEntry *m, const struct file_kind *kind
 /* Calls @add for each entry of an image that may be absent. */
 typedef int (*file_add_fn)(struct op *op, struct snapshot *s, struct img_in *in, ProtobufCMessage *msg, void *arg);
 int file_read_list(struct op *op, struct snapshot *s, enum img_kind kind, uint64_t id, file_add_fn add, void *arg);
+/* Opens @f if it is not open yet. */
+int file_open(struct op *op, struct snapshot *s, struct snap_file *f);
 /* Moves a descriptor out of the way of 0, 1, 2. Takes @fd over; -1 (errno) on failure or if @fd is -1. */
 int file_high(int fd);
 /* fcntl(F_SETFL) of the flags that can be changed, if they differ. */
@@ -240,5 +255,6 @@ extern const struct file_kind file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile;
+extern const struct file_kind file_unix;
 
 #endif

@@ -262,6 +262,86 @@ static int dump_fd(struct op *op, struct snapshot *s, struct snap_task *t, int p
 	return r ? r : add_fdinfo(op, t, &v, f);
 }
 
+/* --------------------------------------------------------------------------------------- descriptors in flight */
+
+int file_flight(struct op *op, struct snapshot *s, const struct fd_view *carrier, int fd, uint32_t *id)
+{
+	struct flight *slot = ARRAY_ADD(op->arena, &s->file_state->flights);
+
+	if (!slot) {
+		close_fd_p(&fd);
+		return op_nomem(op);
+	}
+	*slot = (struct flight){ .carrier = carrier, .fd = fd, .id = id };
+	return 0;
+}
+
+/* Nobody but us has it in a table: we take the place of the task. */
+static int dump_flight(struct op *op, struct snapshot *s, int self, struct flight *flight)
+{
+	_cleanup_view_ struct fd_view v = { .copy = -1 };
+	struct snap_file *f = NULL;
+	int r;
+
+	r = view_fd(op, s->file_state, getpid(), self, flight->fd, &v);
+	v.carrier = flight->carrier;
+	r = r ? r : dump_description(op, s, &v, &f);
+	if (r)
+		return r;
+	if (f->kind == &file_nsfile || (v.fs_magic == FS_PROC && strncmp(v.link, "/proc/", 6) == 0 && v.link[6] <= '9'))
+		return file_refuse(op, &v, f->kind->name, "let the program receive it before the checkpoint",
+				   "descriptors of this kind cannot be put in flight again (%s)", v.link);
+	*flight->id = f->id;
+	flight->file = f;
+	return 0;
+}
+
+/* What is dumped here may bring further ones. */
+static int dump_flights(struct op *op, struct snapshot *s)
+{
+	struct file_state *fs = s->file_state;
+	_cleanup_close_ int self = -1;
+	int r = 0;
+
+	if (fs->flights_done == fs->flights.n)
+		return 0;
+	self = sys_pidfd_open(getpid(), 0);
+	if (self < 0)
+		return op_errno(op, errno, NULL, "cannot open a pidfd of this process");
+	while (!r && fs->flights_done < fs->flights.n) {
+		struct flight flight = fs->flights.v[fs->flights_done];
+
+		r = op_check_cancel(op);
+		r = r ? r : dump_flight(op, s, self, &flight);
+		fs->flights.v[fs->flights_done++].file = flight.file;
+	}
+	return r;
+}
+
+static bool some_task_has(const struct snapshot *s, uint32_t id)
+{
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t j = 0; j < s->tasks.v[i].fds.n; j++)
+			if (s->tasks.v[i].fds.v[j]->id == id)
+				return true;
+	return false;
+}
+
+/* Where a task has to do something for a descriptor, some task must have it. */
+static int check_flights(struct op *op, const struct snapshot *s)
+{
+	for (size_t i = 0; i < s->file_state->flights.n; i++) {
+		const struct flight *flight = &s->file_state->flights.v[i];
+		const struct file_kind *kind = flight->file->kind;
+		const struct fd_view v = { .what = "fd", .fd = -1, .link = "", .carrier = flight->carrier };
+
+		if (kind->plan && kind != &file_reg && !some_task_has(s, flight->file->id))
+			return file_refuse(op, &v, kind->name, "let the program receive it before the checkpoint",
+					   "descriptors of this kind cannot be put in flight again");
+	}
+	return 0;
+}
+
 int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd)
 {
 	struct proc_numbers fds;
@@ -278,12 +358,12 @@ int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int 
 		r = op_check_cancel(op);
 		r = r ? r : dump_fd(op, s, t, pidfd, fds.v.v[i]);
 	}
-	return r;
+	return r ? r : dump_flights(op, s);
 }
 
 int files_dump_complete(struct op *op, struct snapshot *s)
 {
-	int r = files_state(op, s) ? 0 : CKPT_E_NOMEM;
+	int r = files_state(op, s) ? check_flights(op, s) : CKPT_E_NOMEM;
 
 	for (size_t i = 0; !r && file_kinds[i]; i++)
 		r = file_kinds[i]->complete ? file_kinds[i]->complete(op, s) : 0;
@@ -427,6 +507,9 @@ void files_dump_done(struct op *op, struct snapshot *s, bool success)
 		return;
 	files_kinds_done(op, s, success);
 	files_remove_made(op, s->file_state, success);
+	for (size_t i = 0; i < s->file_state->flights.n; i++)
+		close_fd_p(&s->file_state->flights.v[i].fd);
+	s->file_state->flights.n = 0;
 	for (size_t i = 0; i < s->ghosts.n; i++) {
 		close_fd_p(&s->ghosts.v[i].fd);
 		s->ghosts.v[i].fd = -1;

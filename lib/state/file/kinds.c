@@ -5,6 +5,7 @@
 const struct file_kind *const file_kinds[] = {
 	&file_opaque,
 	&file_pipe,
+	&file_unix,
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,

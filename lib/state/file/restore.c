@@ -26,7 +26,7 @@ static void raise_limit(struct op *op, struct file_state *fs, size_t n)
 			 (unsigned long)want.rlim_cur);
 }
 
-static int open_one(struct op *op, struct snapshot *s, struct snap_file *f)
+int file_open(struct op *op, struct snapshot *s, struct snap_file *f)
 {
 	int r;
 
@@ -42,7 +42,7 @@ static int open_one(struct op *op, struct snapshot *s, struct snap_file *f)
 static int open_task(struct op *op, struct snapshot *s, const struct snap_task *t)
 {
 	for (size_t i = 0; i < t->fds.n; i++) {
-		int r = open_one(op, s, snapshot_file(s, t->fds.v[i]->id));
+		int r = file_open(op, s, snapshot_file(s, t->fds.v[i]->id));
 
 		if (r)
 			return op_wrap(op, r, "task %d: fd %u", t->pid, t->fds.v[i]->fd);

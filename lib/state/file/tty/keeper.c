@@ -64,7 +64,7 @@ static size_t prepare(struct tty_state *ts, struct tty_job *jobs)
 			continue;
 		t->job = &jobs[n++];
 		t->job->master = t->master_fd;
-		t->job->slave = t->slave_fd;
+		t->job->has_slave = t->slave || t->has_ctty;
 		t->job->slave_closed = t->extra->slave_closed;
 		t->job->async = t->async.v;
 		t->job->n_async = t->async.n;

@@ -173,36 +173,22 @@ static struct terminal *whole_by_index(const struct tty_state *ts, unsigned inde
 	return NULL;
 }
 
-/* It is as good as a descriptor of the slave. */
-static int use_ctty(struct op *op, struct terminal *t, struct ctty_file *c)
-{
-	int *slot;
-
-	if (c->where.info.flags & O_ASYNC) {
-		slot = ARRAY_ADD(op->arena, &t->async);
-		if (!slot)
-			return op_nomem(op);
-		*slot = TAKE_FD(c->copy);
-	} else if (t->slave_fd < 0) {
-		t->slave_fd = TAKE_FD(c->copy);
-	}
-	if (t->slave_fd < 0)
-		t->slave_fd = fcntl(t->async.v[t->async.n - 1], F_DUPFD_CLOEXEC, 3);
-	return t->slave_fd < 0 ? file_errno(op, &c->where, "keep a copy of it") : 0;
-}
-
 static int complete_ctty(struct op *op, struct snapshot *s, struct ctty_file *c, const struct terminal **given)
 {
 	struct tty_state *ts = s->file_state->tty;
 	struct terminal *t = c->pty ? whole_by_index(ts, c->index) : NULL;
 	CttyFileEntry *m, **slot;
-	int r;
 
 	if (!t)
 		return complete_outside(op, s, &c->where, c->pty ? c->index : ~0u, given);
-	r = use_ctty(op, t, c);
-	if (r)
-		return r;
+	t->has_ctty = true;
+	if (c->async >= 0) {
+		int *fd = ARRAY_ADD(op->arena, &t->async);
+
+		if (!fd)
+			return op_nomem(op);
+		*fd = TAKE_FD(c->async);
+	}
 	m = op_new(op, CttyFileEntry);
 	slot = m ? ARRAY_ADD(op->arena, &ts->ctty_entries) : NULL;
 	if (!slot)

@@ -317,13 +317,16 @@ static void set_async(const struct tty_job *j, bool on)
 	}
 }
 
-/* Opens the slave again for a while, if it was open once. */
-static int open_closed(const struct tty_job *j)
+/*
+ * A slave of our own, for those of the tree may be open for reading or writing only; none if it was never open, which would
+ * not be so any more.
+ */
+static int open_slave(const struct tty_job *j)
 {
 	int off = 0, locked = 0, slave;
 
-	if (!j->slave_closed)
-		return j->slave;
+	if (!j->has_slave && !j->slave_closed)
+		return -1;
 	ioctl(j->master, TIOCGPTLCK, &locked);
 	ioctl(j->master, TIOCSPTLCK, &off);
 	slave = ioctl(j->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -345,7 +348,11 @@ void tty_job_run(struct tty_job *j)
 		failed(j, "read attributes", errno);
 		return;
 	}
-	slave = open_closed(j);
+	slave = open_slave(j);
+	if (slave < 0 && (j->has_slave || j->slave_closed)) {
+		failed(j, "open the slave", errno);
+		return;
+	}
 	set_async(j, false);
 	if (packets)
 		ioctl(j->master, TIOCPKT, &off);
@@ -357,6 +364,6 @@ void tty_job_run(struct tty_job *j)
 	if (packets)
 		ioctl(j->master, TIOCPKT, &packets);
 	set_async(j, true);
-	if (slave >= 0 && slave != j->slave)
+	if (slave >= 0)
 		close(slave);
 }

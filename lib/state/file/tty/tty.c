@@ -229,9 +229,9 @@ static int note_ctty(struct op *op, struct tty_state *ts, const struct fd_view *
 
 	if (!c)
 		return op_nomem(op);
-	*c = (struct ctty_file){ .file = f, .where = *v, .copy = fcntl(v->copy, F_DUPFD_CLOEXEC, 3) };
+	*c = (struct ctty_file){ .file = f, .where = *v, .async = -1 };
 	c->where.copy = -1;
-	if (c->copy < 0)
+	if ((v->info.flags & O_ASYNC) && (c->async = fcntl(v->copy, F_DUPFD_CLOEXEC, 3)) < 0)
 		return file_errno(op, v, "keep a copy of it");
 	if (ioctl(v->copy, TIOCGDEV, &rdev) < 0)
 		return errno == EIO ? file_refuse(op, v, "terminal", NULL, "%s was hung up: not supported", v->link)
@@ -241,22 +241,16 @@ static int note_ctty(struct op *op, struct tty_state *ts, const struct fd_view *
 	return 0;
 }
 
-static int keep_copy(struct op *op, const struct fd_view *v, struct terminal *t, int *fd)
+static int keep_async(struct op *op, const struct fd_view *v, struct terminal *t)
 {
-	if (*fd < 0)
-		*fd = fcntl(v->copy, F_DUPFD_CLOEXEC, 3);
-	if (*fd < 0)
-		return file_errno(op, v, "keep a copy of it");
-	if (v->info.flags & O_ASYNC) {
-		int *slot = ARRAY_ADD(op->arena, &t->async);
+	int *slot = v->info.flags & O_ASYNC ? ARRAY_ADD(op->arena, &t->async) : NULL;
 
-		if (!slot)
-			return op_nomem(op);
-		*slot = fcntl(v->copy, F_DUPFD_CLOEXEC, 3);
-		if (*slot < 0)
-			return file_errno(op, v, "keep a copy of it");
-	}
-	return 0;
+	if (!(v->info.flags & O_ASYNC))
+		return 0;
+	if (!slot)
+		return op_nomem(op);
+	*slot = fcntl(v->copy, F_DUPFD_CLOEXEC, 3);
+	return *slot < 0 ? file_errno(op, v, "keep a copy of it") : 0;
 }
 
 static int dump_master(struct op *op, struct snapshot *s, const struct fd_view *v, TtyInfoEntry **info)
@@ -284,7 +278,10 @@ static int dump_master(struct op *op, struct snapshot *s, const struct fd_view *
 	(*info)->uid = st.st_uid;
 	(*info)->gid = st.st_gid;
 	t->slave_mode = st.st_mode & 07777;
-	r = keep_copy(op, v, t, &t->master_fd);
+	t->master_fd = fcntl(v->copy, F_DUPFD_CLOEXEC, 3);
+	if (t->master_fd < 0)
+		return file_errno(op, v, "keep a copy of it");
+	r = keep_async(op, v, t);
 	return r ? r : info_read(op, v, *info);
 }
 
@@ -312,7 +309,7 @@ static int dump_slave(struct op *op, struct snapshot *s, const struct fd_view *v
 	hung_up = ioctl(v->copy, TIOCGWINSZ, &(struct winsize){ 0 }) < 0;
 	if (hung_up != t->hung_up || (hung_up && v->st.st_nlink))
 		return file_refuse(op, v, "terminal", NULL, "%s was hung up and lives on (vhangup): not supported", v->link);
-	return hung_up ? 0 : keep_copy(op, v, t, &t->slave_fd);
+	return hung_up ? 0 : keep_async(op, v, t);
 }
 
 static int dump_info(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f, TtyInfoEntry **info)
@@ -438,8 +435,8 @@ static void tty_done(struct op *op, struct snapshot *s, bool success)
 		t->async.n = 0;
 	}
 	for (size_t i = 0; i < ts->cttys.n; i++) {
-		close_fd_p(&ts->cttys.v[i].copy);
-		ts->cttys.v[i].copy = -1;
+		close_fd_p(&ts->cttys.v[i].async);
+		ts->cttys.v[i].async = -1;
 	}
 	own_done(ts, success);
 }

@@ -54,7 +54,8 @@ struct tty_queue {
 
 /* One pseudo terminal whose queues are looked at: shared with the keeper. */
 struct tty_job {
-	int master, slave;	  /* copies; slave -1: none */
+	int master;		  /* a copy */
+	bool has_slave;		  /* is open */
 	bool slave_closed;	  /* was opened once and is closed */
 	const int *async;	  /* copies of descriptions of it that ask for SIGIO */
 	size_t n_async;
@@ -73,12 +74,13 @@ struct terminal {
 	PtyExtraEntry *extra;	  /* NULL: none */
 	TtyDataEntry *input, *output; /* NULL: empty */
 	bool hung_up;		  /* its master is gone */
+	bool has_ctty;		  /* dump: it is open as /dev/tty */
 	/* dump */
 	struct fd_view where;	  /* a descriptor of it, for messages */
 	struct tty_job *job;
 	mode_t slave_mode;
 	ARRAY(int) async;
-	/* dump: copies; restore: the master, and a slave of our own */
+	/* dump: a copy of the master; restore: it, and a slave of our own */
 	int master_fd, slave_fd;
 	bool master_given;	  /* restore: some file has it */
 };
@@ -87,7 +89,7 @@ struct terminal {
 struct ctty_file {
 	struct snap_file *file;
 	struct fd_view where;
-	int copy;
+	int async; /* a copy, if it asks for SIGIO; else -1 */
 	unsigned index;
 	bool pty; /* else something else is its terminal */
 };

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets: what their kinds share. Options and queues have the same images for all families; the rest of a family is in its
+ * own files (unix*.c).
+ */
+#ifndef CKPT_STATE_SOCK_H
+#define CKPT_STATE_SOCK_H
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "lib/state/file/core.h"
+
+/* The family of a socket, -1 if @fd is none. */
+int sock_family(int fd);
+/* The family of what @v is, through a copy for a moment where it has none; -1: no socket. */
+int sock_family_of(const struct fd_view *v);
+int sock_get_int(int fd, int name); /* of SOL_SOCKET; 0 where the kernel does not have it */
+
+/* ---- opts.c: options of SOL_SOCKET */
+struct sock_options {
+	SkOptsEntry *opts;
+	ARRAY(SockOption *) more; /* what the format has no place for, where it differs from a new socket's */
+};
+int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_options *ret);
+/* When the queues are filled: buffers may be smaller than what is in them, filters would drop it. */
+int sock_options_apply(struct op *op, int fd, const SkOptsEntry *opts, SockOption *const *more, size_t n_more, const char *what);
+
+/* ---- stand_in.c: system calls for which it counts who makes them, and where he stands */
+enum stand_in_call {
+	STAND_IN_BIND,	  /* fd: to addr, in directory @dir of root @root; leaves a descriptor of the file in result[0] */
+	STAND_IN_PAIR,	  /* socketpair: result[0], [1] */
+	STAND_IN_LISTEN,  /* fd */
+	STAND_IN_CONNECT, /* fd: to addr, or to the file that @file refers to; @listener >= 0: accepted there, result[0] */
+};
+
+struct stand_in_job {
+	enum stand_in_call call;
+	int fd, type, backlog;
+	int listener, file;
+	int root, dir;	   /* BIND: -1: ours */
+	bool make_parents; /* BIND: the folders of the name are made */
+	bool unlink;	   /* BIND: the name goes again at once */
+	bool optional;	   /* the others go on where this one fails */
+	int move_dir;	   /* BIND: >= 0: the file is moved to @move_name in that directory */
+	char move_name[256];
+	struct sockaddr_un addr;
+	socklen_t addr_len;
+	/* what came out */
+	int err;
+	const char *step; /* what failed */
+	int result[2];
+};
+
+/*
+ * Makes the calls in a process that has the number, the ids and the groups of @who (NULL: ours), in order, until one fails.
+ * If that number cannot be had, with another one: *@number_taken. The descriptors it makes are ours.
+ */
+int stand_in_run(struct op *op, const PeerCred *who, struct stand_in_job *const *jobs, size_t n, bool *number_taken);
+/* A process with the number @pid that does nothing until it is ended. -1 (errno): it cannot be had. */
+pid_t stand_in_hold(pid_t pid);
+void stand_in_end(pid_t pid);
+
+/* ---- unix_diag.c: what sock_diag(7) tells of all UNIX sockets of our network namespace */
+struct unix_diag {
+	uint32_t ino;
+	uint8_t type, state, shutdown;
+	bool has_peer, has_file;
+	uint32_t peer; /* inode; 0: it has none */
+	uint32_t rqueue, wqueue;
+	uint32_t file_ino, file_dev;
+	const uint32_t *pending; /* of a listener: inodes of clients not accepted yet, oldest first; 0: closed again */
+	size_t n_pending;
+};
+typedef int (*unix_diag_fn)(struct op *op, void *arg, const struct unix_diag *d);
+/* Calls @fn for each, with what lives until it returns. */
+int unix_diag_list(struct op *op, unix_diag_fn fn, void *arg);
+
+#endif
