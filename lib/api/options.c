@@ -69,7 +69,7 @@ static const struct ckpt_option table[] = {
 
 	/* what is allowed */
 	FLAG("shell-job", 'j', DRC | NEG, shell_job,
-	     "the root task may belong to the session and terminal of a shell; restore gives it the caller's"),
+	     "the root task may belong to the session and terminal of a shell; restore gives it, and those with it, the caller's"),
 	FLAG("file-locks", 'l', DRC | NEG, file_locks, "dump and restore file locks; without it they make a dump fail"),
 	FLAG("link-remap", 0, DRC | NEG, link_remap,
 	     "deleted files that have other names may be kept by a temporary hard link"),
