@@ -235,7 +235,7 @@ int tree_freeze(struct op *op, struct dump *d)
 	/* Asked again, now that nothing can change. */
 	for (size_t i = 0; i < d->tasks.n && !r; i++)
 		if (!d->tasks.v[i]->zombie)
-			r = preflight_frozen(op, d->tasks.v[i]->pid);
+			r = preflight_frozen(op, d->tasks.v[i]->pid, d->pid);
 	return r ?: find_shared(op, d);
 }
 

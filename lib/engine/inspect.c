@@ -27,6 +27,11 @@ enum {
 	PE_PRESENT = 4,
 };
 
+/* An address space, and the task whose images have it. */
+struct space {
+	uint32_t vm_id, pid;
+};
+
 struct inspect {
 	struct op *op;
 	struct img_dir *dir;
@@ -34,6 +39,7 @@ struct inspect {
 	CkptExtraEntry *extra;	  /* NULL: another engine made this */
 	ARRAY(FileEntry *) files; /* by id */
 	ARRAY(MemfdInodeEntry *) memfds;
+	ARRAY(struct space) spaces; /* address spaces that were met */
 	bool nomem;
 };
 
@@ -468,7 +474,7 @@ static const char *cmdline_of(struct inspect *in, uint32_t pid, const MmEntry *m
 	for (size_t i = 0; in->extra && i < in->extra->n_tasks; i++)
 		if (in->extra->tasks[i]->pid == pid && in->extra->tasks[i]->cmdline)
 			return in->extra->tasks[i]->cmdline;
-	if (mm->mm_arg_end <= mm->mm_arg_start)
+	if (!mm || mm->mm_arg_end <= mm->mm_arg_start)
 		return NULL;
 	n = MIN(mm->mm_arg_end - mm->mm_arg_start, (uint64_t)MOST);
 	s = arena_alloc(in->op->arena, n + 1);
@@ -519,17 +525,37 @@ struct live {
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
 	struct pagemap pm;
+	uint32_t shares; /* the task whose memory this one shares, and mm is NULL; 0: it has its own */
 };
+
+/* Tasks that share an address space have its images once, with the first of them. */
+static int read_memory(struct inspect *in, uint32_t pid, struct live *live)
+{
+	struct space *slot;
+	ProtobufCMessage *msg;
+	int r;
+
+	for (size_t i = 0; i < in->spaces.n; i++)
+		if (in->spaces.v[i].vm_id == live->ids->vm_id) {
+			live->shares = in->spaces.v[i].pid;
+			return 0;
+		}
+	slot = ARRAY_ADD(in->op->arena, &in->spaces);
+	if (!slot)
+		return op_nomem(in->op);
+	*slot = (struct space){ live->ids->vm_id, pid };
+	r = read_mandatory(in, IMG_MM, pid, &msg);
+	if (r < 0)
+		return r;
+	live->mm = (MmEntry *)msg;
+	return read_pagemap(in, IMG_PAGEMAP, pid, &live->pm);
+}
 
 static int read_live(struct inspect *in, uint32_t pid, const CoreEntry *core, struct live *live)
 {
 	ProtobufCMessage *msg;
-	int r = read_mandatory(in, IMG_MM, pid, &msg);
+	int r = read_mandatory(in, IMG_FS, pid, &msg);
 
-	if (r < 0)
-		return r;
-	live->mm = (MmEntry *)msg;
-	r = read_mandatory(in, IMG_FS, pid, &msg);
 	if (r < 0)
 		return r;
 	live->fs = (FsEntry *)msg;
@@ -539,7 +565,7 @@ static int read_live(struct inspect *in, uint32_t pid, const CoreEntry *core, st
 	live->ids = r == 0 ? (TaskKobjIdsEntry *)msg : core->ids;
 	if (!live->ids)
 		return missing(in, IMG_IDS, pid);
-	return read_pagemap(in, IMG_PAGEMAP, pid, &live->pm);
+	return read_memory(in, pid, live);
 }
 
 static int put_live(struct inspect *in, json_object *task, const PstreeEntry *ps, const CoreEntry *core)
@@ -550,7 +576,8 @@ static int put_live(struct inspect *in, json_object *task, const PstreeEntry *ps
 	if (r < 0)
 		return r;
 	put_text(in, task, "cmdline", cmdline_of(in, ps->pid, live.mm, &live.pm));
-	put_text(in, task, "exe", path_of(in, live.mm->exe_file_id));
+	if (live.mm)
+		put_text(in, task, "exe", path_of(in, live.mm->exe_file_id));
 	put_text(in, task, "cwd", path_of(in, live.fs->cwd_id));
 	put_text(in, task, "root", path_of(in, live.fs->root_id));
 	if (core->thread_core && core->thread_core->creds) {
@@ -558,8 +585,10 @@ static int put_live(struct inspect *in, json_object *task, const PstreeEntry *ps
 		put_number(in, task, "gid", core->thread_core->creds->gid);
 	}
 	r = put_threads(in, task, ps, core);
-	if (r == 0)
+	if (r == 0 && live.mm)
 		r = put_memory(in, task, live.mm, &live.pm);
+	if (live.shares)
+		put_number(in, task, "shares_memory_of", live.shares);
 	if (r == 0)
 		r = each_entry(in, IMG_FDINFO, live.ids->files_id, put_descriptor, put_array(in, task, "descriptors"));
 	return r;

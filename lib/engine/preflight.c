@@ -237,14 +237,31 @@ int preflight(struct op *op, pid_t pid)
 	return r;
 }
 
-int preflight_frozen(struct op *op, pid_t pid)
+/* The tree may have an IPC namespace of its own, but only one. */
+static struct ckpt_err *check_ipc(const struct subject *s, pid_t root)
+{
+	struct stat ours, theirs;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->pid);
+	if (s->pid == root || stat(path, &theirs) < 0)
+		return NULL;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
+	if (stat(path, &ours) < 0 || ours.st_ino == theirs.st_ino)
+		return NULL;
+	return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "namespace"),
+		       "process %d (%s) is in another IPC namespace than the root of the tree, which is not supported", s->pid,
+		       s->status.name);
+}
+
+int preflight_frozen(struct op *op, pid_t pid, pid_t root)
 {
 	struct subject s;
 	struct ckpt_err *e = NULL;
 	int r = look_at(op, pid, &s);
 
 	if (!r)
-		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_threads(op, &s);
+		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_ipc(&s, root) ?: check_threads(op, &s);
 	if (e) {
 		op_forget(op);
 		op->err = e;

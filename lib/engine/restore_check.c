@@ -75,6 +75,8 @@ static int check_ids(struct op *op, const struct snapshot *s, const struct snap_
 	} ns[] = {
 		{ a->pid_ns_id, root->pid_ns_id, "PID" },	    { a->net_ns_id, root->net_ns_id, "network" },
 		{ a->uts_ns_id, root->uts_ns_id, "UTS" },
+		/* which the tree may have, and then all of it */
+		{ a->ipc_ns_id, s->tasks.v[0].ids->ipc_ns_id, "IPC" },
 		{ a->mnt_ns_id, root->mnt_ns_id, "mount" },	    { a->user_ns_id, root->user_ns_id, "user" },
 		{ a->cgroup_ns_id, root->cgroup_ns_id, "cgroup" }, { a->time_ns_id, root->time_ns_id, "time" },
 	};

@@ -161,10 +161,14 @@ static void print_task(struct json_object *task, int depth)
 		return;
 	printf("%*sIn ", indent, "");
 	print_safe(text(task, "cwd"), 0);
-	printf(", runs ");
-	print_safe(text(task, "exe"), 0);
+	if (*text(task, "exe")) {
+		printf(", runs ");
+		print_safe(text(task, "exe"), 0);
+	}
 	printf(", user %" PRIu64 ", group %" PRIu64 "\n", number(task, "uid"), number(task, "gid"));
 	print_threads(get(task, "threads"), indent);
+	if (get(task, "shares_memory_of"))
+		printf("%*sMemory: that of %" PRIu64 "\n", indent, "", number(task, "shares_memory_of"));
 	print_memory(get(task, "memory"), indent);
 	print_descriptors(get(task, "descriptors"), indent);
 }
