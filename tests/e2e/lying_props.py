@@ -43,6 +43,10 @@ def lies(start):
     yield thread(lambda t: t.speculation.add(misfeature=9, value=5)), ("speculation",)
     yield thread(lambda t: t.speculation.add(misfeature=0, value=0xffff)), ("speculation",)
     yield thread(lambda t: t.mempolicy.CopyFrom(nodes["policy"])), ("policy",)
+    yield thread(lambda t: t.xstate_components.add(component=17, data=b"1234")), ("component",)
+    yield thread(lambda t: t.xstate_components.add(component=9, data=bytes(8))), ("component",)
+    yield thread(lambda t: t.xstate_components.add(component=2**32 - 1, data=b"")), ("component",)
+    yield thread(lambda t: t.xstate_components.add(component=18, data=bytes(8192))), ("AMX",) # without the permission
     yield thread(lambda t: t.sud.CopyFrom(im.message("sud_entry")(mode=1, selector=BAD, offset=0, len=0))), ("dispatch",)
     yield thread(lambda t: t.sud.CopyFrom(im.message("sud_entry")(mode=99, selector=0, offset=0, len=0))), ("dispatch",)
 
