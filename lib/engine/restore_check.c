@@ -4,6 +4,7 @@
 
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/regs.h"
+#include "lib/kernel/arch/x86_64/tiles.h"
 #include "lib/kernel/sys.h"
 
 #define XSTATE_CAP 16384
@@ -175,6 +176,7 @@ int restore_load_registers(struct op *op, struct new_task *nt)
 		char xstate[XSTATE_CAP] __attribute__((aligned(64)));
 		int ret = x86_regs_from_image(op, core->thread_info, &n->regs, xstate, sizeof(xstate), &n->xstate_len);
 
+		ret = ret ?: x86_tiles_from_image(op, t->threads.v[i].extra, xstate, n->xstate_len);
 		if (ret)
 			return op_wrap(op, ret, "thread %d", t->threads.v[i].tid);
 		n->xstate = arena_memdup(op->arena, xstate, n->xstate_len);

@@ -187,7 +187,7 @@ static int leave_call(struct op *op, struct new_task *r)
 
 int task_touch(struct op *op, struct new_task *r)
 {
-	int ret = ignore_sigtrap(op, r);
+	int ret = restore_tiles(op, r) ?: ignore_sigtrap(op, r);
 
 	for (size_t i = 0; i < r->n_threads && !ret; i++)
 		ret = sched_restore(op, &r->task->threads.v[i], r->threads[i].tid);

@@ -105,6 +105,8 @@ int task_forget_stop(struct op *op, struct new_task *t, pid_t child); /* what th
 int task_load(struct op *op, struct new_task *t); /* the restorer is gone after that */
 int task_set_masks(struct op *op, struct new_task *t);
 int task_release(struct op *op, struct new_task *t);
+/* restore_tiles.c: room for AMX tiles; before anything else is done with a thread that stands at its int3 */
+int restore_tiles(struct op *op, struct new_task *t);
 /* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */
 int restore_sleeps(struct op *op, struct new_task *t);
 /* Makes a stopped thread do one system call that does not block. */

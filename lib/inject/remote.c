@@ -74,38 +74,43 @@ static void search_mappings(const struct target *t, const struct proc_maps *maps
 	}
 }
 
-static bool page_exists(const struct target *t, uint64_t page)
+_Static_assert(PARASITE_FRAME == SIGFRAME_MAX, "the frame fits into the parasite's area");
+
+/* Bits: which of the pages that a frame can take do not exist. */
+static uint32_t absent_pages(const struct target *t, uint64_t at)
 {
-	uint64_t entry = 0;
+	uint64_t entry[SIGFRAME_MAX / PAGE_SIZE] = { 0 };
+	uint32_t absent = 0;
 	char path[64];
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", t->pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return true;
-	if (pread(fd, &entry, sizeof(entry), (off_t)(page / PAGE_SIZE * sizeof(entry))) != sizeof(entry))
-		entry = ~0ull;
+		return 0;
+	if (pread(fd, entry, sizeof(entry), (off_t)(at / PAGE_SIZE * sizeof(*entry))) == sizeof(entry))
+		for (size_t i = 0; i < ARRAY_SIZE(entry); i++)
+			absent |= !(entry[i] >> 62) ? 1u << i : 0; /* neither present nor swapped */
 	close(fd);
-	return entry >> 62; /* present or swapped */
+	return absent;
 }
 
-/* The lowest page of the main stack, unless some thread is using it. */
+/* The lowest pages of the main stack, unless some thread is using them. */
 static void find_scratch(const struct target *t, const struct proc_maps *maps, struct gadgets *g)
 {
 	for (size_t i = 0; i < maps->vmas.n; i++) {
 		const struct proc_vma *v = &maps->vmas.v[i];
 
-		if (strcmp(v->name, "[stack]") || v->perms[1] != 'w')
+		if (strcmp(v->name, "[stack]") || v->perms[1] != 'w' || v->end - v->start < SIGFRAME_MAX)
 			continue;
 		for (size_t k = 0; k < t->threads.n; k++) {
 			uint64_t sp = t->threads.v[k].regs.rsp;
 
-			if (sp >= v->start && sp < v->end && sp - v->start < 2 * PAGE_SIZE + RED_ZONE)
+			if (sp >= v->start && sp < v->end && sp - v->start < SIGFRAME_MAX + PAGE_SIZE + RED_ZONE)
 				return;
 		}
 		g->scratch = v->start;
-		g->scratch_absent = !page_exists(t, v->start);
+		g->scratch_absent = absent_pages(t, v->start);
 		return;
 	}
 }
@@ -168,8 +173,9 @@ static int run_to_syscall_stop(struct op *op, const struct target *t, struct tra
 	}
 }
 
-/* Frame into the scratch page; the bytes that were there go to @saved. */
-static int place_frame(struct op *op, const struct target *t, const struct tracee *tr, const struct gadgets *g, void *saved)
+/* Frame into the scratch pages; the @len bytes that were there go to @saved. */
+static int place_frame(struct op *op, const struct target *t, const struct tracee *tr, const struct gadgets *g, void *saved,
+		       size_t *len)
 {
 	struct user_regs_struct cooked = tr->regs;
 	uint8_t frame[SIGFRAME_MAX];
@@ -183,7 +189,8 @@ static int place_frame(struct op *op, const struct target *t, const struct trace
 	if (!n)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "registers"),
 			       "thread %d has an extended state of %zu bytes, more than fits", tr->tid, tr->xstate_len);
-	r = target_read(op, t, (struct raddr){ g->scratch }, saved, SIGFRAME_MAX);
+	*len = n;
+	r = target_read(op, t, (struct raddr){ g->scratch }, saved, n);
 	return r ?: target_write(op, t, (struct raddr){ g->scratch }, frame, n);
 }
 
@@ -261,7 +268,8 @@ int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, con
 	struct user_regs_struct regs = call_regs(tr, g, nr, args);
 	const atomic_bool *cancel = op->cancel;
 	uint8_t saved[SIGFRAME_MAX];
-	int r = g->scratch ? place_frame(op, t, tr, g, saved) : 0, r2;
+	size_t len = 0;
+	int r = g->scratch ? place_frame(op, t, tr, g, saved, &len) : 0, r2;
 
 	if (r)
 		return r;
@@ -275,7 +283,7 @@ int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, con
 		return r;
 	r2 = put_back(op, tr);
 	if (g->scratch && !r2)
-		r2 = target_write(op, t, (struct raddr){ g->scratch }, saved, sizeof(saved));
+		r2 = target_write(op, t, (struct raddr){ g->scratch }, saved, len);
 	*ret = (int64_t)regs.rax;
 	return r ?: r2;
 }

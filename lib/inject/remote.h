@@ -5,7 +5,7 @@
  * A remote system call starts at a `syscall; ret` that the program has anyway (in libc), with the stack pointer at a frame
  * for rt_sigreturn whose first word leads to libc's own signal return code. Wherever the tracer is killed, the thread
  * makes the call, returns into rt_sigreturn, and is what it was, registers, FPU and signal mask. The frame lies in the
- * lowest page of the main stack, which is dead memory by the ABI; its bytes are put back afterwards.
+ * lowest pages of the main stack, which is dead memory by the ABI; its bytes are put back afterwards.
  *
  * With that the parasite's area is mapped. Runs of the parasite keep their frame in that area. What remains after a killed
  * engine is the mapping, which the guardian removes.
@@ -20,8 +20,8 @@
 struct gadgets {
 	uint64_t syscall_ret; /* 0f 05 c3 */
 	uint64_t sigreturn;   /* mov $15, %rax; syscall */
-	uint64_t scratch;     /* page for the frame; 0: none, remote calls are then not protected */
-	bool scratch_absent;  /* the page did not exist before we wrote to it */
+	uint64_t scratch;     /* SIGFRAME_MAX bytes for the frame; 0: none, remote calls are then not protected */
+	uint32_t scratch_absent; /* bits: pages of it that did not exist before we wrote to them */
 };
 
 struct parasite {

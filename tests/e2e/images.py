@@ -27,7 +27,7 @@ KINDS = {
     0x48453499: ("memfd_inode_entry", "memfd_inode_entry"), 0x59453036: ("tty_info_entry", "tty_info_entry"),
     0x59413026: ("tty_data_entry", "tty_data_entry"), 0x54323616: ("file_lock_entry", "file_lock_entry"),
     0x64413049: ("seccomp_entry", None), 0x56303138: ("file_entry", "file_entry"), 0x43114433: ("timens_entry", None),
-    0x59383330: ("cgroup_entry", None), 0x61404013: ("cpuinfo_entry", None), 0x57093306: ("stats_entry", None),
+    0x59383330: ("cgroup_entry", None), 0x61404013: ("cpuinfo_entry", None), 0x54504b43: ("ckpt_extra_entry", None), 0x57093306: ("stats_entry", None),
 }
 PIPE = 2  # fd_types
 _compiled = []

@@ -743,6 +743,166 @@ static void options(void)
 	CHECK(!fstat(s[0], &st) && st.st_uid == 55 && st.st_gid == 66 && (st.st_mode & 07777) == 0640);
 }
 
+/* Looking at so many takes a while: for an engine that is killed meanwhile. */
+#define QUEUES 150
+static void queues(void)
+{
+	int s[QUEUES][2], in[2], holder[2];
+	struct got g;
+
+	for (int i = 0; i < QUEUES; i++) {
+		CHECK(!socketpair(AF_UNIX, i % 3 ? i % 3 == 1 ? SOCK_STREAM : SOCK_DGRAM : SOCK_SEQPACKET, 0, s[i]));
+		put(s[i][0], "first"), put(s[i][0], "second");
+		for (int j = 0; i % 3 != 1 && j < 60; j++)
+			put(s[i][0], "more");
+		if (i % 5 == 0)
+			set(s[i][1], SO_PASSCRED, 1);
+		if (i % 7 == 0)
+			set(s[i][1], SO_PEEK_OFF, 1);
+	}
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, holder));
+	for (int i = 0; i < 8; i++) {
+		CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, in));
+		put(in[0], "in"), put(in[0], "flight");
+		send_with(holder[0], "x", in, 2, NULL);
+		close(in[0]), close(in[1]);
+	}
+	t_wait();
+	for (int i = 0; i < QUEUES; i++) {
+		CHECK(option(s[i][1], SO_PASSCRED) == (i % 5 == 0) && option(s[i][1], SO_PEEK_OFF) == (i % 7 ? -1 : 1));
+		if (i % 3 == 1) {
+			get(s[i][1], "firstsecond");
+			continue;
+		}
+		set(s[i][1], SO_PASSCRED, 0);
+		get(s[i][1], "first"), get(s[i][1], "second");
+		for (int j = 0; j < 60; j++)
+			get(s[i][1], "more");
+		none(s[i][1]);
+	}
+	for (int i = 0; i < 8; i++) {
+		g = receive(holder[1], 1);
+		CHECK(g.n_fds == 2 && !option(g.fds[1], SO_PASSCRED) && option(g.fds[1], SO_PEEK_OFF) == -1);
+		get(g.fds[1], "in"), get(g.fds[1], "flight");
+	}
+}
+
+/* ------------------------------------------------------------------------------------------------- several tasks */
+
+static int talk[2]; /* the parent has [0], the child [1] */
+
+/* Does what it is told, after the checkpoint, too. */
+static void child_main(int l, int hand)
+{
+	const char *name = absolute("child");
+	int srv = make(SOCK_DGRAM, name), cl = make(SOCK_STREAM, NULL), ac;
+	struct got g;
+	char c;
+
+	CHECK(!join(cl, absolute(PATH)));
+	put(cl, "from child");
+	put(hand, "queued by child");
+	put(talk[1], "r");
+	while (recv(talk[1], &c, 1, 0) == 1) {
+		if (c == 'q')
+			break;
+		if (c == 'a') { /* the listener is shared */
+			CHECK((ac = accept(l, NULL, NULL)) >= 0);
+			get(ac, "to child");
+			put(ac, "accepted"), close(ac);
+		} else if (c == 'd') { /* what the parent sent before */
+			get(srv, "to a name"), none(srv);
+		} else if (c == 'c') {
+			get(cl, "to client"), put(cl, "alive");
+			is_peer(cl, getppid(), 0, 0, false);
+		} else if (c == 'f') {
+			g = receive(hand, 64);
+			CHECK(g.n_fds == 1 && g.n == 1);
+			put(g.fds[0], "through what was in flight");
+		}
+		put(talk[1], "k");
+	}
+	close(talk[1]);
+	CHECK(recv(cl, &c, 1, 0) == 0);
+	_exit(0);
+}
+
+static void tell(const char *what)
+{
+	struct pollfd p = { .fd = talk[0], .events = POLLIN };
+	char c;
+
+	put(talk[0], what);
+	CHECK(poll(&p, 1, 5000) == 1 && recv(talk[0], &c, 1, 0) == 1 && c == 'k');
+}
+
+static void family(void)
+{
+	const char *name = absolute(PATH);
+	int l = make(SOCK_STREAM, name), hand[2], ac, cl, dg = make(SOCK_DGRAM, NULL), in[2], status;
+	pid_t pid;
+	char c;
+
+	CHECK(!listen(l, 5) && !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, talk) && !socketpair(AF_UNIX, SOCK_DGRAM, 0, hand));
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, in));
+	set(hand[0], SO_PASSCRED, 1);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid) {
+		close(hand[0]), close(talk[0]), close(in[0]), close(in[1]);
+		child_main(l, hand[1]);
+	}
+	close(hand[1]), close(talk[1]);
+	CHECK(recv(talk[0], &c, 1, 0) == 1 && (ac = accept(l, NULL, NULL)) >= 0);
+	CHECK(!join(dg, absolute("child")));
+	put(dg, "to a name");
+	send_with(hand[0], "f", &in[1], 1, NULL);
+	close(in[1]);
+	t_wait();
+	is_from(receive(hand[0], 64), "queued by child", pid, 0);
+	is_peer(ac, pid, 0, 0, false), is_peer(talk[0], getpid(), 0, 0, false);
+	get(ac, "from child"), put(ac, "to client"), tell("c"), get(ac, "alive");
+	tell("d"), tell("f"), get(in[0], "through what was in flight");
+	CHECK(!join(cl = make(SOCK_STREAM, NULL), name));
+	put(cl, "to child"), tell("a"), get(cl, "accepted");
+	put(talk[0], "q");
+	close(ac);
+	CHECK(waitpid(pid, &status, 0) == pid && !status);
+}
+
+/* Workers that wait in accept() on one listener. */
+static void prefork(void)
+{
+	const char *name = abstract("pre");
+	int l = make(SOCK_STREAM, name), c, s, status;
+	pid_t pid[3];
+	char b[8];
+
+	CHECK(!listen(l, 5));
+	for (int i = 0; i < 3; i++) {
+		pid[i] = fork();
+		if (!pid[i]) {
+			for (;;) {
+				CHECK((s = accept(l, NULL, NULL)) >= 0 && recv(s, b, 1, 0) == 1);
+				put(s, "done");
+				if (b[0] == 'q')
+					_exit(0);
+				close(s);
+			}
+		}
+	}
+	t_sleep_ms(50);
+	t_wait();
+	for (int i = 0; i < 8; i++) {
+		CHECK(!join(c = make(SOCK_STREAM, NULL), name));
+		put(c, i < 5 ? "x" : "q");
+		CHECK(recv(c, b, 4, MSG_WAITALL) == 4 && !memcmp(b, "done", 4));
+		close(c);
+	}
+	for (int i = 0; i < 3; i++)
+		CHECK(waitpid(pid[i], &status, 0) == pid[i] && !status);
+}
+
 /* ------------------------------------------------------------------------------------------------------- outside */
 
 /* The other end belongs to a child in a session of its own... which a single-process dump does not take. */
@@ -850,7 +1010,7 @@ static const struct t_variant variants[] = {
 	{ "pairs", pairs }, { "full", full }, { "path", path }, { "seqpath", seqpath }, { "abstract", abstractname },
 	{ "relative", relative }, { "elsewhere", elsewhere }, { "moved", moved }, { "replaced", replaced }, { "pending", pending },
 	{ "connecting", connecting }, { "dgrams", dgrams }, { "halves", halves }, { "rights", rights }, { "creds", creds },
-	{ "peercred", peercred }, { "options", options }, { "unaccepted", unaccepted }, { "reset", reset }, { "closedclient", closedclient },
+	{ "peercred", peercred }, { "options", options }, { "queues", queues }, { "family", family }, { "prefork", prefork }, { "unaccepted", unaccepted }, { "reset", reset }, { "closedclient", closedclient },
 	{ "urgent", urgent }, { "outsidestream", outsidestream }, { "outsidedgram", outsidedgram },
 };
 

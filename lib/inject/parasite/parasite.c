@@ -150,8 +150,9 @@ static void collect_areas(struct parasite_args *a)
 __attribute__((noreturn, used, section(".text.entry"))) void parasite_main(struct parasite_args *a);
 void parasite_main(struct parasite_args *a)
 {
-	if (a->release_page)
-		call(__NR_madvise, a->release_page, 4096, MADV_DONTNEED, 0);
+	for (int i = 0; a->release_mask >> i; i++)
+		if (a->release_mask >> i & 1)
+			call(__NR_madvise, a->release_page + (uint64_t)i * 4096, 4096, MADV_DONTNEED, 0);
 	if (a->what & PARASITE_THREAD)
 		collect_thread(a);
 	if (a->what & PARASITE_PROCESS)

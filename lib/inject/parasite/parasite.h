@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #define PARASITE_CODE_MAX 8192
+#define PARASITE_FRAME 12288 /* with AMX tiles */
 #define PARASITE_NSIG 64
 #define PARASITE_TIMERS 64 /* POSIX timers asked for in one run */
 #define PARASITE_LDT_WORDS 512
@@ -56,7 +57,8 @@ struct parasite_args {
 	int32_t n_timers, n_areas;
 	int32_t peer; /* a process to look at, 0: none */
 	int32_t ldt_first;
-	uint64_t release_page; /* a page of the stack that did not exist before us, 0 if none */
+	uint64_t release_page; /* the first of some pages of the stack... */
+	uint64_t release_mask; /* ...of which these (bits) did not exist before us */
 	/* out, per thread */
 	int64_t done;
 	int64_t tid_address;
@@ -92,7 +94,7 @@ struct parasite_args {
 };
 
 struct parasite_area {
-	uint8_t frame[4096];
+	uint8_t frame[PARASITE_FRAME];
 	uint8_t stack[4096]; /* grows down towards the frame, which is why it is only read by rt_sigreturn */
 	struct parasite_args args;
 };

@@ -12,6 +12,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_epoll,
 	&file_signalfd,
 	&file_timerfd,
+	&file_pidfd,
 	&file_procfile,
 	&file_nsfile,
 	&file_bpfmap,

@@ -14,8 +14,6 @@ struct named {
 static const struct named by_link[] = {
 	{ "anon_inode:inotify", "inotify", NULL },
 	{ "anon_inode:[fanotify]", "fanotify", NULL },
-	{ "anon_inode:[pidfd]", "pidfd", NULL },
-	{ "pidfd:", "pidfd", NULL },
 	{ "anon_inode:[userfaultfd]", "userfaultfd", NULL },
 	{ "anon_inode:[io_uring]", "io_uring", "close the ring before the checkpoint" },
 	{ "anon_inode:[perf_event]", "perf event", NULL },
@@ -56,8 +54,6 @@ static const char *kind_of(const struct fd_view *v)
 
 	if (v->fs_magic == FS_MQUEUE)
 		return "message queue";
-	if (v->fs_magic == FS_PIDFS)
-		return "pidfd";
 	if (S_ISSOCK(v->st.st_mode) && !(v->info.flags & O_PATH))
 		return "socket";
 	n = by_text(v);

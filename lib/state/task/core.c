@@ -6,6 +6,7 @@
 #include <sys/ptrace.h>
 
 #include "lib/kernel/arch/x86_64/regs.h"
+#include "lib/kernel/arch/x86_64/tiles.h"
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/msg.h"
@@ -70,7 +71,7 @@ static void cook_regs(const struct tracee *tr, struct user_regs_struct *regs, co
 }
 
 static int registers_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a,
-			  CoreEntry *core, const ThreadExtra *extra)
+			  CoreEntry *core, ThreadExtra *extra)
 {
 	struct user_regs_struct regs = tr->regs;
 	int r = rseq_dump(op, d, tr, &regs, core->thread_core);
@@ -85,9 +86,10 @@ static int registers_dump(struct op *op, const struct task_dump *d, const struct
 	cook_regs(tr, &regs, extra->restart);
 	if (x86_xstate_unsaved(tr->xstate, tr->xstate_len))
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .kind = "processor state"),
-			       "thread %d uses processor state %#lx (AMX?) that the image format cannot hold", tr->tid,
+			       "thread %d uses processor state %#lx that the image format cannot hold", tr->tid,
 			       x86_xstate_unsaved(tr->xstate, tr->xstate_len));
 	r = x86_regs_to_image(op, &regs, tr->xstate, tr->xstate_len, &core->thread_info);
+	r = r ?: x86_tiles_to_image(op, tr->xstate, tr->xstate_len, extra);
 	if (r)
 		return r;
 	if (a->tid_address < 0)
@@ -269,7 +271,8 @@ static int dump_threads(struct op *op, struct task_dump *d)
 		*a = (struct parasite_args){ .what = PARASITE_THREAD };
 		if (i == 0) {
 			a->what |= PARASITE_PROCESS;
-			a->release_page = d->parasite->g.scratch_absent ? d->parasite->g.scratch : 0;
+			a->release_page = d->parasite->g.scratch;
+			a->release_mask = d->parasite->g.scratch_absent;
 		}
 		r = dump_thread(op, d, i, a, extra);
 		if (r || i)

@@ -17,6 +17,7 @@
 #define MXCSR_DEFAULT_MASK 0xffbfu /* of processors that report none */
 #define LEGACY 0x3ull /* x87 and SSE */
 #define C_TILES 18 /* AMX data: the one component that the kernel gives only to those who ask */
+#define TILES (3ull << 17) /* AMX configuration and data */
 #define ADDRESS_MAX 0x7fffffffffffull
 
 /* The components that the image has a place for, besides x87 and SSE. */
@@ -119,7 +120,7 @@ size_t x86_xstate_trim(void *xstate, size_t len, uint32_t tiles)
 
 uint64_t x86_xstate_unsaved(const void *xstate, size_t len)
 {
-	uint64_t known = LEGACY;
+	uint64_t known = LEGACY | TILES;
 
 	for (int c = 0; c < C_MAX; c++)
 		if (components[c].size)
@@ -177,7 +178,7 @@ static int xsave_to_image(struct op *op, const uint8_t *x, size_t len, UserX86Xs
 	if (!e)
 		return CKPT_E_NOMEM;
 	user_x86_xsave_entry__init(e);
-	e->xstate_bv = xstate_bv(x);
+	e->xstate_bv = xstate_bv(x) & ~TILES; /* x86_tiles_to_image() */
 	r = component_to_image(op, x, len, C_YMM, 4, &e->n_ymmh_space, &e->ymmh_space);
 	r = r ?: component_to_image(op, x, len, C_BNDREGS, 8, &e->n_bndreg_state, &e->bndreg_state);
 	r = r ?: component_to_image(op, x, len, C_BNDCSR, 8, &e->n_bndcsr_state, &e->bndcsr_state);

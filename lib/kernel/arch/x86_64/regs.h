@@ -21,7 +21,6 @@ int x86_regs_to_image(struct op *op, const struct user_regs_struct *regs, const 
  */
 int x86_regs_from_image(struct op *op, const ThreadInfoX86 *info, struct user_regs_struct *regs, void *xstate, size_t cap,
 			size_t *xstate_len);
-/* Components in use (xstate_bv) that thread_info_x86 has no place for. */
 /*
  * Cuts AMX tiles that are not in use off a state that ptrace gave: where the processor has them, every task's state is
  * as large as if it used them, but no task that did not ask for them may have such a signal frame. Returns the length.
@@ -30,6 +29,7 @@ int x86_regs_from_image(struct op *op, const ThreadInfoX86 *info, struct user_re
 size_t x86_xstate_trim(void *xstate, size_t xstate_len, uint32_t tiles);
 /* Where in a state AMX tiles are; known to @op once asked for. */
 uint32_t x86_tiles_offset(struct op *op);
+/* Components in use (xstate_bv) that neither thread_info_x86 nor our own file (tiles.h) has a place for. */
 uint64_t x86_xstate_unsaved(const void *xstate, size_t xstate_len);
 
 #endif

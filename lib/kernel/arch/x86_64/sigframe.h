@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <sys/user.h>
 
-/* No frame of ours is larger: registers, siginfo, and an extended state without AMX. */
-#define SIGFRAME_MAX 4096
+/* No frame of ours is larger: registers, siginfo, and an extended state; without AMX tiles in use a page is enough. */
+#define SIGFRAME_MAX 12288
 #define XSTATE_MAX 16384
 
 /*
