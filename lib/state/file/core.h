@@ -250,7 +250,7 @@ void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
-extern const struct file_kind file_bpfmap;
+extern const struct file_kind file_bpfmap, file_uring;
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile;
