@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/wait.h>
 
 #include "lib/engine/restore_parts.h"
@@ -29,6 +30,7 @@ struct child {
 	int go, go_other; /* pipe: read end, and the end that is to be closed */
 	int inherit[2]; /* the plan, and a pidfd of us */
 	int elf_fd;
+	bool fixed_layout; /* the kernel is to look for free addresses from the very top: lib/state/mem/uring_area.c */
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
 	const char **step;
@@ -88,6 +90,8 @@ IN_CHILD static void child_main(void *arg)
 	enter_namespaces(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
+	if (c->fixed_layout) /* the restorer sets the program's own personality */
+		raw_syscall(__NR_personality, raw_syscall(__NR_personality, 0xffffffff, 0, 0, 0, 0) | ADDR_NO_RANDOMIZE, 0, 0, 0, 0);
 	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
 	for (int i = 0; ret == -ETXTBSY && i < EXEC_TRIES; i++) {
@@ -264,6 +268,7 @@ int restore_spawn(struct op *op, struct restore *r)
 	};
 	c->init_pidfd = r->init_pidfd;
 	c->ipc_ns = ipc_namespace(&r->s);
+	c->fixed_layout = r->s.has_rings;
 	r->forked_at = now_ns();
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return op_errno(op, errno, NULL, "make a pipe");

@@ -18,6 +18,7 @@
 #include "lib/kernel/uapi.h"
 
 #define VFORK_PATIENCE_NS 2000000000u
+#define PF_IO_WORKER 0x10 /* flag of a task, in its stat */
 
 /* Linux-internal codes that ptrace shows in rax of an interrupted call. */
 #define ERESTARTSYS 512
@@ -320,6 +321,22 @@ static bool known(const struct target *t, pid_t tid)
 	return false;
 }
 
+/*
+ * Threads that the kernel runs for an io_uring are in the task's list, but none of the program's: they never leave the
+ * kernel, and end with the ring. Their names begin like this; programs can call theirs so, too.
+ */
+static bool is_uring_worker(struct op *op, const struct tracee *tr)
+{
+	struct proc_stat st;
+
+	if (strncmp(tr->status.name, "iou-", 4))
+		return false;
+	if (proc_read_stat(op, tr->tid, &st) == 0)
+		return st.flags & PF_IO_WORKER;
+	op_forget(op);
+	return false;
+}
+
 /* Threads that are not known yet join the list; all that is asked of running threads is asked here. */
 static int find_new(struct op *op, struct target *t, struct sleepers *sleepers)
 {
@@ -341,7 +358,9 @@ static int find_new(struct op *op, struct target *t, struct sleepers *sleepers)
 		if (r < 0)
 			return r;
 		tr->exited = r == PROC_GONE;
-		if (!tr->exited)
+		if (!tr->exited && is_uring_worker(op, tr))
+			t->threads.n--;
+		else if (!tr->exited)
 			sleepers_note(op, sleepers, t->pid, tr);
 	}
 	return 0;

@@ -455,4 +455,14 @@ struct sched_attr {
 #define SCM_PIDFD 0x04
 #endif
 
+/* ------------------------------------------------------------------------------------------ io_uring */
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1U << 16)
+#endif
+#ifndef CKPT_IORING_REGISTER_NAPI
+/* In the kernel's headers these are enumerators, which #ifndef does not see. */
+#define CKPT_IORING_REGISTER_PBUF_STATUS 26
+#define CKPT_IORING_REGISTER_NAPI 27
+#endif
+
 #endif

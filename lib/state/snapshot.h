@@ -84,6 +84,7 @@ struct snapshot {
 	ARRAY(struct snap_shmem *) shmems;
 	ARRAY(FileLockEntry *) locks;
 	ARRAY(TtyInfoEntry *) ttys;
+	bool has_rings; /* there are io_urings */
 	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
 	struct img_dir *dir;
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */

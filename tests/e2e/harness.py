@@ -319,6 +319,8 @@ def snapshot(pid):
     tasks = {}
     for tid in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
         base = f"/proc/{pid}/task/{tid}"
+        if read_text(f"{base}/comm").startswith("iou-"):  # the kernel's, for an io_uring
+            continue
         fields = dict(l.split(":", 1) for l in read_text(f"{base}/status").splitlines() if ":" in l)
         one = {k: fields[k].split() for k in STATUS_KEYS if k in fields}
         st = read_text(f"{base}/stat").rsplit(")", 1)[-1].split()
@@ -326,6 +328,8 @@ def snapshot(pid):
             one["sched"] = (st[15], st[16], st[37], st[38])  # priority, nice, rt_priority, policy
         one["timerslack"] = read_text(f"/proc/{tid}/timerslack_ns").strip()
         tasks[tid] = one
+    for one in tasks.values():
+        one["Threads"] = len(tasks)
     see["tasks"] = tasks
     timers = re.findall(r"^(?:ID|signal|notify|ClockID): .*$", read_text(f"/proc/{pid}/timers"), re.M)
     see["timers"] = timers

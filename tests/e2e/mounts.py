@@ -103,6 +103,18 @@ def position_in_folder():
 
 
 @case
+def named_since():
+    """Their own names are gone, but they have others beside: they are opened by those."""
+    with h.Workdir() as w, h.Target(w, "odd", "named") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+        h.require(os.readlink(f"/proc/{t.pid}/fd/3").endswith("/name"), "not opened by the name it has")
+        t.go()
+
+
+@case
 def covered_by_mount():
     """What a mount hides cannot be opened again."""
     with h.Workdir() as w:

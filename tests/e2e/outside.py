@@ -131,5 +131,24 @@ def deleted_file():
         f.close()
 
 
+@case
+def process_that_ends():
+    """A file of /proc of another process is opened again only while that is the same one."""
+    with h.Workdir() as w, Program() as other:
+        with Program(f"import os\nos.open('/proc/{other.pid}/stat', os.O_RDONLY)") as p:
+            said = dump_of(w, p.pid)
+            h.require(len(said) == 0, f"said: {said}")
+            log = h.read_text(w + "/i.log")
+            h.require(f"/proc/{other.pid}/stat is of a process outside of the tree" in log, "the dump did not say what it needs")
+            h.must(h.dump(p.pid, w + "/k"), "dump")
+            h.reap(p.pid)
+            h.must(h.ckpt("restore", "-d", "-D", w + "/k"), "restore while it lives")
+            h.kill_hard(p.pid)
+            h.kill_hard(other.pid)
+            r = h.ckpt("restore", "-d", "-D", w + "/k")
+            h.require(r.rc == 1 and "has ended since the checkpoint" in r.out, f"restore when it has ended: {r}")
+            h.require(not h.alive(p.pid), "something is left of the restore")
+
+
 if __name__ == "__main__":
     h.run_cases(CASES)

@@ -158,6 +158,23 @@ static void many(void)
 		CHECK(lseek(i, 0, SEEK_CUR) >= 0 && read(i, b, 1) == 1 && b[0] >= '0');
 }
 
+/* A file that was made without a name and has one now; one that has another name in the same folder. */
+static void named(void)
+{
+	int tmp = open(".", O_TMPFILE | O_RDWR, 0640), a = make("a", "content");
+	struct stat x, y;
+	char path[64];
+
+	if (tmp < 0)
+		SKIP("no O_TMPFILE here: %s", strerror(errno));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", tmp);
+	CHECK(write(tmp, "was nameless", 12) == 12 && !linkat(AT_FDCWD, path, AT_FDCWD, "name", AT_SYMLINK_FOLLOW) && !link("a", "b") && !unlink("a"));
+	t_wait();
+	CHECK(pread(tmp, path, 12, 0) == 12 && !memcmp(path, "was nameless", 12) && lseek(tmp, 0, SEEK_CUR) == 12 && !fstat(tmp, &x) && !stat("name", &y));
+	CHECK(x.st_ino == y.st_ino && x.st_nlink == 1 && pread(a, path, 7, 0) == 7 && !fstat(a, &x) && !stat("b", &y));
+	CHECK(x.st_ino == y.st_ino && access("a", F_OK) < 0);
+}
+
 static void shm(void)
 {
 	char name[64];
@@ -175,7 +192,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "onlynames", onlynames }, { "namelesspath", namelesspath }, { "flags", flags }, { "devices", devices },
-		{ "block", block }, { "pressure", pressure }, { "notify", notify }, { "many", many }, { "shm", shm },
+		{ "block", block }, { "pressure", pressure }, { "notify", notify }, { "many", many }, { "shm", shm }, { "named", named },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -571,7 +571,8 @@ static void open_linked(struct env *e)
 {
 	(void)e;
 	put("one", "linked");
-	link("one", "two");
+	mkdir("sub", 0755);
+	link("one", "sub/two");
 	dup2(open("one", O_RDONLY), 10);
 	unlink("one");
 }
@@ -603,7 +604,7 @@ static void test_link_remap(void **state)
 	assert_int_equal(system("ls | grep -q link_remap"), 0);
 	files_restore_done(&e->restore.op, &e->restore.s, true);
 	assert_int_not_equal(system("ls | grep -q link_remap"), 0);
-	assert_int_equal(access("two", F_OK), 0);
+	assert_int_equal(access("sub/two", F_OK), 0);
 }
 
 /* ------------------------------------------------------------------------------------- pipes and FIFOs */

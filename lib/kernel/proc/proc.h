@@ -144,6 +144,28 @@ struct proc_fdinfo {
 };
 int proc_parse_fdinfo(struct arena *a, const char *text, size_t len, struct proc_fdinfo *out);
 
+/* What an io_uring adds to it: uring.c. */
+struct proc_uring_file {
+	uint32_t slot;
+	const char *path;
+};
+struct proc_uring_buf {
+	uint32_t slot;
+	uint64_t addr, len;
+};
+struct proc_uring {
+	uint32_t sq_mask, sq_head, sq_tail, cached_sq_head; /* cached: the kernel's own counters */
+	uint32_t cq_mask, cq_head, cq_tail, cached_cq_tail;
+	int sq_thread;		   /* -1: none */
+	uint32_t n_files, n_bufs;  /* slots in the tables */
+	ARRAY(struct proc_uring_file) files; /* those that are not empty */
+	ARRAY(struct proc_uring_buf) bufs;
+	uint32_t polls, overflows, sqe_lines; /* lines in these lists */
+	bool big_sqes, big_cqes;   /* entries are of 128, of 32 bytes: shows only where one is listed */
+	bool personalities, napi;
+};
+int proc_parse_uring(struct arena *a, const char *text, size_t len, struct proc_uring *out);
+
 /* What kinds of descriptors add to it (proc_fdinfo.rest): fdinfo_events.c. Devices are the kernel's: major << 20 | minor. */
 struct proc_epoll_entry {
 	uint32_t tfd, events;

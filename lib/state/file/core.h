@@ -152,6 +152,8 @@ uint64_t ghost_limit(const struct op *op);
 int ghost_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t file_id);
 int ghost_write(struct op *op, struct snapshot *s, struct snap_ghost *g);
 int ghost_extra_dump(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id);
+/* Another name of it in the directory where it was; NULL: there is none. */
+const char *remap_other_name(struct op *op, const struct fd_view *v, const char *path);
 /* Can it be given a name? If not, it has none any more. Tries it, in the directory of @path. */
 bool remap_can_link(struct op *op, const struct fd_view *v, const char *path);
 int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, const char *path, uint32_t file_id);
@@ -250,7 +252,7 @@ void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
-extern const struct file_kind file_bpfmap;
+extern const struct file_kind file_bpfmap, file_uring;
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile;

@@ -16,6 +16,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_procfile,
 	&file_nsfile,
 	&file_bpfmap,
+	&file_uring,
 	&file_unsupported,
 	&file_fifo,
 	&file_reg,

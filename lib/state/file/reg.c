@@ -123,6 +123,7 @@ static int external_key(struct op *op, const struct fd_view *v, char **key)
 /* Whether it can be dumped, and where it is found; *@key is set if it is an external resource. */
 static int examine(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where, char **key)
 {
+	const char *other;
 	int r;
 
 	*key = NULL;
@@ -134,6 +135,11 @@ static int examine(struct op *op, const struct fd_view *v, const char **path, en
 	}
 	r = examine_type(op, v);
 	r = r ? r : reg_locate(op, v, path, where);
+	if (!r && *where == REG_UNLINKED && !op->opts->link_remap && (other = remap_other_name(op, v, *path))) {
+		log_info(op, "task %d: fd %d: %s is %s now", v->pid, v->fd, v->link, other);
+		*path = other;
+		*where = REG_HERE;
+	}
 	return r ? r : examine_place(op, v, *where);
 }
 

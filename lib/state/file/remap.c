@@ -4,6 +4,7 @@
  * the same directory or the nearest one that still exists; restore links it back to the old name for the moment of the open.
  * Ghosts (no name at all) are in ghost.c; here is what both have in common.
  */
+#include <dirent.h>
 #include <sys/vfs.h>
 
 #include "lib/state/file/core.h"
@@ -23,6 +24,8 @@ int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target,
 	*slot = m;
 	return 0;
 }
+
+#define NAMES_MAX 100000 /* that are looked at for another name of a file */
 
 /* On overlayfs a file may have another device than its directory. */
 static bool on_same_fs(const char *dir, const struct stat *st, const struct fd_view *v)
@@ -49,6 +52,22 @@ static char *directory_for(struct op *op, const char *path, const struct fd_view
 	}
 	errno = dir ? ENOENT : ENOMEM;
 	return NULL;
+}
+
+const char *remap_other_name(struct op *op, const struct fd_view *v, const char *path)
+{
+	const char *dir = directory_for(op, path, v), *name = NULL;
+	DIR *d = dir ? opendir(*dir ? dir : "/") : NULL;
+	struct dirent *e;
+	struct stat st;
+
+	for (size_t i = 0; d && !name && i < NAMES_MAX && (e = readdir(d)); i++)
+		if (e->d_ino == v->st.st_ino && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_ino == v->st.st_ino && st.st_dev == v->st.st_dev)
+			name = arena_printf(op->arena, "%s/%s", dir, e->d_name);
+	if (d)
+		closedir(d);
+	return name;
 }
 
 bool remap_can_link(struct op *op, const struct fd_view *v, const char *path)

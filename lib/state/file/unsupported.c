@@ -15,7 +15,6 @@ static const struct named by_link[] = {
 	{ "anon_inode:inotify", "inotify", NULL },
 	{ "anon_inode:[fanotify]", "fanotify", NULL },
 	{ "anon_inode:[userfaultfd]", "userfaultfd", NULL },
-	{ "anon_inode:[io_uring]", "io_uring", "close the ring before the checkpoint" },
 	{ "anon_inode:[perf_event]", "perf event", NULL },
 	{ "anon_inode:bpf-prog", "bpf program", NULL },
 	{ "anon_inode:bpf", "bpf object", NULL },

@@ -25,6 +25,7 @@ enum {
 	VMA_MEMFD = 1u << 14,
 	VMA_SHSTK = 1u << 15,
 	VMA_GUARD = 1u << 16,
+	VMA_EXT_PLUGIN = 1u << 27,
 };
 
 /* flags of pagemap_entry */

@@ -12,6 +12,7 @@
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/mem/restore_inherit.h"
+#include "lib/state/mem/uring_area.h"
 #include "lib/state/task/plan_build.h"
 
 #define TASK_SIZE 0x7ffffffff000ull
@@ -63,7 +64,7 @@ static int check_kind(struct plan_build *b, const VmaEntry *e)
 		const char *what;
 	} refused[] = {
 		{ VMA_SOCKET, "the ring of a packet socket" }, { VMA_AIORING, "the ring of an AIO context" },
-		{ VMA_SHSTK, "a shadow stack" }, { 1u << 17, "made by uprobes" }, { 1u << 27, "a plugin's" },
+		{ VMA_SHSTK, "a shadow stack" }, { 1u << 17, "made by uprobes" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
@@ -214,6 +215,8 @@ static int one_area(struct plan_build *b, struct vmas *m, const VmaEntry *e, uin
 		b->vvar_end = e->end;
 		return 0;
 	}
+	if (e->status & VMA_EXT_PLUGIN)
+		return uring_area(b, e);
 	/* Made by calls of its own: ipc_plan(). */
 	return e->status & VMA_SYSVIPC ? 0 : add_area(b, m, e);
 }

@@ -8,6 +8,7 @@
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
+#include "lib/state/mem/uring_area.h"
 #include "lib/state/msg.h"
 
 #define HUGE_SHIFT 26 /* of the size code in the flags of mmap */
@@ -45,9 +46,9 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 {
 	*hint = NULL;
 	*kind = "mapping";
-	if (!strncmp(v->name, "anon_inode:[io_uring]", 21)) {
+	if (uring_is_ring(v)) {
 		*kind = "io_uring";
-		return "io_uring rings are not supported yet";
+		return uring_area_obstacle(v);
 	}
 	if (!strncmp(v->name, "/secretmem", 10)) {
 		*kind = "secret memory";
@@ -111,6 +112,8 @@ static int file_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 	e->status |= v->perms[3] == 's' ? VMA_FILE_SHARED : VMA_FILE_PRIVATE;
 	if (shmem)
 		e->status |= VMA_MEMFD;
+	if (uring_is_ring(v))
+		e->status |= VMA_EXT_PLUGIN;
 	msg_set(e, fdflags, fdflags);
 	return 0;
 }

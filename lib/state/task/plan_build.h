@@ -36,6 +36,7 @@ struct plan_build {
 	size_t len, cap;
 	ARRAY(struct plan_fetch) fetches; /* our descriptors that the new task needs while it is restored */
 	ARRAY(int) own;	    /* those of them that are ours to close */
+	ARRAY(const VmaEntry *) ring_areas; /* of io_urings */
 	ARRAY(struct plan_extent) ring_pages; /* of AIO rings: where their content is in the page data */
 	uint32_t numbers;   /* descriptors below this are used while the table is filled, beside the program's own */
 	int pages_fd;	    /* ours, of the page data; -1: none */

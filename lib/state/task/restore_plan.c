@@ -205,7 +205,7 @@ int plan_task(struct plan_build *b)
 	PLAN(b)->signals = arr;
 	PLAN(b)->pid = t->pid;
 	PLAN(b)->personality = tc->personality;
-	PLAN(b)->set_personality = tc->personality != 0;
+	PLAN(b)->set_personality = tc->personality != 0 || b->s->has_rings; /* restore_spawn.c */
 	PLAN(b)->subreaper = tc->has_child_subreaper && tc->child_subreaper;
 	PLAN(b)->thp_disable = t->mm && t->mm->has_thp_disabled && t->mm->thp_disabled &&
 			       !(t->extra && t->extra->has_thp_disable);

@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 
 #include "lib/kernel/uapi.h"
+#include "lib/state/mem/uring_area.h"
 #include "lib/state/task/plan_build.h"
 
 static int plan_thread_props(struct plan_build *b, size_t thread)
@@ -33,6 +34,7 @@ int plan_props(struct plan_build *b)
 
 	for (size_t i = 0; i < b->task->threads.n && !r; i++)
 		r = plan_thread_props(b, i);
+	r = r ?: uring_areas_plan(b);
 	if (r || !b->task->extra)
 		return r;
 	r = plan_prctls_task(b);
