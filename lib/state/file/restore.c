@@ -63,7 +63,8 @@ static void close_ends(struct file_state *fs)
 /* For ours, and for the tasks, which inherit the limit and use the numbers that the program had. */
 static size_t descriptors_needed(const struct snapshot *s)
 {
-	size_t n = s->files.n + s->shmems.n + 2 * s->pipes.n, highest = 0;
+	/* of each task its plan, its pages, and what it maps that nobody else does */
+	size_t n = s->files.n + s->shmems.n + 2 * s->pipes.n + 4 * s->tasks.n, highest = 0;
 
 	for (size_t i = 0; i < s->tasks.n; i++)
 		if (s->tasks.v[i].fds.n)
