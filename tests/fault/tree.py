@@ -33,7 +33,7 @@ def tree(pid):
 
 
 def snapshot(pid):
-    return {str(p): h.snapshot(p) for p in tree(pid)}
+    return {str(p): h.snapshot(p) for p in tree(pid) if h.alive(p)}
 
 
 def settled(pid):
@@ -52,6 +52,8 @@ def unchanged(pid, before, what, seconds=10):
     end = time.monotonic() + seconds * h.PATIENCE
     while True:
         try:
+            lost = [p for p in before if not h.alive(int(p))]
+            h.require(not lost, f"tasks have died: {lost}")
             diff = h.differences(before, snapshot(pid))
             for p in tree(pid):
                 h.untouched(p)
@@ -212,6 +214,8 @@ def taken_pid(rounds, rnd):
     with Tree("fivehundred") as t:
         t.dump()
         p = with_pid(late(t))
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(max(t.pids) + 100))  # or the engine has the next one itself
         t.others = {p.pid}
         # it is a child of ours, which all_gone() is not to see
         real_children = h.children
