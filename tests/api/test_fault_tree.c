@@ -108,6 +108,14 @@ static char state_of(pid_t pid)
 	return p ? p[2] : 0;
 }
 
+/* A moment after it was let go a stopped task is on its way to its stop. */
+static char settled_state(pid_t pid, char want)
+{
+	for (int t = 0; t < 1000 && state_of(pid) != want; t++)
+		usleep(1000);
+	return state_of(pid);
+}
+
 static int all_count(void)
 {
 	unsigned long before[COUNTERS];
@@ -156,8 +164,8 @@ static int entries(const char *dir)
 static void as_before(const char *what, char *const maps[COUNTERS])
 {
 	EXPECT(all_count(), "not all tasks go on after %s", what);
-	EXPECT(state_of(shown->pid[COUNTERS]) == 'T', "the stopped task is in state %c after %s", state_of(shown->pid[COUNTERS]),
-	       what);
+	EXPECT(settled_state(shown->pid[COUNTERS], 'T') == 'T', "the stopped task is in state %c after %s",
+	       state_of(shown->pid[COUNTERS]), what);
 	EXPECT(state_of(shown->pid[COUNTERS + 1]) == 'Z', "the zombie is in state %c after %s",
 	       state_of(shown->pid[COUNTERS + 1]), what);
 	for (int i = 0; i < COUNTERS + 1; i++)
