@@ -351,4 +351,4 @@ CASES = {"odd-task": odd_task, "lost-image": lost_image, "lost-file": lost_file,
          "kill-dump": kill_dump, "cancel-dump": cancel_dump, "kill-member": kill_member, "kill-restore": kill_restore}
 
 if __name__ == "__main__":
-    f.main(CASES, rounds=60)
+    f.main(CASES, rounds=40)
