@@ -172,6 +172,8 @@ struct ckpt_opts {
 	const char *pidfile;	      /* CLI only */
 	const char *log_file;	      /* CLI only */
 	uint32_t log_level;	      /* CLI only; default 2 */
+	bool force_irmap;	      /* dump: names of watched files are always searched for */
+	struct ckpt_strv irmap_scan_path; /* dump: folders to search for them, before the usual ones */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

@@ -86,6 +86,7 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
 	r = check_strv(op, &o->external, "external");
 	r = r ?: check_external(op, &o->external);
+	r = r ?: check_strv(op, &o->irmap_scan_path, "irmap-scan-path");
 	return r ?: check_strv(op, &o->inherit_fd, "inherit-fd");
 }
 

@@ -5,6 +5,7 @@
  * nobody new.
  */
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -43,17 +44,27 @@ static struct dump_task *add(struct op *op, struct dump *d, pid_t pid, size_t pa
 	return t;
 }
 
-/* Ended, but still somebody's child? Its parent stands still, so it stays what it is. */
+/*
+ * Ended, but still somebody's child? Its parent stands still, so it stays what it is. One that is about to end cannot be
+ * seized any more and is no zombie yet: that is a matter of moments, and it must not be missed.
+ */
 static int add_ended(struct op *op, struct dump *d, pid_t pid, size_t parent)
 {
 	struct proc_stat st;
 	struct dump_task *t;
-	int r = proc_read_stat(op, pid, &st);
+	int r;
 
-	if (r)
-		return r < 0 ? r : 0;
-	if (st.state != 'Z' || st.num_threads > 1)
-		return 0;
+	for (;;) {
+		r = proc_read_stat(op, pid, &st);
+		if (r || st.state == 'X')
+			return r < 0 ? r : 0;
+		if (st.state == 'Z' && st.num_threads <= 1)
+			break;
+		r = op_check_cancel(op);
+		if (r)
+			return r;
+		sched_yield();
+	}
 	t = add(op, d, pid, parent);
 	if (!t)
 		return CKPT_E_NOMEM;

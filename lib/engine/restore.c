@@ -112,7 +112,9 @@ static int drive(struct op *op, void *arg)
 
 static int finish(struct op *op, void *arg)
 {
-	return restore_finish(op, arg);
+	struct restore *r = arg;
+
+	return restore_finish(op, r) ?: files_settle(op, &r->s);
 }
 
 /* The last stage: what it returns cannot be taken back. */

@@ -32,6 +32,7 @@ struct new_task {
 	uint64_t syscall_at; /* address of a system call instruction in it */
 	pid_t pid;	     /* as we see it; 0: there is none (any more) */
 	bool ended;	     /* as it should */
+	pid_t zombie;	     /* what its number was; its parent's to wait for, and ours when that is gone */
 	bool stop_wanted;    /* somebody sent it a SIGSTOP meanwhile */
 	struct new_thread *threads;
 	size_t n_threads, n_born; /* of those, and of its children: how many there are to be, and are */

@@ -329,8 +329,15 @@ void restore_kill(struct op *op, struct restore *r)
 	for (size_t i = 0; i < r->n_tasks; i++)
 		if (r->tasks[i].pid)
 			kill(r->tasks[i].pid, SIGKILL);
-	for (size_t i = r->n_tasks; i-- > 0;)
+	/*
+	 * Parents first: what a dead parent leaves goes to the next subreaper. Where that is our own process, what was waited
+	 * for before would become a zombie of ours, which nobody knows of; so do the zombies of the tree.
+	 */
+	for (size_t i = 0; i < r->n_tasks; i++)
 		if (r->tasks[i].pid)
 			reap(&r->tasks[i]);
+	for (size_t i = 0; i < r->n_tasks; i++)
+		if (r->tasks[i].zombie)
+			waitpid(r->tasks[i].zombie, NULL, __WALL | WNOHANG);
 	r->pid = 0;
 }

@@ -193,6 +193,7 @@ static int on_end(struct op *op, struct new_task *t, struct new_thread *th, int 
 	if (!meant || status != want)
 		return restore_report(op, t, th->tid, status);
 	t->ended = true;
+	t->zombie = t->node->kind == TREE_ZOMBIE ? th->tid : 0;
 	return 0;
 }
 

@@ -46,6 +46,8 @@ static int suspend(struct op *op, const struct target *t, struct tracee *tr, str
 	static const struct ptrace_sud_config off;
 	int r;
 
+	if (tr->sud_off)
+		return 0;
 	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tr->tid, sizeof(tr->sud), &tr->sud) < 0)
 		tr->sud = off; /* before Linux 6.4 nobody can tell */
 	if (!tr->sud.mode || lets_through(t, &tr->sud))

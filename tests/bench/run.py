@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """Whole-process wall time and freeze time of dumps and restores, against the reference engine where it works, in turns.
 
-  tests/bench/run.py [--rounds N] [--sizes 1M,100M,1G] [--dir DIR] [--json FILE] [--stages]
+  tests/bench/run.py [--rounds N] [--sizes 1M,100M,1G] [--tree] [--dir DIR] [--json FILE] [--stages]
 
-The memory is incompressible; images go to DIR (default /var/tmp, which should be a disk). A dump is timed from the start
+--tree: instead of one process with so much memory, a tree of 501 processes, 500 of which hold 20 descriptors each, some of
+their own and some that all of them share. The memory is incompressible; images go to DIR (default /var/tmp, which should be a disk). A dump is timed from the start
 of the program to its end, which includes syncing to stable storage for us; the reference engine does not sync, so its
 files are synced and timed with it (the column `synced`). Freeze times come from stats-dump, which both write.
 The reference engine is $CRIU or `criu` on PATH; whether it works here is tried first.
@@ -61,13 +62,27 @@ def sync_folder(folder):
         os.close(fd)
 
 
+TREE = "500x20"  # what is measured is called by its size; this one is no single process
+
+
+def target(work, size):
+    return h.Target(work, "crowd", "fivehundred") if size == TREE else h.Target(work, "size", size)
+
+
+def end_of(t):
+    """Waits for a tree that a dump has ended: what is not its root is ours as orphan. Not timed."""
+    t.reap()
+    for pid in h.children(os.getpid()):
+        h.reap(pid)
+
+
 def once(engine, size, base):
     """Figures of one dump and one restore, in milliseconds."""
     with h.Workdir() as w:
         folder = os.path.join(base, "images")
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
-        with h.Target(w, "size", size) as t:
+        with target(w, size) as t:
             t.ready(60)
             os.sync()
             start = time.monotonic()
@@ -76,7 +91,7 @@ def once(engine, size, base):
             if not engine.syncs:
                 sync_folder(folder)
             synced = dump if engine.syncs else time.monotonic() - start
-            t.reap()
+            end_of(t)
             restore = h.must(engine.run("restore", "-d", "-D", folder), f"{engine.name} restore").seconds
             t.go()
         s = stats(folder, "stats-dump")
@@ -86,9 +101,9 @@ def once(engine, size, base):
                 "restore": restore * 1e3, "bytes": total}, r
 
 
-def works(engine, base):
+def works(engine, base, size):
     try:
-        once(engine, "1M", base)
+        once(engine, size, base)
         return None
     except h.Failure as e:
         return str(e).splitlines()[0][:200]
@@ -112,10 +127,10 @@ def stages(engine, size, base, rounds):
             folder = os.path.join(base, "images")
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
-            with h.Target(w, "size", size) as t:
+            with target(w, size) as t:
                 t.ready(60)
                 d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
-                t.reap()
+                end_of(t)
                 r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
                 t.go()
             shutil.rmtree(folder)
@@ -134,10 +149,13 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--rounds", type=int, default=7)
     ap.add_argument("--sizes", default="1M,100M,1G")
+    ap.add_argument("--tree", action="store_true", help="a tree of 500 processes instead")
     ap.add_argument("--dir", default="/var/tmp")
     ap.add_argument("--json")
     ap.add_argument("--stages", action="store_true", help="the engine's own tables of stages, too, from as many further rounds")
     args = ap.parse_args()
+    if args.tree:
+        args.sizes = TREE
     h.become_subreaper()
     try:
         h.need_engine()
@@ -163,7 +181,7 @@ def measure(args, base):
     other = os.environ.get("CRIU") or shutil.which("criu")
     if other:
         reference = Engine("criu", other, False)
-        why = works(reference, base)
+        why = works(reference, base, args.sizes.split(",")[0])
         if why:
             print(f"# {other} does not work here, measured without it: {why}")
         else:
@@ -188,6 +206,10 @@ def measure(args, base):
         for name, f in per.items():
             line(size, name, f)
             line("", "fastest", {k: min(r[k] for r in f["all"]) for k in f["all"][0]})
+        if len(per) > 1:
+            ours, theirs = per["ckpt"], per["criu"]
+            print(f"{'':>6} {'ratio':>7} " + " ".join(f"{ours[k] / theirs[k] if theirs[k] else 0:9.2f}"
+                                                   for k in ("dump", "synced", "frozen", "restore")) + "  (ours / theirs)")
     if args.stages:
         for size in args.sizes.split(","):
             print(f"\n# stages, {size}\n{stages(engines[0], size, base, args.rounds)}")

@@ -290,9 +290,12 @@ def read_some(fd):
         return b""
 
 
-@case
-def terminal():
-    """A shell job with a terminal: dumped with -j, restored onto another terminal with -j."""
+COUNT_RESIZED = ('$SIG{WINCH} = sub { $r = " resized" }; $|=1; '
+                 'while(1) { print "tick ", ++$n, $r, "\n"; select undef,undef,undef,0.02 }')
+
+
+def shell_job(job):
+    """A job of a shell, with a terminal: dumped with -j, restored onto another terminal with -j."""
     ours, theirs = pty.openpty()
     with h.Workdir() as w:
         images = w + "/i"
@@ -302,9 +305,8 @@ def terminal():
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         # a session leader that stands for the shell, and the program in its session
-        script = 'perl -e \'$SIG{WINCH} = sub { $r = " resized" }; $|=1; while(1) { print "tick ", ++$n, $r, "\\n"; select undef,undef,undef,0.02 }\' & echo $! >"$1"; wait'
-        sh = subprocess.Popen(["sh", "-c", script, "sh", w + "/pid"], stdin=theirs, stdout=theirs, stderr=theirs,
-                              preexec_fn=session)
+        sh = subprocess.Popen(["sh", "-c", f'{job} & echo $! >"$1"; wait', "sh", w + "/pid", COUNT_RESIZED], stdin=theirs,
+                              stdout=theirs, stderr=theirs, preexec_fn=session)
         pid = 0
         back = None
         try:
@@ -315,6 +317,8 @@ def terminal():
             h.require(r.rc == 1 and ("shell-job" in r.out or "-j" in r.out), f"without -j: {r}")
             h.must(h.dump(pid, images, "-j"), "dump -j")
             sh.wait(10)
+            for c in h.children(os.getpid()):  # orphans of the tree are ours
+                h.reap(c)
             ours2, theirs2 = pty.openpty()
             termios.tcsetwinsize(theirs2, (40, 120))
             back = subprocess.Popen([h.CKPT, "restore", "-j", "-D", images], stdin=theirs2, stdout=theirs2,
@@ -322,13 +326,19 @@ def terminal():
             os.set_blocking(ours2, False)
             h.wait_until(lambda: b"tick" in read_some(ours2), "output on the new terminal")
             h.wait_until(lambda: b"resized" in read_some(ours2), "word that the new terminal has another size")
+            h.require(terminal_of(pid) == os.fstat(theirs2).st_rdev, f"its controlling terminal is {terminal_of(pid):x}")
         finally:
-            if pid:
-                h.kill_hard(pid)
+            for p in [*h.descendants(pid), pid] if pid else []:
+                h.kill_hard(p)
             for p in (sh, back):
                 if p and p.poll() is None:
                     p.kill()
                     p.wait()
+
+
+@case
+def terminal():
+    shell_job('perl -e "$2"')
 
 
 def leader_on(terminal, argv):

@@ -54,8 +54,9 @@ def storm(*, ends):
                 h.require(h.alive(t.pid), f"{what}: gone")
             done += r.rc == 0
             h.shutil.rmtree(images)
+            time.sleep(0.02)
+            h.require(not t.verdict() and h.alive(t.pid), f"{what}, afterwards: {t.verdict()} (state {h.state(t.pid)})")
         h.require(done > ROUNDS // 2, f"only {done} of {ROUNDS} dumps froze the storm")
-        time.sleep(0.05)
         t.go()
         print(f"#   {done} dumps, {refused} refused")
 

@@ -214,18 +214,18 @@ CASES = {"kill-dump": kill_dump, "kill-dump-terminals": kill_dump_terminals,
          "full-disk": full_disk, "kill-restore": kill_restore}
 
 
-def main():
+def main(cases, rounds):
     ap = argparse.ArgumentParser()
-    ap.add_argument("--rounds", type=int, default=200)
+    ap.add_argument("--rounds", type=int, default=rounds)
     ap.add_argument("--seed", type=int, default=None)
-    ap.add_argument("cases", nargs="*", choices=[[], *CASES])
+    ap.add_argument("cases", nargs="*", choices=[[], *cases])
     args = ap.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(1 << 30)
     print(f"# seed {seed}")
     h.become_subreaper()
     report = h.Report()
-    for name in args.cases or CASES:
-        def guarded(fn=CASES[name]):
+    for name in args.cases or cases:
+        def guarded(fn=cases[name]):
             h.need_engine()
             fn(args.rounds, random.Random(seed))
         report.case(name, guarded)
@@ -233,4 +233,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES, rounds=200)

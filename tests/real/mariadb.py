@@ -61,7 +61,7 @@ def test(work):
                        "--innodb-log-file-size=4M", "--innodb-use-native-aio=0"], cwd=work, env=env, **user)
     real.h.must(made, "mariadb-install-db")
     tree = TREE.replace("AIO", os.environ.get("CKPT_REAL_AIO", "0"), 1)
-    with real.Program(work, ["bash", "-c", tree], env=env, **user) as p:
+    with real.Program(work, ["bash", "-c", tree], opts=["--file-locks"], env=env, **user) as p:
         for want in (50, 500, 1000):
             p.wait_for(lambda t: rows(t) >= want, f"row {want}", 60)
             p.again(0.05, tasks=3)

@@ -115,4 +115,5 @@ def test(work):
     return f"{p.tasks} processes"
 
 
+real.own_terminals()
 real.main(test)

@@ -88,4 +88,5 @@ def test(work):
     return f"{p.tasks} processes"
 
 
+real.own_terminals()
 real.main(test)

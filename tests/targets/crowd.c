@@ -44,7 +44,8 @@ static void wait_for_go(void)
 	sigemptyset(&s);
 	sigaddset(&s, SIGUSR1);
 	while (sigwaitinfo(&s, NULL) < 0)
-		CHECK(errno == EINTR);
+		if (errno != EINTR)
+			FAIL("sigwaitinfo: %s", strerror(errno));
 }
 
 /* Has a child check itself; it must end well. */
@@ -79,12 +80,14 @@ static void no_more_children(void)
 		FAIL("a child that nobody knows: %d, status %#x", pid, status);
 }
 
-/* ---- five hundred processes of twenty descriptors: five hundred in branches, of which each forks its own leaves */
+/* ---- five hundred processes of twenty descriptors: twenty branches, of which each forks its own leaves */
 
-#define BRANCHES 20
-#define LEAVES 24
-#define TASKS (BRANCHES * (LEAVES + 1))
 #define HOLD 20
+#define MAX_BRANCHES 20
+#define MAX_LEAVES 24
+
+static unsigned n_branches, n_leaves, n_tasks;
+static unsigned odd = -1u; /* number of the process that has something that cannot be saved */
 
 struct held {
 	int pipes[2][2], events[2], file[2], dup;
@@ -100,7 +103,7 @@ static void hold_init(void)
 	char c = 0;
 
 	CHECK(pipe(common_pipe) == 0);
-	for (unsigned i = 0; i < TASKS; i++) {
+	for (unsigned i = 0; i < n_tasks; i++) {
 		c = 'a' + i % 26;
 		CHECK(write(common_pipe[1], &c, 1) == 1);
 	}
@@ -120,6 +123,15 @@ static unsigned count_fds(void)
 	for (int fd = 0; fd < 256; fd++)
 		n += fcntl(fd, F_GETFD) >= 0;
 	return n;
+}
+
+static void have_secret(void)
+{
+	int fd = syscall(SYS_memfd_secret, 0);
+
+	CHECK(fd >= 0 && ftruncate(fd, PAGE) == 0);
+	CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
+	close(fd);
 }
 
 static void hold(struct held *h, unsigned n)
@@ -144,6 +156,8 @@ static void hold(struct held *h, unsigned n)
 	h->memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(h->memory != MAP_FAILED);
 	t_fill(h->memory + PAGE, 2 * PAGE, n);
+	if (n == odd)
+		have_secret();
 	say_ready();
 	while (count_fds() < HOLD)
 		CHECK(open("/dev/null", O_RDWR) >= 0);
@@ -186,49 +200,74 @@ static void leaf(unsigned n)
 
 static void branch(unsigned b)
 {
-	pid_t pids[LEAVES];
+	pid_t pids[MAX_LEAVES];
 	struct held h;
 
-	for (unsigned i = 0; i < LEAVES; i++) {
+	for (unsigned i = 0; i < n_leaves; i++) {
 		pids[i] = do_fork();
 		if (!pids[i])
-			leaf(BRANCHES + b * LEAVES + i);
+			leaf(n_branches + b * n_leaves + i);
 	}
 	hold(&h, b);
 	wait_for_go();
-	for (unsigned i = 0; i < LEAVES; i++)
+	for (unsigned i = 0; i < n_leaves; i++)
 		ask(pids[i]);
 	held(&h);
-	for (unsigned i = 0; i < LEAVES; i++)
+	for (unsigned i = 0; i < n_leaves; i++)
 		answer(pids[i]);
 	no_more_children();
 	_exit(0);
 }
 
-static void fivehundred(void)
+static void branches(unsigned b_n, unsigned l_n)
 {
-	pid_t pids[BRANCHES];
+	pid_t pids[MAX_BRANCHES];
 	struct stat st;
 	int left;
 
+	n_branches = b_n;
+	n_leaves = l_n;
+	n_tasks = b_n * (l_n + 1);
 	crowd_init();
 	hold_init();
-	for (unsigned b = 0; b < BRANCHES; b++) {
+	for (unsigned b = 0; b < n_branches; b++) {
 		pids[b] = do_fork();
 		if (!pids[b])
 			branch(b);
 	}
-	wait_ready(TASKS);
+	wait_ready(n_tasks);
 	t_wait();
-	for (unsigned b = 0; b < BRANCHES; b++)
+	for (unsigned b = 0; b < n_branches; b++)
 		ask(pids[b]);
-	for (unsigned b = 0; b < BRANCHES; b++)
+	for (unsigned b = 0; b < n_branches; b++)
 		answer(pids[b]);
 	no_more_children();
 	CHECK(ioctl(common_pipe[0], FIONREAD, &left) == 0 && left == 0);
 	for (int i = 0; i < 2; i++)
-		CHECK(fstat(common_file[i], &st) == 0 && st.st_size == 7 * TASKS);
-	CHECK(lseek(common_file[0], 0, SEEK_CUR) == 7 * TASKS);
+		CHECK(fstat(common_file[i], &st) == 0 && st.st_size == 7 * n_tasks);
+	CHECK(lseek(common_file[0], 0, SEEK_CUR) == 7 * n_tasks);
+}
+
+static void fivehundred(void)
+{
+	branches(20, 24);
+}
+
+static void thirty(void)
+{
+	branches(5, 5);
+}
+
+/* One of the last processes has memory that nobody else can read, by design. */
+static void oneodd(void)
+{
+	int fd = syscall(SYS_memfd_secret, 0);
+
+	if (fd < 0)
+		SKIP("no secret memory here: %s", strerror(errno));
+	close(fd);
+	odd = 400;
+	branches(20, 24);
 }
 
 /* ---- ten processes of a thousand threads */
@@ -820,6 +859,7 @@ static const struct t_variant variants[] = {
 	{ "orphans", orphans },		{ "subreapers", subreapers },
 	{ "zombies", zombies },		{ "stopped", stopped },
 	{ "sessions", sessions },	{ "fivehundred", fivehundred },
+	{ "thirty", thirty },		{ "oneodd", oneodd },
 	{ "manythreads", manythreads }, { "storm", storm },
 };
 

@@ -404,8 +404,11 @@ static void devtty(void)
 	m = new_master(0);
 	s = open_slave(m, 0);
 	CHECK((tty = open("/dev/tty", O_RDWR | O_CLOEXEC)) >= 0);
+	CHECK(!fcntl(tty, F_SETFL, O_ASYNC));
 	close(s);
 	t_wait();
+	CHECK(fcntl(tty, F_GETFL) & O_ASYNC && fcntl(tty, F_GETFD) == FD_CLOEXEC);
+	CHECK(!fcntl(tty, F_SETFL, 0));
 	CHECK(session_of(tty) == getpid() && tcgetpgrp(tty) == getpgrp());
 	put(m, "a line\n");
 	expect_read(tty, "a line\n");

@@ -8,19 +8,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
-#include <sys/epoll.h>
-#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-
-static void inotify(void)
-{
-	int fd = inotify_init1(0);
-
-	CHECK(fd >= 0);
-	t_wait();
-	CHECK(inotify_add_watch(fd, ".", IN_CREATE) > 0);
-}
 
 static void tcp(void)
 {
@@ -88,7 +77,7 @@ static void asking(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "inotify", inotify },
+		
 		{ "tcp", tcp }, { "secretmem", secretmem },
 		{ "listener", listener }, { "asking", asking },
 	};

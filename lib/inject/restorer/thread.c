@@ -11,6 +11,8 @@ _Noreturn void restorer_thread(struct plan *p, struct plan_thread *t);
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
+#define FREE_TRIES 500 /* of a millisecond and more */
+#define EEXIST 17
 
 struct clone3_args {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
@@ -46,6 +48,22 @@ static void create_by_last_pid(struct plan *p, struct clone3_args *args, struct 
 	fail(p, PLAN_STEP_THREAD, index, 0);
 }
 
+/*
+ * A thread that has ended is gone for everybody a moment before its number is free, and that moment lasts until it is
+ * scheduled again. Whoever restores right after a kill would get EEXIST.
+ */
+static long clone_when_free(struct clone3_args *args, struct plan *p, struct plan_thread *t)
+{
+	static const uint64_t pause[2] = { 0, 1000000 };
+	long tid = restorer_clone(args, sizeof(*args), p, t);
+
+	for (int i = 0; tid == -EEXIST && i < FREE_TRIES; i++) {
+		sys(__NR_nanosleep, pause, 0);
+		tid = restorer_clone(args, sizeof(*args), p, t);
+	}
+	return tid;
+}
+
 void threads_create(struct plan *p)
 {
 	struct plan_thread *t = PLAN_AT(p, struct plan_thread, p->threads);
@@ -65,7 +83,7 @@ void threads_create(struct plan *p)
 		}
 		args.set_tid = (uint64_t)&t[i].tid;
 		args.set_tid_size = 1;
-		must(p, PLAN_STEP_THREAD, i, restorer_clone(&args, sizeof(args), p, &t[i]));
+		must(p, PLAN_STEP_THREAD, i, clone_when_free(&args, p, &t[i]));
 	}
 }
 

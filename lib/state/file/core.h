@@ -83,6 +83,7 @@ struct file_state {
 	ARRAY(struct flight) flights;
 	size_t flights_done;
 	struct unix_state *unix_sockets; /* lib/state/sock, dump and restore */
+	ARRAY(struct watch_want *) wants; /* watch.c */
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
 	struct file_index ghost_ids; /* (ghost id) -> struct snap_ghost */
@@ -257,6 +258,6 @@ extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile;
 extern const struct file_kind file_unix;
-extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd;
+extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd, file_inotify, file_fanotify;
 
 #endif

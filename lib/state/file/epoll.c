@@ -22,7 +22,6 @@ struct epoll_dump {
 	EpollExtra *extra;
 	uint32_t *same_before; /* for each entry: how many before it have its number */
 	struct epoll_holders holders;
-	bool ready;	     /* some entry has an event to tell */
 };
 
 static bool epoll_match(const struct fd_view *v)
@@ -123,7 +122,6 @@ static int epoll_dump(struct op *op, struct snapshot *s, const struct fd_view *v
 	d->view = *v;
 	d->view.copy = -1;
 	d->view.info.rest = NULL;
-	d->ready = poll_now(v->copy, POLLIN);
 	d->extra = msg_new(op, EpollExtra, epoll_extra);
 	if (!m->fown || !d->extra)
 		return CKPT_E_NOMEM;
@@ -227,28 +225,57 @@ static int find_target(struct op *op, struct snapshot *s, struct snap_file *f, s
 	return 0;
 }
 
+/*
+ * A signalfd tells about the signals of whoever asks. Asked by us, also through an instance that watches it, it says that
+ * there is nothing, and the instance would believe that and not tell the program.
+ */
+static bool tells_signals(const struct snapshot *s, const struct snap_file *f, unsigned depth)
+{
+	const struct epoll_dump *d = f->priv;
+
+	if (f->kind != &file_epoll)
+		return f->kind == &file_signalfd;
+	for (size_t i = 0; i < d->extra->n_entries; i++) {
+		const struct snap_file *target = snapshot_file(s, d->extra->entries[i]->target);
+
+		/* The kernel nests no deeper. */
+		if (!target || depth > 5 || tells_signals(s, target, depth + 1))
+			return true;
+	}
+	return false;
+}
+
+/* Asks a description through any descriptor of it. */
+static bool ask(const struct snapshot *s, const struct snap_file *f, short events)
+{
+	for (size_t t = 0; t < s->tasks.n; t++) {
+		int64_t fd = epoll_find_file(&s->tasks.v[t], f->id);
+		_cleanup_close_ int pidfd = fd < 0 ? -1 : sys_pidfd_open(s->tasks.v[t].pid, 0);
+		_cleanup_close_ int copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, (int)fd);
+
+		if (copy >= 0)
+			return poll_now(copy, events);
+	}
+	return false;
+}
+
+static bool has_edges(const EventpollFileEntry *m)
+{
+	for (size_t i = 0; i < m->n_tfd; i++)
+		if (m->tfd[i]->events & EPOLLET)
+			return true;
+	return false;
+}
+
 /* Is there what an edge-triggered entry waits for? If so, and the instance has nothing to tell, that was told before. */
 static void find_edge(struct snapshot *s, const struct snap_file *f, size_t i)
 {
 	const EventpollTfdEntry *m = f->msg->epfd->tfd[i];
-	struct epoll_dump *d = f->priv;
-	EpollEntryExtra *x = d->extra->entries[i];
+	EpollEntryExtra *x = ((struct epoll_dump *)f->priv)->extra->entries[i];
 	const struct snap_file *target = snapshot_file(s, x->target);
 
-	/* A signalfd tells about the signals of whoever asks. */
-	if (d->ready || !(m->events & EPOLLET) || !(m->events & ~(uint32_t)EPOLL_NOT_EVENTS) || target->kind == &file_signalfd)
-		return;
-	for (size_t t = 0; t < s->tasks.n; t++) {
-		int64_t fd = epoll_find_file(&s->tasks.v[t], x->target);
-		_cleanup_close_ int pidfd = fd < 0 ? -1 : sys_pidfd_open(s->tasks.v[t].pid, 0);
-		_cleanup_close_ int copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, (int)fd);
-
-		if (copy < 0)
-			continue;
-		if (poll_now(copy, (short)(m->events & 0x3fff)))
-			msg_set(x, spent, 1);
-		return;
-	}
+	if (m->events & EPOLLET && m->events & ~(uint32_t)EPOLL_NOT_EVENTS && ask(s, target, (short)(m->events & 0x3fff)))
+		msg_set(x, spent, 1);
 }
 
 static int complete_one(struct op *op, struct snapshot *s, struct snap_file *f)
@@ -256,12 +283,17 @@ static int complete_one(struct op *op, struct snapshot *s, struct snap_file *f)
 	struct epoll_dump *d = f->priv;
 	int r = epoll_find_holders(op, s, f, &d->holders);
 
-	for (size_t i = 0; !r && i < f->msg->epfd->n_tfd; i++) {
+	for (size_t i = 0; !r && i < f->msg->epfd->n_tfd; i++)
 		r = find_target(op, s, f, i);
-		if (!r)
-			find_edge(s, f, i);
-	}
 	return r;
+}
+
+static void find_edges(struct snapshot *s, const struct snap_file *f)
+{
+	if (!has_edges(f->msg->epfd) || tells_signals(s, f, 0) || ask(s, f, POLLIN))
+		return;
+	for (size_t i = 0; i < f->msg->epfd->n_tfd; i++)
+		find_edge(s, f, i);
 }
 
 static int epoll_complete(struct op *op, struct snapshot *s)
@@ -273,6 +305,9 @@ static int epoll_complete(struct op *op, struct snapshot *s)
 		if (f->kind == &file_epoll)
 			r = complete_one(op, s, f) ?: op_check_cancel(op);
 	}
+	for (size_t i = 0; !r && i < s->files.n; i++)
+		if (s->files.v[i]->kind == &file_epoll)
+			find_edges(s, s->files.v[i]);
 	return r;
 }
 

@@ -68,6 +68,11 @@ struct file_kind {
 	 * this one opens it (PLAN_CALL_FD, in PLAN_BARE or PLAN_OPEN); the others get it from there. NULL: nothing to do.
 	 */
 	int (*plan)(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
+	/*
+	 * Restore; host: all tasks are complete and stand still; what the restore had to make for a while (names of deleted
+	 * files) is gone. For what must not see any of that. The last thing that may fail. NULL: nothing. Once.
+	 */
+	int (*settle)(struct op *op, struct snapshot *s);
 	/* Dump and restore; host: takes back what it did outside of images and tasks. Also after a failure half way, and
 	 * when nothing was done. NULL: nothing. Once. */
 	void (*done)(struct op *op, struct snapshot *s, bool success);
@@ -116,6 +121,8 @@ int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const cha
 int locks_plan(struct plan_build *b);
 /* Owner for signals (F_SETOWN, F_SETSIG) of a description: applied by the restorer, when the tasks exist. NULL: none. */
 const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
+/* When all tasks are complete: each kind's .settle. */
+int files_settle(struct op *op, struct snapshot *s);
 /* Applies seals that would have been in the way of the tasks' mappings (so: before the tasks run), removes temporary names,
  * closes our descriptors. After the tree exists, or after a failure. Never fails. */
 void files_restore_done(struct op *op, struct snapshot *s, bool success);

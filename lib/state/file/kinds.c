@@ -13,6 +13,8 @@ const struct file_kind *const file_kinds[] = {
 	&file_signalfd,
 	&file_timerfd,
 	&file_pidfd,
+	&file_inotify,
+	&file_fanotify,
 	&file_procfile,
 	&file_nsfile,
 	&file_bpfmap,

@@ -181,6 +181,37 @@ int files_open_special(struct op *op, struct snapshot *s, uint32_t id, const cha
 	return r;
 }
 
+/* Names that go whatever happens go before anybody looks on. */
+static void remove_temporary(struct op *op, struct file_state *fs)
+{
+	struct file_state gone = { 0 };
+	size_t n = 0;
+
+	for (size_t i = 0; i < fs->made.n; i++) {
+		const struct made_name m = fs->made.v[i];
+		struct made_name *slot = m.only_on_failure || m.only_on_success ? NULL : ARRAY_ADD(op->arena, &gone.made);
+
+		if (slot)
+			*slot = m;
+		else
+			fs->made.v[n++] = m;
+	}
+	fs->made.n = n;
+	files_remove_made(op, &gone, true);
+}
+
+int files_settle(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	if (!s->file_state)
+		return 0;
+	remove_temporary(op, s->file_state);
+	for (size_t i = 0; !r && file_kinds[i]; i++)
+		r = file_kinds[i]->settle ? file_kinds[i]->settle(op, s) : 0;
+	return r;
+}
+
 void files_restore_done(struct op *op, struct snapshot *s, bool success)
 {
 	struct file_state *fs = s->file_state;

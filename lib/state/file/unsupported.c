@@ -12,8 +12,6 @@ struct named {
 
 /* By the text of the link. Longer ones first where one is the beginning of another. */
 static const struct named by_link[] = {
-	{ "anon_inode:inotify", "inotify", NULL },
-	{ "anon_inode:[fanotify]", "fanotify", NULL },
 	{ "anon_inode:[userfaultfd]", "userfaultfd", NULL },
 	{ "anon_inode:[perf_event]", "perf event", NULL },
 	{ "anon_inode:bpf-prog", "bpf program", NULL },

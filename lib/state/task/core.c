@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/ptrace.h>
 
+#include "lib/inject/sud.h"
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/arch/x86_64/tiles.h"
 #include "lib/kernel/sys.h"
@@ -184,7 +185,8 @@ static int tc_dump(struct op *op, struct task_dump *d, const struct parasite_arg
 		msg_set(tc, membarrier_registration_mask, (uint32_t)a->membarrier);
 	if (a->io_flusher == 1)
 		msg_set(extra, io_flusher, 1);
-	prctls_dump_task(a, extra);
+	if (d->task->mm)
+		prctls_dump_task(a, extra);
 	autogroup_dump(op, d, extra);
 	r = sigactions_dump(op, d, a, tc);
 	r = r ?: sigqueue_dump(op, pid, true, &tc->signals_s);
@@ -209,6 +211,8 @@ static int mm_fields(struct op *op, struct task_dump *d, const struct parasite_a
 		return op_errno(op, (int)-a->dumpable, AT(.pid = d->task->pid), "read the dumpable flag");
 	msg_set(mm, dumpable, (int32_t)a->dumpable);
 	msg_set(mm, thp_disabled, a->thp_disable > 0);
+	if (a->pkeys)
+		msg_set(d->task->extra, pkeys, (uint32_t)a->pkeys);
 	return 0;
 }
 
@@ -282,8 +286,6 @@ static int dump_threads(struct op *op, struct task_dump *d)
 		r = core->tc ? tc_dump(op, d, a, core, extra) : CKPT_E_NOMEM;
 		if (!r && d->task->mm)
 			r = mm_fields(op, d, a);
-		if (a->pkeys)
-			msg_set(extra, pkeys, (uint32_t)a->pkeys);
 		r = r ?: x86_dump_task(op, d, a);
 		r = r ?: op_check_cancel(op);
 	}
@@ -301,7 +303,11 @@ int task_dump_core(struct op *op, struct task_dump *d)
 	if (!extra->threads)
 		return CKPT_E_NOMEM;
 	cookie_dump(op, d, extra);
-	r = dump_threads(op, d);
+	/* Where the address space is another task's, nobody has injected anything here. */
+	r = sud_suspend(op, d->target, d->parasite->all);
+	r = r ?: dump_threads(op, d);
+	if (!d->task->mm)
+		sud_resume(d->target, d->parasite->all);
 	if (r || !d->task->mm)
 		return r;
 	return mlock_future_dump(op, d) ?: mbind_dump(op, d);

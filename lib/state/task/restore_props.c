@@ -37,10 +37,13 @@ int plan_props(struct plan_build *b)
 	r = r ?: uring_areas_plan(b);
 	if (r || !b->task->extra)
 		return r;
+	r = x86_plan_task(b);
+	r = r ?: cookie_plan(b);
+	/* The rest belongs to the address space. */
+	if (r || b->shares_memory || !b->task->mm)
+		return r;
 	r = plan_prctls_task(b);
 	r = r ?: areas_plan(b);
-	r = r ?: x86_plan_task(b);
-	r = r ?: cookie_plan(b);
 	r = r ?: areas_plan_late(b);
 	return r ?: plan_mdwe(b);
 }

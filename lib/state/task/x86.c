@@ -51,6 +51,8 @@ int x86_dump_task(struct op *op, struct task_dump *d, const struct parasite_args
 
 	if (a->xcomp_result == 0)
 		msg_set(x, xcomp_perm, a->xcomp_perm);
+	if (!d->task->mm)
+		return 0;
 	if (a->untag_result == 0 && ~a->untag_mask)
 		msg_set(x, tag_bits, (uint32_t)__builtin_popcountll(~a->untag_mask));
 	return a->ldt_result > 0 ? ldt_dump(op, d) : 0;
@@ -134,10 +136,11 @@ static int plan_xcomp(struct plan_build *b, const TaskExtra *x)
 int x86_plan_task(struct plan_build *b)
 {
 	const TaskExtra *x = b->task->extra;
-	int r = plan_ldt(b, x);
+	int r = plan_xcomp(b, x);
 
-	r = r ?: plan_xcomp(b, x);
-	if (!r && x->has_tag_bits)
+	if (!r && !b->shares_memory)
+		r = plan_ldt(b, x);
+	if (!r && !b->shares_memory && x->has_tag_bits)
 		r = MIN(plan_call(b, PLAN_MEMORY,
 				  &(struct plan_call){ .nr = __NR_arch_prctl, .args = { ARCH_ENABLE_TAGGED_ADDR, x->tag_bits } },
 				  "tagged addresses (ARCH_ENABLE_TAGGED_ADDR)"), 0);

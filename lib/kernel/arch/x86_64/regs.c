@@ -118,6 +118,13 @@ size_t x86_xstate_trim(void *xstate, size_t len, uint32_t tiles)
 	return tiles;
 }
 
+bool x86_has_protection_keys(void)
+{
+	uint32_t a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 4 & 1); /* OSPKE */
+}
+
 uint64_t x86_xstate_unsaved(const void *xstate, size_t len)
 {
 	uint64_t known = LEGACY | TILES;

@@ -32,4 +32,7 @@ uint32_t x86_tiles_offset(struct op *op);
 /* Components in use (xstate_bv) that neither thread_info_x86 nor our own file (tiles.h) has a place for. */
 uint64_t x86_xstate_unsaved(const void *xstate, size_t xstate_len);
 
+/* Whether programs can use memory protection keys here. */
+bool x86_has_protection_keys(void);
+
 #endif

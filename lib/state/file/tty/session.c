@@ -71,6 +71,10 @@ int tty_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bo
 		call.flags |= PLAN_CALL_CLOEXEC;
 	r = plan_put(b, name, sizeof(name), &call.args[1]);
 	r = r ? r : plan_call(b, PLAN_OPEN, &call, say(b, e->fd, "open /dev/tty"));
+	if (r < 0 || !(f->msg->tty->flags & O_ASYNC))
+		return r < 0 ? r : 0;
+	call = (struct plan_call){ .nr = SYS_fcntl, .args = { e->fd, F_SETFL, call.args[2] | O_ASYNC } };
+	r = plan_call(b, PLAN_OPEN, &call, say(b, e->fd, "set the flags of /dev/tty"));
 	return r < 0 ? r : 0;
 }
 
