@@ -18,10 +18,19 @@ static struct unix_seen *seen(const struct unix_state *us, uint32_t ino)
 
 static bool allowed(const struct op *op, uint32_t ino)
 {
-	char key[32];
+	const char *list = op->opts->ext_unix_sk_inodes;
+	char key[32], *end;
 
 	snprintf(key, sizeof(key), "unix[%u]", ino);
-	return external_wanted(op, key);
+	if (op->opts->ext_unix_sk || external_wanted(op, key))
+		return true;
+	for (; list && *list; list = *end ? end + 1 : end) {
+		if (strtoul(list, &end, 10) == ino)
+			return true;
+		if (end == list)
+			break;
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------------------------------- not accepted yet */
@@ -111,7 +120,7 @@ static const char *peer_text(struct op *op, const struct unix_seen *u)
 
 static int complete_outside(struct op *op, struct snapshot *s, struct unix_state *us, struct unix_seen *u)
 {
-	if (!op->opts->ext_unix_sk && !allowed(op, u->msg->peer) && !allowed(op, u->msg->ino))
+	if (!allowed(op, u->msg->peer) && !allowed(op, u->msg->ino))
 		return file_refuse(op, &u->view, "unix socket", outside_hint, "%s is outside of the tree", peer_text(op, u));
 	if (u->msg->type != SOCK_DGRAM) {
 		log_warn(op, "task %d: fd %d: %s is outside of the tree: the restore needs --inherit-fd fd[N]:socket:[%u]",
@@ -268,7 +277,7 @@ int unix_check(struct op *op, const struct fd_view *v)
 		return r;
 	if (!q.found)
 		return file_refuse(op, v, "unix socket", NULL, "the kernel does not list it (%s)", v->link);
-	if (!q.peer || op->opts->ext_unix_sk || allowed(op, q.peer) || allowed(op, q.ino) ||
+	if (!q.peer || allowed(op, q.peer) || allowed(op, q.ino) ||
 	    relative_has_socket(op, v->pid, q.peer) || !anybody_has_socket(q.peer))
 		return 0;
 	return file_refuse(op, v, "unix socket", outside_hint, "the other end (unix[%u]) is outside of the tree", q.peer);
