@@ -107,6 +107,18 @@ else:
 
 
 @case
+def zombies():
+    """Those that have ended have no memory, no descriptors: that is nothing they share."""
+    ended = subprocess.Popen(["/bin/true"])
+    with h.Workdir() as w, Program("import os\nif os.fork() == 0: os._exit(0)") as p:
+        h.wait_until(lambda: h.state(ended.pid) == "Z", "the zombie outside")
+        child = h.wait_until(lambda: h.read_text(f"/proc/{p.pid}/task/{p.pid}/children").split(), "the child")[0]
+        h.wait_until(lambda: h.state(int(child)) == "Z", "the zombie inside")
+        h.require(not dump_of(w, p.pid), "a warning")
+    ended.wait()
+
+
+@case
 def shared_position():
     with h.Workdir() as w, open(w + "/file", "w+") as f, open(w + "/log", "a") as log, open(w + "/other", "w") as other:
         with Program(stdin=f, stdout=log, stderr=other) as p:
