@@ -85,7 +85,7 @@ static const struct ckpt_option table[] = {
 	OPT("irmap-scan-path", 0, STRV, D, irmap_scan_path, "DIR",
 	    "search this folder first for the names of watched files; may be repeated"),
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
-	     "allow UNIX sockets whose peer is outside"),
+	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
 
@@ -195,10 +195,6 @@ static int parse_bool(const struct ckpt_option *opt, const char *value, bool *re
 	*ret = !value || strcmp(value, "0") != 0;
 	if (!value || strcmp(value, "0") == 0 || strcmp(value, "1") == 0)
 		return 0;
-	/* A list of inodes (--ext-unix-sk=123) narrows the permission down; that is not implemented. */
-	if (opt->flags & CKPT_OPTF_OPTIONAL_ARG)
-		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s with a value (%s) is not implemented yet",
-			    opt->name, value);
 	return fail(err, CKPT_E_INVAL, NULL, "option --%s takes no value, and '%s' was given", opt->name, value);
 }
 
@@ -311,6 +307,21 @@ static int check_later(const struct ckpt_option *opt, const char *value, struct 
 		    value);
 }
 
+/* "123,456" narrows a permission down to these inodes. */
+static int parse_inodes(const struct ckpt_option *opt, const char *value, const char **field, struct ckpt_err **err)
+{
+	const char *at = value;
+	uint64_t inode;
+
+	do {
+		at = parse_digits(at, &inode);
+		if (!at || !inode || inode > UINT32_MAX || (*at && *at != ','))
+			return fail(err, CKPT_E_INVAL, NULL, "option --%s: %s is no list of inodes (123,456)", opt->name, value);
+	} while (*at++);
+	*field = value;
+	return 0;
+}
+
 int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const char *value, struct ckpt_err **err)
 {
 	bool optional = opt->flags & CKPT_OPTF_OPTIONAL_ARG;
@@ -325,6 +336,8 @@ int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const c
 	field = (char *)opts + opt->offset;
 	switch (opt->type) {
 	case CKPT_OPT_BOOL:
+		if (optional && value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+			return parse_inodes(opt, value, &opts->ext_unix_sk_inodes, err);
 		return parse_bool(opt, value, field, err);
 	case CKPT_OPT_U32:
 		return parse_u32(opt, value, field, err);

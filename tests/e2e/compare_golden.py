@@ -20,7 +20,7 @@ import harness as h
 import images as im
 
 GOLDEN = os.path.join(h.SHARED, "golden")
-MODES = ("memory", "threads", "signals", "files", "pty")
+MODES = ("memory", "threads", "signals", "files", "pty", "unix")
 
 # Values that cannot be the same in two runs. The field must be there in both, its value is not compared.
 VALUES = {
@@ -31,8 +31,8 @@ VALUES = {
     r"fpregs\.mxcsr_mask$": "which bits this processor has",
     r"(futex_rla|sas\.ss_sp|rseq_abi_pointer)$": "addresses",
     r"(mm_\w+|aux|mm_saved_auxv)(\[\d+\])?$": "addresses; length of arguments and environment",
-    r"(^|\.)(shmid|pipe_id|ino|dev|rdev|index|inode_id)$": "inode, device and terminal numbers, and ids made from them",
-    r"(id|orig_id|remap_id|exe_file_id|cwd_id|root_id|fd_id|pages_id)$": "ids are the writer's choice; what they lead to is compared",
+    r"(^|\.)(shmid|pipe_id|ino|dev|rdev|index|inode_id|peer)$": "inode, device and terminal numbers, and ids made from them",
+    r"(id|orig_id|remap_id|exe_file_id|cwd_id|root_id|fd_id|pages_id|id_for|rights\[\d+\])$": "ids are the writer's choice; what they lead to is compared",
     r"(^|\.)(atim|mtim)\.tv_u?sec$": "times of files",
     r"^(monotonic|boottime)\.tv_n?sec$": "when the dump was made",
     r"timers\..*\.(vsec|vusec|vnsec)$": "time left",
@@ -146,6 +146,8 @@ def entries(folder):
                 if m.HasField("reg"):
                     m.reg.name = re.sub(r"^/dev/pts/\d+", "/dev/pts/N", m.reg.name)
                 name = m.reg.name if m.HasField("reg") else ""
+                if m.HasField("usk"):
+                    name = f"{m.usk.type} {m.usk.state} {m.usk.name!r} {m.usk.backlog}"
                 key = f"files {m.type} {name if m.id != cwd else '(the working directory)'}"
                 while key in got:
                     key += " again"

@@ -341,6 +341,12 @@ def terminal():
     shell_job('perl -e "$2"')
 
 
+@case
+def terminal_of_several():
+    """The job is a shell with a pipeline."""
+    shell_job('sh -c \'perl -e "$1" | cat; :\' sh "$2"')
+
+
 def leader_on(terminal, argv):
     """A session leader whose controlling terminal is @terminal."""
     def session():

@@ -27,6 +27,7 @@ KINDS = {
     0x48453499: ("memfd_inode_entry", "memfd_inode_entry"), 0x59453036: ("tty_info_entry", "tty_info_entry"),
     0x59413026: ("tty_data_entry", "tty_data_entry"), 0x54323616: ("file_lock_entry", "file_lock_entry"),
     0x64413049: ("seccomp_entry", None), 0x56303138: ("file_entry", "file_entry"), 0x43114433: ("timens_entry", None),
+    0x56264026: ("sk_packet_entry", "sk_packet_entry"),
     0x59383330: ("cgroup_entry", None), 0x61404013: ("cpuinfo_entry", None), 0x54504b43: ("ckpt_extra_entry", None), 0x57093306: ("stats_entry", None),
 }
 PIPE = 2  # fd_types
@@ -84,6 +85,8 @@ def split(path):
 def payload(magic, body, rest, first):
     if magic in (0x56453709, 0x59333054):
         return message("pipe_data_entry").FromString(body).bytes
+    if magic == 0x56264026:
+        return message("sk_packet_entry").FromString(body).length
     if magic == 0x52583605:  # the content of a deleted file: everything that is left, or chunks
         if first:
             m = message("ghost_file_entry").FromString(body)

@@ -83,6 +83,42 @@ def both_ends_inside():
 
 
 @case
+def tree_of_its_own():
+    """What processes of one tree share is nobody else's business."""
+    code = """import os
+r, w = os.pipe()
+os.open('/proc/self/exe', os.O_RDONLY)
+e = os.eventfd(0)
+if os.fork() == 0:
+    os.close(r)
+    if os.fork() == 0: os.close(w)
+else:
+    os.close(w)
+"""
+    with h.Workdir() as w, Program(code) as p:
+        h.wait_until(lambda: h.read_text(f"/proc/{p.pid}/task/{p.pid}/children").split(), "the child")
+        h.time.sleep(0.1)
+        said = dump_of(w, p.pid)
+        children = h.read_text(f"/proc/{p.pid}/task/{p.pid}/children").split()
+        below = [c for pid in children for c in h.read_text(f"/proc/{pid}/task/{pid}/children").split()]
+        for pid in below + children:
+            os.kill(int(pid), 9)
+        h.require(not said, f"said: {said}")
+
+
+@case
+def zombies():
+    """Those that have ended have no memory, no descriptors: that is nothing they share."""
+    ended = subprocess.Popen(["/bin/true"])
+    with h.Workdir() as w, Program("import os\nif os.fork() == 0: os._exit(0)") as p:
+        h.wait_until(lambda: h.state(ended.pid) == "Z", "the zombie outside")
+        child = h.wait_until(lambda: h.read_text(f"/proc/{p.pid}/task/{p.pid}/children").split(), "the child")[0]
+        h.wait_until(lambda: h.state(int(child)) == "Z", "the zombie inside")
+        h.require(not dump_of(w, p.pid), "a warning")
+    ended.wait()
+
+
+@case
 def shared_position():
     with h.Workdir() as w, open(w + "/file", "w+") as f, open(w + "/log", "a") as log, open(w + "/other", "w") as other:
         with Program(stdin=f, stdout=log, stderr=other) as p:

@@ -9,6 +9,7 @@
                 dumped and restored in earnest, and at the end it passes its own checks
   kill-dump-terminals  the same for a program whose terminals are full
   kill-dump-sockets    the same for one with much in the queues of its sockets
+  kill-dump-state      the same for threads with syscall user dispatch, and for threads with AMX tiles in use
   cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
   dying-target  the target is killed at a random moment of its dump: the engine says so soon, leaves no file, no guardian
   full-disk     dumps to file systems that fill up after a random number of bytes
@@ -111,6 +112,13 @@ def kill_dump_sockets(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGKILL], ("unix", "queues"))
 
 
+def kill_dump_state(rounds, rnd):
+    """What is turned off meanwhile, and frames of several pages."""
+    disturb_dump(rounds, rnd, [signal.SIGKILL], ("sud", "threads"))
+    if " amx_tile" in h.read_text("/proc/cpuinfo"):
+        disturb_dump(rounds, rnd, [signal.SIGKILL], ("x86", "amx"))
+
+
 def cancel_dump(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGINT, signal.SIGTERM])
 
@@ -210,7 +218,8 @@ def runs(pid):
 
 
 CASES = {"kill-dump": kill_dump, "kill-dump-terminals": kill_dump_terminals,
-         "kill-dump-sockets": kill_dump_sockets, "cancel-dump": cancel_dump, "dying-target": dying_target,
+         "kill-dump-sockets": kill_dump_sockets, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
+         "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}
 
 

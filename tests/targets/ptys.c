@@ -636,6 +636,44 @@ static void jobs(void)
 	CHECK(!unwanted);
 }
 
+/* Gives the terminal up, and has a child that has it. */
+static void without(int ask, int answer, void *arg)
+{
+	struct session *s = arg;
+	struct job j;
+
+	job_start(&j, front, s);
+	setpgid(j.pid, j.pid);
+	SAY_IF(!ioctl(s->slave, TIOCSPGRP, &j.pid));
+	SAY_IF(!ioctl(s->slave, TIOCNOTTY));
+	asked(ask);
+	SAY_IF(open("/dev/tty", O_RDWR) < 0 && errno == ENXIO);
+	SAY_IF(session_of(s->slave) < 0 && getsid(0) == getppid());
+	job_ask(&j, "foreground");
+	SAY_IF(!unwanted && write(answer, "ok", 2) == 2);
+	kill(j.pid, SIGKILL);
+}
+
+static void notty(void)
+{
+	struct session s;
+	struct job j;
+	char c;
+
+	watch();
+	signal(SIGTTOU, SIG_IGN);
+	s.master = new_master(O_CLOEXEC);
+	s.slave = open_slave(s.master, 0);
+	CHECK(!pipe(s.ready));
+	job_start(&j, without, &s);
+	CHECK(read(s.ready[0], &c, 1) == 1);
+	t_sleep_ms(20);
+	t_wait();
+	put(s.master, "line\n");
+	job_ask(&j, "without a terminal");
+	CHECK(!unwanted && session_of(s.slave) == getpid());
+}
+
 /* Two, as under a terminal multiplexer; their leaders have no descriptor of the terminal any more. */
 static void sessions(void)
 {
@@ -677,6 +715,7 @@ int main(int argc, char **argv)
 		{ "full", full },     { "hungup", hungup }, { "hungother", hungother }, { "closed", closed },     { "unopened", unopened },
 		{ "ctty", ctty },     { "devtty", devtty }, { "async", async },	      { "several", several },
 		{ "jobs", jobs },     { "sessions", sessions }, { "oneway", oneway },
+		{ "notty", notty },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -1006,11 +1006,35 @@ static void outsidedgram(void)
 	outside_of(SOCK_DGRAM, false);
 }
 
+/* For tests/e2e/unix.py, which has the other end: of a stream, or of datagrams. */
+static void to_outside(int type)
+{
+	int s = make(type, NULL);
+
+	CHECK(!join(s, absolute("outer.sock")));
+	put(s, "before");
+	t_wait();
+	put(s, "after");
+	if (type == SOCK_STREAM)
+		get(s, "answer");
+}
+
+static void client(void)
+{
+	to_outside(SOCK_STREAM);
+}
+
+static void logger(void)
+{
+	to_outside(SOCK_DGRAM);
+}
+
 static const struct t_variant variants[] = {
 	{ "pairs", pairs }, { "full", full }, { "path", path }, { "seqpath", seqpath }, { "abstract", abstractname },
 	{ "relative", relative }, { "elsewhere", elsewhere }, { "moved", moved }, { "replaced", replaced }, { "pending", pending },
 	{ "connecting", connecting }, { "dgrams", dgrams }, { "halves", halves }, { "rights", rights }, { "creds", creds },
-	{ "peercred", peercred }, { "options", options }, { "queues", queues }, { "family", family }, { "prefork", prefork }, { "unaccepted", unaccepted }, { "reset", reset }, { "closedclient", closedclient },
+	{ "peercred", peercred }, { "options", options }, { "queues", queues }, { "family", family }, { "prefork", prefork }, { "client", client }, { "logger", logger },
+	{ "unaccepted", unaccepted }, { "reset", reset }, { "closedclient", closedclient },
 	{ "urgent", urgent }, { "outsidestream", outsidestream }, { "outsidedgram", outsidedgram },
 };
 

@@ -94,7 +94,14 @@ static void flags(void **state)
 	assert_true(o.shell_job);
 	assert_int_equal(set(&o, "shell-job", "yes"), CKPT_E_INVAL);
 	assert_int_equal(set(&o, "ext-unix-sk", NULL), 0);
-	assert_int_equal(set(&o, "ext-unix-sk", "123,456"), CKPT_E_NOT_YET);
+	assert_true(o.ext_unix_sk);
+	o.ext_unix_sk = false;
+	assert_int_equal(set(&o, "ext-unix-sk", "123,456"), 0);
+	assert_string_equal(o.ext_unix_sk_inodes, "123,456");
+	assert_false(o.ext_unix_sk);
+	assert_int_equal(set(&o, "ext-unix-sk", "123,"), CKPT_E_INVAL);
+	assert_int_equal(set(&o, "ext-unix-sk", "x"), CKPT_E_INVAL);
+	assert_int_equal(set(&o, "ext-unix-sk", "99999999999"), CKPT_E_INVAL);
 }
 
 static void sizes_and_numbers(void **state)

@@ -32,6 +32,7 @@ struct fd_view {
 			     * -1 in .check of a running task */
 	uint32_t fs_magic;  /* f_type of the file system it is on */
 	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
+	void **keep; /* in .check: what the check of one socket leaves for those of the next ones; NULL in a dump */
 	const struct fd_view *carrier; /* in flight: the socket in whose queue it is; pid and fd are then the engine's */
 };
 

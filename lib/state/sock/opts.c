@@ -52,20 +52,44 @@ static const int others[] = {
 	SO_TXREHASH, SO_RCVMARK, SO_PASSPIDFD, SO_RCVPRIORITY, SO_PASSRIGHTS, SO_LOCK_FILTER /* last: it bars others */,
 };
 
-static int dump_others(struct op *op, const struct fd_view *v, struct sock_options *ret)
+#define VALUE_MAX 64
+
+struct sock_fresh {
+	uint8_t value[ARRAY_SIZE(others)][VALUE_MAX];
+	int len[ARRAY_SIZE(others)]; /* -1: the kernel does not have it */
+};
+
+static int fresh_options(struct op *op, const struct fd_view *v, struct sock_fresh **ret)
 {
 	int type = sock_get_int(v->copy, SO_TYPE), protocol = sock_get_int(v->copy, SO_PROTOCOL);
-	_cleanup_close_ int fresh = socket(sock_family(v->copy), type | SOCK_CLOEXEC, protocol);
+	_cleanup_close_ int fd = socket(sock_family(v->copy), type | SOCK_CLOEXEC, protocol);
+	struct sock_fresh *f = op_new(op, struct sock_fresh);
 
-	if (fresh < 0)
+	if (!f)
+		return CKPT_E_NOMEM;
+	if (fd < 0)
 		return file_errno(op, v, "make a socket of its kind, to compare options");
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
-		uint8_t a[64] = { 0 }, b[64] = { 0 };
-		socklen_t na = sizeof(a), nb = sizeof(b);
+		socklen_t n = VALUE_MAX;
+
+		f->len[i] = getsockopt(fd, SOL_SOCKET, others[i], f->value[i], &n) < 0 ? -1 : (int)n;
+	}
+	*ret = f;
+	return 0;
+}
+
+static int dump_others(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret)
+{
+	int r = *fresh ? 0 : fresh_options(op, v, fresh);
+	const struct sock_fresh *f = *fresh;
+
+	for (size_t i = 0; !r && i < ARRAY_SIZE(others); i++) {
+		uint8_t a[VALUE_MAX] = { 0 };
+		socklen_t na = sizeof(a);
 		SockOption *o, **slot;
 
-		if (getsockopt(v->copy, SOL_SOCKET, others[i], a, &na) < 0 ||
-		    getsockopt(fresh, SOL_SOCKET, others[i], b, &nb) < 0 || (na == nb && !memcmp(a, b, na)))
+		if (f->len[i] < 0 || getsockopt(v->copy, SOL_SOCKET, others[i], a, &na) < 0 ||
+		    ((int)na == f->len[i] && !memcmp(a, f->value[i], na)))
 			continue;
 		o = op_new(op, SockOption);
 		slot = o ? ARRAY_ADD(op->arena, &ret->more) : NULL;
@@ -79,7 +103,7 @@ static int dump_others(struct op *op, const struct fd_view *v, struct sock_optio
 			return op_nomem(op);
 		*slot = o;
 	}
-	return 0;
+	return r;
 }
 
 /* ------------------------------------------------------------------------------------------------------- dump */
@@ -164,7 +188,7 @@ static void dump_timeout(int fd, int name, uint64_t *sec, uint64_t *usec)
 	*usec = (uint64_t)tv.tv_usec;
 }
 
-int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_options *ret)
+int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret)
 {
 	SkOptsEntry *m = op_new(op, SkOptsEntry);
 	int r;
@@ -178,7 +202,7 @@ int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_option
 	dump_timeout(v->copy, SO_RCVTIMEO, &m->so_rcv_tmo_sec, &m->so_rcv_tmo_usec);
 	r = dump_device(op, v->copy, m);
 	r = r ? r : dump_filter(op, v, m);
-	return r ? r : dump_others(op, v, ret);
+	return r ? r : dump_others(op, v, fresh, ret);
 }
 
 /* ---------------------------------------------------------------------------------------------------- restore */

@@ -22,7 +22,9 @@ struct sock_options {
 	SkOptsEntry *opts;
 	ARRAY(SockOption *) more; /* what the format has no place for, where it differs from a new socket's */
 };
-int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_options *ret);
+/* @fresh: those of a new socket of its family, type and protocol, asked for at the first; the caller keeps it. */
+struct sock_fresh;
+int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret);
 /* When the queues are filled: buffers may be smaller than what is in them, filters would drop it. */
 int sock_options_apply(struct op *op, int fd, const SkOptsEntry *opts, SockOption *const *more, size_t n_more, const char *what);
 

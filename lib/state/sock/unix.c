@@ -111,10 +111,10 @@ static void note_owner(const struct fd_view *v, struct unix_seen *u)
 	u->noted = true;
 }
 
-static int dump_options(struct op *op, const struct fd_view *v, struct unix_seen *u)
+static int dump_options(struct op *op, struct unix_state *us, const struct fd_view *v, struct unix_seen *u)
 {
 	struct sock_options o = { 0 };
-	int r = sock_options_dump(op, v, &o);
+	int r = sock_options_dump(op, v, &us->fresh[u->msg->type], &o);
 
 	u->msg->opts = o.opts;
 	u->extra->options = o.more.v;
@@ -183,12 +183,14 @@ static int unix_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 	u->msg->fown = file_fown(op, v);
 	r = u->msg->fown ? check_namespace(op, v) : CKPT_E_NOMEM;
 	r = r ? r : diag_of(op, us, v, &u->diag);
+	if (!r && u->diag->type > SOCK_SEQPACKET)
+		r = file_refuse(op, v, "unix socket", NULL, "it is of an unknown type (%u)", u->diag->type);
 	if (r)
 		return r;
 	fill_state(s, v, u);
 	note_owner(v, u);
 	r = unix_name_dump(op, v, u);
-	r = r ? r : dump_options(op, v, u);
+	r = r ? r : dump_options(op, us, v, u);
 	r = r ? r : dump_peer_cred(op, v, u);
 	return r ? r : unix_queue_dump(op, s, v->copy, u);
 }

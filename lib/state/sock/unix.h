@@ -84,6 +84,7 @@ struct unix_state {
 	struct file_index seen;	 /* inode -> struct unix_seen */
 	ARRAY(struct unix_seen *) all_seen;
 	ARRAY(struct unix_packet *) packets;
+	struct sock_fresh *fresh[SOCK_SEQPACKET + 1]; /* by type */
 	/* restore */
 	bool made;
 	struct file_index inodes; /* inode -> struct unix_sk */

@@ -143,7 +143,7 @@ static int link_connection(struct op *op, struct unix_state *us, struct unix_sk 
 		return op_fail(op, CKPT_E_UNSUPPORTED,
 			       AT(.kind = "unix socket", .hint = "--inherit-fd fd[N]:socket:[INODE] gives a connection from outside"),
 			       "%s: the other end of its connection (%u) is not in the checkpoint", unix_what(op, sk), sk->m->peer);
-	if (sk->peer->peer != sk || sk->peer->m->type != sk->m->type || sk->peer->m->state != UNIX_ESTABLISHED)
+	if (sk->peer == sk || sk->peer->peer != sk || sk->peer->m->type != sk->m->type || sk->peer->m->state != UNIX_ESTABLISHED)
 		return image_bad(op, "files.img: unix socket id %u is connected to one that is not connected to it", sk->m->id);
 	return sk->peer->accepted || sk->peer->partner ? 0 : link_pair(op, us, sk, sk->peer);
 }

@@ -18,10 +18,19 @@ static struct unix_seen *seen(const struct unix_state *us, uint32_t ino)
 
 static bool allowed(const struct op *op, uint32_t ino)
 {
-	char key[32];
+	const char *list = op->opts->ext_unix_sk_inodes;
+	char key[32], *end;
 
 	snprintf(key, sizeof(key), "unix[%u]", ino);
-	return external_wanted(op, key);
+	if (op->opts->ext_unix_sk || external_wanted(op, key))
+		return true;
+	for (; list && *list; list = *end ? end + 1 : end) {
+		if (strtoul(list, &end, 10) == ino)
+			return true;
+		if (end == list)
+			break;
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------------------------------- not accepted yet */
@@ -111,7 +120,7 @@ static const char *peer_text(struct op *op, const struct unix_seen *u)
 
 static int complete_outside(struct op *op, struct snapshot *s, struct unix_state *us, struct unix_seen *u)
 {
-	if (!op->opts->ext_unix_sk && !allowed(op, u->msg->peer) && !allowed(op, u->msg->ino))
+	if (!allowed(op, u->msg->peer) && !allowed(op, u->msg->ino))
 		return file_refuse(op, &u->view, "unix socket", outside_hint, "%s is outside of the tree", peer_text(op, u));
 	if (u->msg->type != SOCK_DGRAM) {
 		log_warn(op, "task %d: fd %d: %s is outside of the tree: the restore needs --inherit-fd fd[N]:socket:[%u]",
@@ -171,60 +180,71 @@ int unix_peers_complete(struct op *op, struct snapshot *s)
 
 /* ------------------------------------------------------------------------------------------------ ckpt check */
 
+/* What all sockets of a task need to be checked, collected for the first of them. */
 struct question {
-	uint32_t ino;
-	bool found;
-	uint32_t peer;
-	size_t n_pending;
-	uint32_t pending;
+	struct file_index peers;  /* inode -> struct unix_diag of those that have a peer */
+	struct file_index inside; /* inode: relatives of the task have it */
 };
 
 static int on_diag(struct op *op, void *arg, const struct unix_diag *d)
 {
 	struct question *q = arg;
+	struct unix_diag *copy;
 
-	(void)op;
-	if (d->ino != q->ino)
+	if (!d->peer || index_find(&q->peers, KEY(d->ino)))
 		return 0;
-	q->found = true;
-	q->peer = d->peer;
-	q->n_pending = d->n_pending;
-	q->pending = d->n_pending ? d->pending[0] : 0;
-	return 0;
+	copy = arena_memdup(op->arena, d, sizeof(*d));
+	return copy ? index_add(op, &q->peers, KEY(d->ino), copy) : op_nomem(op);
 }
 
-static bool has_socket(pid_t pid, uint32_t ino)
+/* Calls @fn with the inode of each socket of a process, until it returns something. */
+static int each_socket(pid_t pid, int (*fn)(void *arg, uint32_t ino), void *arg)
 {
-	char path[64], want[32], link[64];
+	char path[64], link[64];
 	struct dirent *e;
-	bool found = false;
+	int ret = 0;
+	ssize_t n;
 	DIR *d;
-	int n;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	n = snprintf(want, sizeof(want), "socket:[%u]", ino);
 	d = opendir(path);
-	while (d && !found && (e = readdir(d)))
-		found = readlinkat(dirfd(d), e->d_name, link, sizeof(link)) == n && !memcmp(link, want, (size_t)n);
+	while (d && !ret && (e = readdir(d))) {
+		n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
+		if (n <= 8 || memcmp(link, "socket:[", 8) != 0)
+			continue;
+		link[n] = '\0';
+		ret = fn(arg, (uint32_t)strtoul(link + 8, NULL, 10));
+	}
 	if (d)
 		closedir(d);
-	return found;
+	return ret;
 }
 
-static bool tree_has_socket(pid_t pid, uint32_t ino, int depth)
+struct inside {
+	struct op *op;
+	struct question *q;
+};
+
+static int add_inside(void *arg, uint32_t ino)
+{
+	struct inside *in = arg;
+
+	return index_find(&in->q->inside, KEY(ino)) ? 0 : index_add(in->op, &in->q->inside, KEY(ino), in->q);
+}
+
+static int add_tree(struct inside *in, pid_t pid, int depth)
 {
 	char path[64];
 	FILE *f;
-	bool found = has_socket(pid, ino);
-	int child;
+	int child, r = each_socket(pid, add_inside, in);
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	f = found || depth > 64 ? NULL : fopen(path, "re");
-	while (f && !found && fscanf(f, "%d", &child) == 1)
-		found = tree_has_socket(child, ino, depth + 1);
+	f = r || depth > 64 ? NULL : fopen(path, "re");
+	while (f && !r && fscanf(f, "%d", &child) == 1)
+		r = add_tree(in, child, depth + 1);
 	if (f)
 		fclose(f);
-	return found;
+	return r;
 }
 
 static pid_t parent_of(struct op *op, pid_t pid)
@@ -235,14 +255,20 @@ static pid_t parent_of(struct op *op, pid_t pid)
 }
 
 /* Of a running task we do not know how far up its tree will go: relatives of any kind count as inside. */
-static bool relative_has_socket(struct op *op, pid_t pid, uint32_t ino)
+static int prepare_check(struct op *op, pid_t pid, struct question *q)
 {
-	if (tree_has_socket(pid, ino, 0))
-		return true;
-	for (pid = parent_of(op, pid); pid > 1; pid = parent_of(op, pid))
-		if (has_socket(pid, ino))
-			return true;
-	return false;
+	struct inside in = { op, q };
+	int r = unix_diag_list(op, on_diag, q);
+
+	r = r ? r : add_tree(&in, pid, 0);
+	for (pid = parent_of(op, pid); !r && pid > 1; pid = parent_of(op, pid))
+		r = each_socket(pid, add_inside, &in);
+	return r;
+}
+
+static int is_it(void *arg, uint32_t ino)
+{
+	return *(uint32_t *)arg == ino;
 }
 
 /* Nobody: then it is in flight, in a queue. */
@@ -253,7 +279,7 @@ static bool anybody_has_socket(uint32_t ino)
 	bool found = false;
 
 	while (d && !found && (e = readdir(d)))
-		found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && has_socket((pid_t)atoi(e->d_name), ino);
+		found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && each_socket((pid_t)atoi(e->d_name), is_it, &ino);
 	if (d)
 		closedir(d);
 	return found;
@@ -261,15 +287,21 @@ static bool anybody_has_socket(uint32_t ino)
 
 int unix_check(struct op *op, const struct fd_view *v)
 {
-	struct question q = { .ino = (uint32_t)v->st.st_ino };
-	int r = unix_diag_list(op, on_diag, &q);
+	struct question *q = v->keep ? *v->keep : NULL;
+	const struct unix_diag *d;
+	int r;
 
-	if (r)
-		return r;
-	if (!q.found)
-		return file_refuse(op, v, "unix socket", NULL, "the kernel does not list it (%s)", v->link);
-	if (!q.peer || op->opts->ext_unix_sk || allowed(op, q.peer) || allowed(op, q.ino) ||
-	    relative_has_socket(op, v->pid, q.peer) || !anybody_has_socket(q.peer))
+	if (!q) {
+		q = op_new(op, struct question);
+		r = q ? prepare_check(op, v->pid, q) : CKPT_E_NOMEM;
+		if (r)
+			return r;
+		if (v->keep)
+			*v->keep = q;
+	}
+	d = index_find(&q->peers, KEY((uint32_t)v->st.st_ino));
+	if (!d || allowed(op, d->peer) || allowed(op, d->ino) || index_find(&q->inside, KEY(d->peer)) ||
+	    !anybody_has_socket(d->peer))
 		return 0;
-	return file_refuse(op, v, "unix socket", outside_hint, "the other end (unix[%u]) is outside of the tree", q.peer);
+	return file_refuse(op, v, "unix socket", outside_hint, "the other end (unix[%u]) is outside of the tree", d->peer);
 }

@@ -155,20 +155,38 @@ int peer_for(struct op *op, const struct task_dump *d, const struct tracee *tr, 
 
 /* ----------------------------------------------------------------------------------------------------- the verdict */
 
-/* Whether a security module with labels has one for the thread, and may be who said no. */
-static bool has_label(pid_t tid)
+/* What a security module with labels (SELinux, AppArmor, Smack) calls a thread; "" without one. */
+static void read_label(pid_t tid, char *label, size_t size)
 {
 	_cleanup_close_ int fd = -1;
-	char path[64], label[64];
+	char path[64];
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/attr/current", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, label, sizeof(label) - 1) : -1;
-	if (n <= 0)
-		return false;
-	label[n] = '\0';
-	return strncmp(label, "unconfined", 10) != 0;
+	n = fd >= 0 ? read(fd, label, size - 1) : -1;
+	label[MAX(n, 0)] = '\0';
+	label[strcspn(label, "\n")] = '\0';
+}
+
+/* Whether such a module confines the thread, and may be who said no. */
+static bool has_label(pid_t tid)
+{
+	char label[256];
+
+	read_label(tid, label, sizeof(label));
+	return *label && strncmp(label, "unconfined", 10) != 0;
+}
+
+void label_check(struct op *op, pid_t pid)
+{
+	char theirs[256], ours[256];
+
+	read_label(pid, theirs, sizeof(theirs));
+	read_label(getpid(), ours, sizeof(ours));
+	if (strcmp(theirs, ours))
+		log_warn(op, "task %d has the security label \"%s\", which is not recorded; restored it has that of the restorer", pid,
+			 theirs);
 }
 
 static int landlock_check(struct op *op, const struct tracee *tr, const struct parasite_args *a)

@@ -22,4 +22,7 @@ void peer_end(struct peer *p);
 /* Refuses a thread in a Landlock domain that we are not in, or with keyrings that nobody else has. */
 int confine_check(struct op *op, const struct tracee *tr, const struct parasite_args *a);
 
+/* Warns of a security label that is not ours. */
+void label_check(struct op *op, pid_t pid);
+
 #endif

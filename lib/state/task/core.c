@@ -303,6 +303,7 @@ int task_dump_core(struct op *op, struct task_dump *d)
 	if (!extra->threads)
 		return CKPT_E_NOMEM;
 	cookie_dump(op, d, extra);
+	label_check(op, d->task->pid);
 	/* Where the address space is another task's, nobody has injected anything here. */
 	r = sud_suspend(op, d->target, d->parasite->all);
 	r = r ?: dump_threads(op, d);

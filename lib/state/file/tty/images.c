@@ -77,7 +77,7 @@ int tty_write(struct op *op, struct snapshot *s)
 		return 0;
 	r = file_write_list(op, s, IMG_TTY_INFO, 0, (void *const *)s->ttys.v, s->ttys.n);
 	r = r ? r : file_write_list(op, s, IMG_TTY_DATA, 0, (void *const *)ts->data.v, ts->data.n);
-	if (r || (!ts->extras.n && !ts->ctty_entries.n))
+	if (r || (!ts->extras.n && !ts->ctty_entries.n && !ts->no_ctty.n))
 		return r;
 	if (!s->extra)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "there is no place for what the format cannot hold of terminals");
@@ -85,6 +85,8 @@ int tty_write(struct op *op, struct snapshot *s)
 	s->extra->ptys = ts->extras.v;
 	s->extra->n_ctty_files = ts->ctty_entries.n;
 	s->extra->ctty_files = ts->ctty_entries.v;
+	s->extra->n_no_ctty = ts->no_ctty.n;
+	s->extra->no_ctty = ts->no_ctty.v;
 	return 0;
 }
 

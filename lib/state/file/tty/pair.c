@@ -208,14 +208,33 @@ static bool is_given(const struct snapshot *s, const struct proc_stat *stat)
 	return false;
 }
 
+/* It is in a session of the tree and has not the terminal of that. */
+static int note_without(struct op *op, struct tty_state *ts, const struct proc_stat *stat)
+{
+	for (size_t i = 0; ts && i < ts->all.n; i++) {
+		uint32_t *slot;
+
+		if (!ts->all.v[i]->master || ts->all.v[i]->master->sid != (uint32_t)stat->session)
+			continue;
+		slot = ARRAY_ADD(op->arena, &ts->no_ctty);
+		if (!slot)
+			return op_nomem(op);
+		*slot = (uint32_t)stat->pid;
+		break;
+	}
+	return 0;
+}
+
 /* A session may have a controlling terminal of which nobody in the tree has a descriptor. */
-static int complete_leader(struct op *op, const struct snapshot *s, pid_t pid)
+static int complete_task(struct op *op, const struct snapshot *s, pid_t pid)
 {
 	const struct terminal *t;
 	struct proc_stat stat;
 	int r = proc_read_stat(op, pid, &stat);
 	dev_t rdev = r ? 0 : (dev_t)stat.tty_nr;
 
+	if (r == 0 && !rdev && stat.state != 'Z')
+		return note_without(op, s->file_state->tty, &stat);
 	if (r || !rdev || stat.session != pid || is_given(s, &stat))
 		return r < 0 ? r : 0;
 	t = is_pty_slave(rdev) && s->file_state->tty ? whole_by_index(s->file_state->tty, pty_number(rdev)) : NULL;
@@ -246,6 +265,6 @@ int tty_complete(struct op *op, struct snapshot *s)
 	for (size_t i = 0; ts && !r && i < ts->cttys.n; i++)
 		r = complete_ctty(op, s, &ts->cttys.v[i], &given);
 	for (size_t i = 0; !r && i < s->tasks.n; i++)
-		r = complete_leader(op, s, s->tasks.v[i].pid);
+		r = complete_task(op, s, s->tasks.v[i].pid);
 	return r || !ts ? r : tty_queues_collect(op, s);
 }

@@ -146,6 +146,20 @@ static int plan_resized(struct plan_build *b, const struct tty_state *ts)
 	return r < 0 ? r : 0;
 }
 
+/* When it has its children, who may have the terminal that it gives up. */
+static int plan_without(struct plan_build *b, const struct tty_state *ts)
+{
+	const CkptExtraEntry *x = b->s->extra;
+	bool listed = false;
+
+	for (size_t i = 0; x && i < x->n_no_ctty; i++)
+		listed |= x->no_ctty[i] == (uint32_t)b->task->pid;
+	for (size_t i = 0; listed && i < ts->all.n; i++)
+		if (ts->all.v[i]->master && ts->all.v[i]->master->sid == b->task->ps->sid && ts->all.v[i]->slave_fd >= 0)
+			return plan_ioctl(b, PLAN_LINK, ts->all.v[i]->slave_fd, TIOCNOTTY, NULL, 0, 0, "give the terminal up");
+	return 0;
+}
+
 int plan_terminal(struct plan_build *b)
 {
 	const struct tty_state *ts = b->s->file_state ? b->s->file_state->tty : NULL;
@@ -153,7 +167,7 @@ int plan_terminal(struct plan_build *b)
 	int r = ts ? plan_resized(b, ts) : 0;
 
 	if (r || !ts || sid != b->task->ps->pid)
-		return r;
+		return r || !ts ? r : plan_without(b, ts);
 	for (size_t i = 0; i < ts->all.n; i++)
 		if (ts->all.v[i]->master && ts->all.v[i]->master->sid == sid && ts->all.v[i]->slave_fd >= 0)
 			return plan_leader(b, ts->all.v[i]->master, ts->all.v[i]->slave_fd, 0);

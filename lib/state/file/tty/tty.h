@@ -100,6 +100,7 @@ struct tty_state {
 	ARRAY(TtyDataEntry *) data;
 	ARRAY(PtyExtraEntry *) extras;
 	ARRAY(CttyFileEntry *) ctty_entries;
+	ARRAY(uint32_t) no_ctty;
 	bool made; /* restore: pseudo terminals exist */
 	/* restore: whose attributes we changed, -1 none */
 	int own;
