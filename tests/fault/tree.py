@@ -28,6 +28,9 @@ import fault as f  # noqa: E402
 import harness as h  # noqa: E402
 
 
+PATIENT = ("--timeout", 60)  # five hundred processes, on a machine that is busy
+
+
 def tree(pid):
     return [pid, *h.descendants(pid)]
 
@@ -118,7 +121,7 @@ class Tree:
         return self
 
     def dump(self):
-        h.must(h.dump(self.pid, self.images), "dump")
+        h.must(h.dump(self.pid, self.images, *PATIENT), "dump")
         self.t.reap()
         all_gone(self.pids, "after the dump")
 
@@ -126,12 +129,12 @@ class Tree:
         return h.folder_listing(self.t.files)
 
     def restore(self, what="restore"):
-        h.must(h.ckpt("restore", "-d", "-D", self.images), what)
+        h.must(h.ckpt("restore", "-d", "-D", self.images, *PATIENT), what)
 
     def refused(self, what, *words):
         """A restore fails, says these words, and leaves nothing."""
         files, images, around = self.files(), h.folder_listing(self.images), outside()
-        r = h.ckpt("restore", "-d", "-D", self.images)
+        r = h.ckpt("restore", "-d", "-D", self.images, *PATIENT)
         h.require(r.rc != 0, f"{what}: the restore succeeded")
         all_gone([p for p in self.pids if p not in self.taken()], what)
         for w in words:
@@ -155,7 +158,7 @@ class Tree:
 def odd_task(rounds, rnd):
     with Tree("oneodd") as t:
         os.makedirs(t.images)
-        r = h.ckpt("dump", "-t", t.pid, "-D", t.images)
+        r = h.ckpt("dump", "-t", t.pid, "-D", t.images, *PATIENT)
         h.require(r.rc == 1 and "secret" in r.out.lower(), f"not refused: {r}")
         h.require(any(f"{p}:" in r.out for p in t.pids[300:]), f"the message does not name the task: {r}")
         unchanged(t.pid, t.before, "after the refused dump")
