@@ -65,7 +65,7 @@ def test(work):
         for want in (0, 1, 3):
             p.wait_for(lambda t: progress(work) >= want, f"report {want} of pgbench")
             real.time.sleep(0.2)
-            p.again(0.05, tasks=10)
+            p.again(0.05, tasks=8)
         p.finish(60)
         lines = dict(l.split("|", 1) for l in p.text().splitlines() if "|" in l)
         real.h.require("others" not in lines, f"a backend whose client has ended: {p.text()}")
