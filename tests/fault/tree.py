@@ -8,6 +8,8 @@
   lost-image     an image of a late task is missing: the restore fails, nothing of the tree is there
   lost-file      a file that a late task has open is missing: the same, and the file back, it works
   taken-pid      the PID of a late task is taken: the same
+  assorted       tasks with locks, names of sockets, System V memory and deleted files; every stage of the restore fails once, and
+                 none of these stays behind
   kill-dump      kill -9 of the engine at a random moment of dump -R: every task of the tree is as before
   cancel-dump    SIGINT or SIGTERM instead: the same, and the folder is left empty
   kill-member    kill -9 of a random task of the tree at a random moment of its dump: the engine ends soon, the others run on, or are
@@ -235,6 +237,65 @@ def taken_pid(rounds, rnd):
         t.t.go()
 
 
+def segments():
+    """Ids of System V shared memory."""
+    return {l.split()[1] for l in h.read_text("/proc/sysvipc/shm").splitlines()[1:]}
+
+
+def stages(said):
+    """Names of stages, from the table of --display-stats."""
+    rows = said.splitlines()
+    return [r.rpartition(" ")[0].strip() for r in rows[1:[i for i, r in enumerate(rows) if r.startswith("total")][0]]]
+
+
+def held(t):
+    """What of the target's kinds is there: locks on its files, its sockets, files with their types."""
+    inodes = {e.inode() for e in os.scandir(t.t.files)}
+    locks = [l for l in h.read_text("/proc/locks").splitlines() if int(l.split(":")[-1].split()[0]) in inodes]
+    sockets = [l.split()[-1] for l in h.read_text("/proc/net/unix").splitlines() if t.work in l]
+    return {"locks": len(locks), "sockets": sockets, "segments": sorted(segments()), "files": t.files()}
+
+
+def forget(t, own):
+    """What the killed tree leaves by its nature: System V segments, names of sockets."""
+    for s in own & segments():
+        h.run(["ipcrm", "-m", s])
+    for name in os.listdir(t.t.files):
+        if name.startswith("sock"):
+            os.unlink(os.path.join(t.t.files, name))
+
+
+def assorted(rounds, rnd):
+    others = segments()
+    with Tree("assorted") as t:
+        own = segments() - others
+        h.require(len(own) >= 4, f"segments: {own}")
+        opts = ("--file-locks", *PATIENT)
+        try:
+            h.must(h.dump(t.pid, t.images, *opts), "dump")
+            t.t.reap()
+            all_gone(t.pids, "after the dump")
+            forget(t, own)
+            before = held(t)
+            r = h.must(h.ckpt("restore", "-d", "-D", t.images, "--display-stats", *opts), "restore")
+            end_tree(t)
+            own |= segments() - others
+            forget(t, own)
+            h.require(held(t) == before, f"{before} became {held(t)}")
+            names = stages(r.out)
+            h.require("finish" in names, f"stages: {names}")
+            for name in names:
+                r = h.ckpt("restore", "-d", "-D", t.images, f"--fault-stage={name}", *opts)
+                h.require(r.rc == 1 and name in r.out, f"a fault at {name}: {r}")
+                all_gone(t.pids, f"a fault at {name}")
+                h.require(held(t) == before, f"a fault at {name}: {before} became {held(t)}")
+            h.must(h.ckpt("restore", "-d", "-D", t.images, *opts), "restore after all")
+            own |= segments() - others
+            t.t.go()
+        finally:
+            forget(t, own)
+
+
 def disturb_dump(rounds, rnd, signals):
     with Tree("thirty") as t:
         span = f.how_long(t.t, t.images) * 1.1
@@ -350,7 +411,7 @@ def end_tree(t):
     all_gone(t.pids, "a tree that was killed")
 
 
-CASES = {"odd-task": odd_task, "lost-image": lost_image, "lost-file": lost_file, "taken-pid": taken_pid,
+CASES = {"odd-task": odd_task, "lost-image": lost_image, "lost-file": lost_file, "taken-pid": taken_pid, "assorted": assorted,
          "kill-dump": kill_dump, "cancel-dump": cancel_dump, "kill-member": kill_member, "kill-restore": kill_restore}
 
 if __name__ == "__main__":
