@@ -40,6 +40,7 @@ static int check_target(struct op *op, void *arg)
 	struct dump *d = arg;
 	int r = preflight(op, d->pid);
 
+	r = r ?: files_preflight(op, d->pid);
 	if (!r)
 		warn_of_cgroups(op, d->pid);
 	return r;

@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "lib/engine/restore_parts.h"
@@ -24,6 +25,7 @@
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
 #define EXEC_TRIES 50
+#define SMALL_STACK (8u << 20)
 #define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
 
 struct child {
@@ -76,6 +78,23 @@ IN_CHILD static void enter_namespaces(struct child *c)
 		child_fail(c, "join the mount namespace of the new pid namespace", ret);
 }
 
+/* Both are the program's own again when the restorer has set its personality and limits. */
+IN_CHILD static void fix_layout(struct child *c)
+{
+	long old = raw_syscall(__NR_personality, 0xffffffff, 0, 0, 0, 0);
+	struct rlimit limit;
+	long ret = raw_syscall(__NR_prlimit64, 0, RLIMIT_STACK, 0, (long)&limit, 0);
+
+	if (ret == 0) {
+		limit.rlim_cur = MIN(limit.rlim_cur, (rlim_t)SMALL_STACK);
+		ret = raw_syscall(__NR_prlimit64, 0, RLIMIT_STACK, (long)&limit, 0, 0);
+	}
+	if (ret == 0)
+		ret = raw_syscall(__NR_personality, old | ADDR_NO_RANDOMIZE, 0, 0, 0, 0);
+	if (ret < 0)
+		child_fail(c, "have no randomization", ret);
+}
+
 /* Runs in the new process. */
 IN_CHILD static void child_main(void *arg)
 {
@@ -90,8 +109,8 @@ IN_CHILD static void child_main(void *arg)
 	enter_namespaces(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
-	if (c->fixed_layout) /* the restorer sets the program's own personality */
-		raw_syscall(__NR_personality, raw_syscall(__NR_personality, 0xffffffff, 0, 0, 0, 0) | ADDR_NO_RANDOMIZE, 0, 0, 0, 0);
+	if (c->fixed_layout)
+		fix_layout(c);
 	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
 	for (int i = 0; ret == -ETXTBSY && i < EXEC_TRIES; i++) {

@@ -86,7 +86,7 @@ def once(engine, size, base):
             t.ready(60)
             os.sync()
             start = time.monotonic()
-            r = h.must(engine.run("dump", "-t", t.pid, "-D", folder), f"{engine.name} dump")
+            r = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--timeout", 60), f"{engine.name} dump")
             dump = r.seconds
             if not engine.syncs:
                 sync_folder(folder)
@@ -129,7 +129,7 @@ def stages(engine, size, base, rounds):
             os.makedirs(folder)
             with target(w, size) as t:
                 t.ready(60)
-                d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--display-stats"), "dump")
+                d = h.must(engine.run("dump", "-t", t.pid, "-D", folder, "--timeout", 60, "--display-stats"), "dump")
                 end_of(t)
                 r = h.must(engine.run("restore", "-d", "-D", folder, "--display-stats"), "restore")
                 t.go()

@@ -8,6 +8,8 @@
   lost-image     an image of a late task is missing: the restore fails, nothing of the tree is there
   lost-file      a file that a late task has open is missing: the same, and the file back, it works
   taken-pid      the PID of a late task is taken: the same
+  assorted       tasks with locks, names of sockets, System V memory and deleted files; every stage of the restore fails once, and
+                 none of these stays behind
   kill-dump      kill -9 of the engine at a random moment of dump -R: every task of the tree is as before
   cancel-dump    SIGINT or SIGTERM instead: the same, and the folder is left empty
   kill-member    kill -9 of a random task of the tree at a random moment of its dump: the engine ends soon, the others run on, or are
@@ -26,6 +28,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import fault as f  # noqa: E402
 import harness as h  # noqa: E402
+
+
+PATIENT = ("--timeout", 60)  # five hundred processes, on a machine that is busy
 
 
 def tree(pid):
@@ -118,7 +123,7 @@ class Tree:
         return self
 
     def dump(self):
-        h.must(h.dump(self.pid, self.images), "dump")
+        h.must(h.dump(self.pid, self.images, *PATIENT), "dump")
         self.t.reap()
         all_gone(self.pids, "after the dump")
 
@@ -126,12 +131,12 @@ class Tree:
         return h.folder_listing(self.t.files)
 
     def restore(self, what="restore"):
-        h.must(h.ckpt("restore", "-d", "-D", self.images), what)
+        h.must(h.ckpt("restore", "-d", "-D", self.images, *PATIENT), what)
 
     def refused(self, what, *words):
         """A restore fails, says these words, and leaves nothing."""
         files, images, around = self.files(), h.folder_listing(self.images), outside()
-        r = h.ckpt("restore", "-d", "-D", self.images)
+        r = h.ckpt("restore", "-d", "-D", self.images, *PATIENT)
         h.require(r.rc != 0, f"{what}: the restore succeeded")
         all_gone([p for p in self.pids if p not in self.taken()], what)
         for w in words:
@@ -155,7 +160,7 @@ class Tree:
 def odd_task(rounds, rnd):
     with Tree("oneodd") as t:
         os.makedirs(t.images)
-        r = h.ckpt("dump", "-t", t.pid, "-D", t.images)
+        r = h.ckpt("dump", "-t", t.pid, "-D", t.images, *PATIENT)
         h.require(r.rc == 1 and "secret" in r.out.lower(), f"not refused: {r}")
         h.require(any(f"{p}:" in r.out for p in t.pids[300:]), f"the message does not name the task: {r}")
         unchanged(t.pid, t.before, "after the refused dump")
@@ -230,6 +235,65 @@ def taken_pid(rounds, rnd):
         t.restore()
         unchanged(t.pid, t.before, "after the restore")
         t.t.go()
+
+
+def segments():
+    """Ids of System V shared memory."""
+    return {l.split()[1] for l in h.read_text("/proc/sysvipc/shm").splitlines()[1:]}
+
+
+def stages(said):
+    """Names of stages, from the table of --display-stats."""
+    rows = said.splitlines()
+    return [r.rpartition(" ")[0].strip() for r in rows[1:[i for i, r in enumerate(rows) if r.startswith("total")][0]]]
+
+
+def held(t):
+    """What of the target's kinds is there: locks on its files, its sockets, files with their types."""
+    inodes = {e.inode() for e in os.scandir(t.t.files)}
+    locks = [l for l in h.read_text("/proc/locks").splitlines() if int(l.split(":")[-1].split()[0]) in inodes]
+    sockets = [l.split()[-1] for l in h.read_text("/proc/net/unix").splitlines() if t.work in l]
+    return {"locks": len(locks), "sockets": sockets, "segments": sorted(segments()), "files": t.files()}
+
+
+def forget(t, own):
+    """What the killed tree leaves by its nature: System V segments, names of sockets."""
+    for s in own & segments():
+        h.run(["ipcrm", "-m", s])
+    for name in os.listdir(t.t.files):
+        if name.startswith("sock"):
+            os.unlink(os.path.join(t.t.files, name))
+
+
+def assorted(rounds, rnd):
+    others = segments()
+    with Tree("assorted") as t:
+        own = segments() - others
+        h.require(len(own) >= 4, f"segments: {own}")
+        opts = ("--file-locks", *PATIENT)
+        try:
+            h.must(h.dump(t.pid, t.images, *opts), "dump")
+            t.t.reap()
+            all_gone(t.pids, "after the dump")
+            forget(t, own)
+            before = held(t)
+            r = h.must(h.ckpt("restore", "-d", "-D", t.images, "--display-stats", *opts), "restore")
+            end_tree(t)
+            own |= segments() - others
+            forget(t, own)
+            h.require(held(t) == before, f"{before} became {held(t)}")
+            names = stages(r.out)
+            h.require("finish" in names, f"stages: {names}")
+            for name in names:
+                r = h.ckpt("restore", "-d", "-D", t.images, f"--fault-stage={name}", *opts)
+                h.require(r.rc == 1 and name in r.out, f"a fault at {name}: {r}")
+                all_gone(t.pids, f"a fault at {name}")
+                h.require(held(t) == before, f"a fault at {name}: {before} became {held(t)}")
+            h.must(h.ckpt("restore", "-d", "-D", t.images, *opts), "restore after all")
+            own |= segments() - others
+            t.t.go()
+        finally:
+            forget(t, own)
 
 
 def disturb_dump(rounds, rnd, signals):
@@ -347,7 +411,7 @@ def end_tree(t):
     all_gone(t.pids, "a tree that was killed")
 
 
-CASES = {"odd-task": odd_task, "lost-image": lost_image, "lost-file": lost_file, "taken-pid": taken_pid,
+CASES = {"odd-task": odd_task, "lost-image": lost_image, "lost-file": lost_file, "taken-pid": taken_pid, "assorted": assorted,
          "kill-dump": kill_dump, "cancel-dump": cancel_dump, "kill-member": kill_member, "kill-restore": kill_restore}
 
 if __name__ == "__main__":

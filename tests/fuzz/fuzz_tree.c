@@ -36,6 +36,14 @@ static void task_from(struct op *op, struct snap_task *t, const uint8_t *d, size
 	t->mm = msg_new(op, MmEntry, mm_entry);
 }
 
+#define MUST(cond) ((cond) ? (void)0 : broken(#cond))
+
+static void broken(const char *what)
+{
+	fprintf(stderr, "not true: %s\n", what);
+	abort();
+}
+
 static size_t parent_in_the_end(const struct tree *t, size_t i)
 {
 	const struct tree_node *n = &t->nodes.v[i];
@@ -53,26 +61,23 @@ static void check(const struct snapshot *s, const struct tree *t)
 {
 	bool seen[TASKS_MAX] = { false };
 
-	if (t->nodes.n < s->tasks.n || t->nodes.v[0].task != 0)
-		abort();
+	MUST(t->nodes.n >= s->tasks.n && t->nodes.v[0].task == 0);
 	for (size_t i = 0; i < t->nodes.n; i++) {
 		const struct tree_node *n = &t->nodes.v[i];
 
-		if ((i == 0) != (n->creator == TREE_NONE) || (i && n->creator >= i))
-			abort();
-		if (i && t->nodes.v[n->creator].kind == TREE_ZOMBIE)
-			abort();
+		MUST((i == 0) == (n->creator == TREE_NONE));
+		MUST(i == 0 || n->creator < i);
+		/* One that ends may fork before that, but has no children then; helpers are waited for by those that live. */
+		MUST(n->kind == TREE_STEP || n->parent == TREE_NONE || t->nodes.v[n->parent].kind != TREE_ZOMBIE);
 		if (n->task == TREE_NONE)
 			continue;
-		if (seen[n->task] || parent_in_the_end(t, i) != n->parent)
-			abort();
+		MUST(!seen[n->task]);
+		MUST(parent_in_the_end(t, i) == n->parent);
 		seen[n->task] = true;
-		if (n->setsid != (s->tasks.v[n->task].ps->sid == s->tasks.v[n->task].ps->pid))
-			abort();
+		MUST(n->setsid == (s->tasks.v[n->task].ps->sid == s->tasks.v[n->task].ps->pid));
 	}
 	for (size_t i = 0; i < s->tasks.n; i++)
-		if (!seen[i])
-			abort();
+		MUST(seen[i]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

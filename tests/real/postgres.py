@@ -13,7 +13,7 @@ TREE = r"""
 set -e
 bin=$1
 "$bin/postgres" -D data -k "$PWD" -c listen_addresses= -c shared_buffers=16MB -c max_connections=20 -c fsync=off \
-	-c log_destination=stderr -c autovacuum_naptime=1s -c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 \
+	-c log_destination=stderr -c log_connections=on -c log_disconnections=on -c autovacuum_naptime=1s -c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 \
 	>server.log 2>&1 &
 server=$!
 for i in $(seq 300); do
@@ -31,13 +31,17 @@ END
 open=$!
 "$bin/pgbench" -h "$PWD" -U test -n -c CLIENTS -j 2 -t TRANSACTIONS -R 400 -P 1 postgres >bench.log 2>&1
 wait $open
+sleep 0.5 # backends end a moment after their clients
 "$bin/psql" -h "$PWD" -U test -d postgres -At <<-'END'
+	select 'others', pid, application_name, state, wait_event from pg_stat_activity
+		where backend_type = 'client backend' and pid <> pg_backend_pid();
 	select 'history', count(*), sum(delta) from pgbench_history;
 	select 'accounts', sum(abalance) from pgbench_accounts;
 	select 'tellers', sum(tbalance) from pgbench_tellers;
 	select 'branches', sum(bbalance) from pgbench_branches;
 	select 'rows', count(*) from pgbench_accounts;
 END
+sleep 0.5
 kill -INT $server
 wait $server
 echo stopped
@@ -61,9 +65,10 @@ def test(work):
         for want in (0, 1, 3):
             p.wait_for(lambda t: progress(work) >= want, f"report {want} of pgbench")
             real.time.sleep(0.2)
-            p.again(0.05, tasks=10)
+            p.again(0.05, tasks=8)
         p.finish(60)
         lines = dict(l.split("|", 1) for l in p.text().splitlines() if "|" in l)
+        real.h.require("others" not in lines, f"a backend whose client has ended: {p.text()}")
         total = str(TRANSACTIONS * CLIENTS)
         n, delta = lines["history"].split("|")
         bench = real.h.read_text(f"{work}/bench.log")
@@ -75,7 +80,7 @@ def test(work):
         real.h.require("kept|1000|500500" in real.h.read_text(f"{work}/open.log"), "the long transaction")
         real.h.require(p.text().endswith("stopped\n"), f"its last words: {p.text()[-200:]}")
         log = real.h.read_text(f"{work}/server.log")
-        real.h.require(not re.search(r"PANIC|FATAL:  (?!the database system)|terminated by signal", log), f"the server: {log[-1500:]}")
+        real.h.require(not re.search(r"PANIC|FATAL:  (?!the database system)|terminated by signal", log), f"the server: {log[-3000:]}")
         return f"{total} transactions, {p.tasks} processes"
 
 

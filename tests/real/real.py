@@ -62,7 +62,7 @@ class Program:
             self.tasks.append(len(tree(self.pid)))
             return 0, 0
         images = os.path.join(self.work, f"images{self.rounds}")
-        d = h.must(h.dump(self.pid, images, *self.opts), f"dump {self.rounds}")
+        d = h.must(self.dump(images), f"dump {self.rounds}")
         self.gone()
         pids = glob.glob(os.path.join(images, "mm-*.img"))
         h.require(len(pids) >= tasks, f"only {len(pids)} processes in the checkpoint")
@@ -74,6 +74,17 @@ class Program:
         h.require(h.alive(self.pid) or h.state(self.pid) == "Z", f"gone after the restore: {h.read_text(self.err)[-500:]}")
         shutil.rmtree(images)
         return d.seconds, r.seconds
+
+    def dump(self, images):
+        """What was sent on a connection that nobody has accepted yet cannot be read. That is so for a moment only: a server
+        under load is asked again."""
+        for _ in range(50):
+            d = h.dump(self.pid, images, *self.opts)
+            if d.rc == 0 or "not accepted yet" not in d.out:
+                break
+            h.require(not os.listdir(images), f"left in the folder: {os.listdir(images)}")
+            time.sleep(0.01)
+        return d
 
     def gone(self):
         """Everything of the tree is gone. What a dump forgot would be an orphan now, and we are who gets orphans."""

@@ -5,6 +5,7 @@
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
 struct ring {
 	uint32_t id, nr, head, tail, magic, compat, incompat, header_length;
@@ -198,6 +199,37 @@ static void waiting(void)
 	CHECK(!pthread_join(t, NULL) && got);
 }
 
+static void family(void)
+{
+	aio_context_t ctx = setup(10), own;
+	int p[2], q[2], status;
+	pid_t child;
+	char c;
+
+	CHECK(!pipe(p) && !pipe(q));
+	nothing(ctx, 40, 0);
+	check_fetch(ctx, 30, 0);
+	child = fork();
+	if (!child) {
+		own = setup(20);
+		check_works(own);
+		CHECK(write(q[1], "x", 1) == 1 && !close(p[1]));
+		CHECK(read(p[0], &c, 1) == 0);
+		check_works(own);
+		_exit(0);
+	}
+	CHECK(read(q[0], &c, 1) == 1);
+	t_wait();
+	for (unsigned i = 30; i < 40; i++) {
+		struct io_event e;
+
+		CHECK(fetch(ctx, 1, 1, &e, NULL) == 1 && e.data == i);
+	}
+	check_works(ctx);
+	CHECK(!close(p[1]));
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* Refused: a poll that has not ended. */
 static void inflight(void)
 {
@@ -220,7 +252,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "unused", unused }, { "idle", idle }, { "unread", unread }, { "several", several }, { "resfd", resfd },
-		{ "waiting", waiting }, { "inflight", inflight },
+		{ "waiting", waiting }, { "family", family }, { "inflight", inflight },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

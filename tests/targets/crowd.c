@@ -10,6 +10,10 @@
 
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/file.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 static int ready_pipe[2];
@@ -268,6 +272,96 @@ static void oneodd(void)
 	close(fd);
 	odd = 400;
 	branches(20, 24);
+}
+
+/* ---- four processes that hold what lies outside of them: locks, names of sockets, System V memory, deleted files */
+
+#define HOLDERS 4
+
+struct outside {
+	int lock, listener, peer, ghost, memfd, id;
+	char *segment;
+};
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(sun.sun_path, path);
+	CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0 && listen(fd, 4) == 0);
+	return fd;
+}
+
+static void hold_outside(struct outside *o, int n, int peer)
+{
+	char name[32];
+
+	o->peer = peer;
+	snprintf(name, sizeof(name), "lock%d", n);
+	o->lock = open(name, O_RDWR | O_CREAT, 0600);
+	CHECK(o->lock >= 0 && flock(o->lock, LOCK_EX | LOCK_NB) == 0);
+	snprintf(name, sizeof(name), "sock%d", n);
+	o->listener = listen_at(name);
+	snprintf(name, sizeof(name), "ghost%d", n);
+	o->ghost = open(name, O_RDWR | O_CREAT, 0600);
+	CHECK(o->ghost >= 0 && write(o->ghost, "boo", 3) == 3 && unlink(name) == 0);
+	o->memfd = memfd_create("held", 0);
+	CHECK(o->memfd >= 0 && write(o->memfd, "memory", 6) == 6);
+	o->id = shmget(IPC_PRIVATE, 2 * PAGE, IPC_CREAT | 0600);
+	o->segment = o->id < 0 ? (void *)-1 : shmat(o->id, NULL, 0);
+	CHECK(o->segment != (void *)-1);
+	t_fill(o->segment, 2 * PAGE, n);
+	CHECK(write(o->peer, &n, sizeof(n)) == sizeof(n));
+}
+
+static void held_outside(const struct outside *o, int n)
+{
+	struct sockaddr_un sun;
+	socklen_t len = sizeof(sun);
+	char text[8];
+	int other, c;
+
+	CHECK(t_same(o->segment, 2 * PAGE, n));
+	CHECK(shmctl(o->id, IPC_RMID, NULL) == 0);
+	CHECK(pread(o->ghost, text, 3, 0) == 3 && !memcmp(text, "boo", 3));
+	CHECK(pread(o->memfd, text, 6, 0) == 6 && !memcmp(text, "memory", 6));
+	snprintf(text, sizeof(text), "lock%d", n);
+	other = open(text, O_RDWR);
+	CHECK(other >= 0 && flock(other, LOCK_EX | LOCK_NB) < 0);
+	CHECK(getsockname(o->listener, (struct sockaddr *)&sun, &len) == 0);
+	c = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK(c >= 0 && connect(c, (struct sockaddr *)&sun, len) == 0);
+	CHECK(write(o->peer, &n, sizeof(n)) == sizeof(n));
+}
+
+static void assorted(void)
+{
+	int pairs[HOLDERS][2], got[2];
+	pid_t pids[HOLDERS];
+	struct outside o;
+
+	crowd_init();
+	for (int i = 0; i < HOLDERS; i++) {
+		CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]) == 0);
+		pids[i] = do_fork();
+		if (!pids[i]) {
+			hold_outside(&o, i, pairs[i][1]);
+			say_ready();
+			wait_for_go();
+			held_outside(&o, i);
+			_exit(0);
+		}
+	}
+	wait_ready(HOLDERS);
+	t_wait();
+	for (int i = 0; i < HOLDERS; i++)
+		ask(pids[i]);
+	for (int i = 0; i < HOLDERS; i++) {
+		answer(pids[i]);
+		CHECK(recv(pairs[i][0], got, sizeof(got), MSG_WAITALL) == sizeof(got) && got[0] == i && got[1] == i);
+	}
+	no_more_children();
 }
 
 /* ---- ten processes of a thousand threads */
@@ -860,6 +954,7 @@ static const struct t_variant variants[] = {
 	{ "zombies", zombies },		{ "stopped", stopped },
 	{ "sessions", sessions },	{ "fivehundred", fivehundred },
 	{ "thirty", thirty },		{ "oneodd", oneodd },
+	{ "assorted", assorted },
 	{ "manythreads", manythreads }, { "storm", storm },
 };
 

@@ -6,8 +6,11 @@
 #include "target.h"
 
 #include <linux/filter.h>
+#include <linux/perf_event.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -74,11 +77,57 @@ static void asking(void)
 	CHECK(syscall(SYS_getpriority, 0, 0) < 0 && errno == ENOSYS);
 }
 
+static void uffd(void)
+{
+	int fd = syscall(SYS_userfaultfd, O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	struct uffdio_api api = { .api = UFFD_API };
+
+	if (fd < 0)
+		SKIP("no userfaultfd here: %s", strerror(errno));
+	CHECK(!ioctl(fd, UFFDIO_API, &api));
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
+static void perf(void)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_PAGE_FAULTS };
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+	uint64_t n;
+
+	if (fd < 0)
+		SKIP("no perf events here: %s", strerror(errno));
+	t_wait();
+	CHECK(read(fd, &n, 8) == 8);
+}
+
+static void landlock(void)
+{
+	uint64_t attr[1] = { 1 }; /* LANDLOCK_ACCESS_FS_EXECUTE */
+	int fd = syscall(SYS_landlock_create_ruleset, attr, sizeof(attr), 0);
+
+	if (fd < 0)
+		SKIP("no Landlock here: %s", strerror(errno));
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
+static void machine(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR), fd = kvm < 0 ? -1 : ioctl(kvm, 0xae01 /* KVM_CREATE_VM */, 0);
+
+	if (fd < 0)
+		SKIP("no virtual machines here: %s", strerror(errno));
+	close(kvm);
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		
 		{ "tcp", tcp }, { "secretmem", secretmem },
+		{ "uffd", uffd }, { "perf", perf }, { "landlock", landlock }, { "machine", machine },
 		{ "listener", listener }, { "asking", asking },
 	};
 

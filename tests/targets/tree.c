@@ -334,6 +334,25 @@ static void deadsession(void)
 	reap_all(2);
 }
 
+/* It has ended, and was not waited for. */
+static void zombieleader(void)
+{
+	pid_t leader;
+
+	become_reaper();
+	begin();
+	leader = fork();
+	CHECK(leader >= 0);
+	if (!leader) {
+		session_that_ends();
+		_exit(0);
+	}
+	await_zombie(leader);
+	meet(2);
+	check_zombie(leader, 0);
+	reap_all(2);
+}
+
 static void deadgroup(void)
 {
 	become_reaper();
@@ -816,7 +835,7 @@ int main(int argc, char **argv)
 		{ "outside", outside },	  { "moved", moved },		{ "stopped", stopped },	    { "cow", cowtree },
 		{ "files", sharedfiles }, { "fs", sharedfs },		{ "vm", vm },		    { "vmsighand", vmsighand },
 		{ "offset", sharedoffset }, { "threads", threaded },	{ "shared", sharedmem },    { "many", many },
-		{ "pdeath", pdeath },
+		{ "pdeath", pdeath },	  { "zombieleader", zombieleader },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

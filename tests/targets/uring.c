@@ -5,6 +5,7 @@
 #include <liburing.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
 #ifndef IORING_SETUP_NO_SQARRAY
 #define IORING_SETUP_NO_SQARRAY (1U << 16)
@@ -381,6 +382,35 @@ static void workers(void)
 	check_works(u);
 }
 
+/* A child has the ring by inheritance, and one of its own, which its parent does not know. */
+static void family(void)
+{
+	struct io_uring *u = make(8, 0, 0);
+	int p[2], q[2], status;
+	pid_t child;
+	char c;
+
+	CHECK(!pipe(p) && !pipe(q));
+	nops(u, 17);
+	child = fork();
+	if (!child) {
+		struct io_uring *own = make(16, 0, 0);
+
+		nops(own, 5);
+		CHECK(write(q[1], "x", 1) == 1 && !close(p[1]));
+		CHECK(read(p[0], &c, 1) == 0);
+		check_works(own);
+		u->sq.sqe_head = u->sq.sqe_tail = *u->sq.ktail; /* what the parent did with it, the library did not see here */
+		check_works(u);
+		_exit(0);
+	}
+	CHECK(read(q[0], &c, 1) == 1);
+	t_wait();
+	check_works(u);
+	CHECK(!close(p[1]));
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* --------------------------------------------------------------------------------------------------- refused */
 
 static void polling(void)
@@ -477,7 +507,7 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "unused", unused }, { "idle", idle }, { "unread", unread }, { "messages", messages }, { "registered", registered },
 		{ "eventfd", eventfd_ }, { "layouts", layouts }, { "raw", raw }, { "noarray", noarray }, { "waiting", waiting },
-		{ "workers", workers }, { "skip", skip }, { "polling", polling }, { "timeout", timeout }, { "sqpoll", sqpoll },
+		{ "workers", workers }, { "family", family }, { "skip", skip }, { "polling", polling }, { "timeout", timeout }, { "sqpoll", sqpoll },
 		{ "single", single }, { "provided", provided }, { "overflow", overflow }, { "disabled", disabled },
 		{ "whichfile", whichfile },
 	};

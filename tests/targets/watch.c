@@ -256,6 +256,17 @@ static void fanotify(void)
 	CHECK(fcntl(a, F_GETFD) == 0 && fcntl(b, F_GETFD) == FD_CLOEXEC);
 }
 
+/* A whole mount: whoever opens something there would wait for the stopped program. */
+static void guard(void)
+{
+	int fd = group(FAN_CLASS_CONTENT | FAN_NONBLOCK, O_RDONLY);
+
+	if (!mark(fd, FAN_MARK_MOUNT, FAN_OPEN_EXEC_PERM, "/dev/shm"))
+		SKIP("no permission events here");
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
 static void permission(void)
 {
 	int fd = group(FAN_CLASS_CONTENT | FAN_NONBLOCK, O_RDONLY);
@@ -271,7 +282,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "inotify", inotify }, { "places", places }, { "numbers", numbers }, { "unread", unread }, { "deleted", deleted },
-		{ "fanotify", fanotify }, { "permission", permission },
+		{ "fanotify", fanotify }, { "permission", permission }, { "guard", guard },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

@@ -171,6 +171,8 @@ const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f)
 	if (f->msg->type == FD_TYPES__FIFO) /* its REG entry has it */
 		owner = snapshot_file(s, f->msg->fifo->has_regf_id ? f->msg->fifo->regf_id : f->id);
 	fown = owner ? message_field(file_message(owner->msg, owner->kind), "fown") : NULL;
+	if (f->msg->type == FD_TYPES__TUNF && f->msg->reg)
+		fown = &f->msg->reg->fown;
 	return fown && *fown && ((*fown)->pid || (*fown)->signum) ? *fown : NULL;
 }
 

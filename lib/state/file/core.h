@@ -80,6 +80,7 @@ struct file_state {
 	bool leases_read;
 	ARRAY(GhostExtraEntry *) ghost_extras;
 	ARRAY(DeviceEntry *) devices;
+	ARRAY(TunExtra *) tuns;
 	ARRAY(struct flight) flights;
 	size_t flights_done;
 	struct unix_state *unix_sockets; /* lib/state/sock, dump and restore */
@@ -253,7 +254,7 @@ void shmem_done(struct op *op, struct snap_shmem *sh, bool success);
 struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
-extern const struct file_kind file_bpfmap, file_uring;
+extern const struct file_kind file_bpfmap, file_uring, file_tun;
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
 extern const struct file_kind file_procfile, file_nsfile;

@@ -200,6 +200,22 @@ static bool find_adder(const struct epoll_holders *holders, const struct snap_fi
 	return found;
 }
 
+/*
+ * Usually it is still there under its number. To be asked first: for each question the kernel looks through all entries of
+ * the instance.
+ */
+static struct snap_file *still_there(const struct snapshot *s, const struct epoll_dump *d, const struct kcmp_epoll_slot *slot)
+{
+	for (size_t i = 0; i < d->holders.v.n; i++) {
+		const struct snap_task *t = d->holders.v.v[i];
+		const FdinfoEntry *e = epoll_find_number(t, slot->tfd);
+
+		if (e && sys_kcmp(t->pid, d->view.pid, KCMP_EPOLL_TFD, slot->tfd, (uintptr_t)slot) == 0)
+			return snapshot_file(s, e->id);
+	}
+	return NULL;
+}
+
 static int find_target(struct op *op, struct snapshot *s, struct snap_file *f, size_t i)
 {
 	struct epoll_dump *d = f->priv;
@@ -209,9 +225,11 @@ static int find_target(struct op *op, struct snapshot *s, struct snap_file *f, s
 		.efd = (uint32_t)d->view.fd, .tfd = m->tfd, .toff = d->same_before[i],
 	};
 	dev_t dev = makedev(m->dev >> 20, m->dev & 0xfffff);
-	struct snap_file *target = file_find_watched(s->file_state, m->has_inode ? dev : 0, m->inode, d->view.pid, &slot);
+	struct snap_file *target = still_there(s, d, &slot);
 	uint32_t number = m->tfd;
 
+	if (!target)
+		target = file_find_watched(s->file_state, m->has_inode ? dev : 0, m->inode, d->view.pid, &slot);
 	if (!target)
 		return refuse_target(op, d, m, "is open in no process of the tree",
 				     "a process outside has it, or only a mapping or the queue of a socket; the program can take it out with EPOLL_CTL_DEL");

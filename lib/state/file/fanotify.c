@@ -54,6 +54,55 @@ static int fanotify_check(struct op *op, const struct fd_view *v)
 	return parse(op, v, &list);
 }
 
+static int preflight_fd(struct op *op, pid_t pid, int fd)
+{
+	struct fd_view v = { .pid = pid, .fd = fd, .what = "fd", .copy = -1 };
+	char name[32], *link;
+	int r;
+
+	snprintf(name, sizeof(name), "fd/%d", fd);
+	r = proc_read_link(op, pid, name, &link);
+	if (r)
+		return r;
+	v.link = link;
+	r = fanotify_match(&v) ? proc_read_fdinfo(op, pid, fd, &v.info) : PROC_GONE;
+	return r ? r : fanotify_check(op, &v);
+}
+
+static int preflight_task(struct op *op, pid_t pid)
+{
+	struct proc_numbers fds = { 0 };
+	int r = proc_list_numbers(op, pid, "fd", &fds);
+
+	for (size_t i = 0; r >= 0 && i < fds.v.n; i++)
+		r = preflight_fd(op, pid, fds.v.v[i]);
+	return MIN(r, 0);
+}
+
+int files_preflight(struct op *op, pid_t root)
+{
+	struct proc_numbers all = { 0 };
+	int *first = ARRAY_ADD(op->arena, &all.v), r = 0;
+
+	if (!first)
+		return op_nomem(op);
+	*first = root;
+	for (size_t i = 0; !r && i < all.v.n; i++) {
+		struct proc_numbers children = { 0 };
+
+		r = preflight_task(op, all.v.v[i]);
+		r = r ? r : MIN(proc_list_children(op, all.v.v[i], &children), 0);
+		for (size_t j = 0; !r && j < children.v.n; j++) {
+			int *slot = ARRAY_ADD(op->arena, &all.v);
+
+			if (!slot)
+				return op_nomem(op);
+			*slot = children.v.v[j];
+		}
+	}
+	return r;
+}
+
 static int mount_name(struct op *op, const struct fd_view *v, const struct proc_mark *p, char **ret)
 {
 	const char *path = watch_mount(op, v->pid, p->mnt_id, p->dev);

@@ -82,6 +82,8 @@ struct file_kind {
 extern const struct file_kind *const file_kinds[]; /* kinds.c; ends in NULL */
 
 /* ---- dump */
+/* Before the tree is stopped: refuses what would hold us up in anything we open once it is. */
+int files_preflight(struct op *op, pid_t root);
 /* All descriptors of a frozen task: fills t->fds, s->files, s->pipes, s->ghosts, s->remaps, s->locks, s->ttys, s->shmems. */
 int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int pidfd);
 /* When all tasks were looked at: each kind's .complete. Before anything that takes long (pages). */

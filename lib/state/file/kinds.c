@@ -17,6 +17,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_fanotify,
 	&file_procfile,
 	&file_nsfile,
+	&file_tun,
 	&file_bpfmap,
 	&file_uring,
 	&file_unsupported,

@@ -87,6 +87,30 @@ static int by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* A tun descriptor is two entries: the REG one only says where the device is. */
+static void join_pairs(struct snapshot *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->files.n; i++) {
+		struct snap_file *f = s->files.v[i], *last = n ? s->files.v[n - 1] : NULL;
+		bool pair = last && last->id == f->id && (last->msg->type == FD_TYPES__TUNF) + (f->msg->type == FD_TYPES__TUNF) == 1 &&
+			    (last->msg->type == FD_TYPES__REG) + (f->msg->type == FD_TYPES__REG) == 1;
+
+		if (!pair) {
+			s->files.v[n++] = f;
+			continue;
+		}
+		if (f->msg->type == FD_TYPES__REG) {
+			last->msg->reg = f->msg->reg;
+		} else {
+			f->msg->reg = last->msg->reg;
+			s->files.v[n - 1] = f;
+		}
+	}
+	s->files.n = n;
+}
+
 static int read_files(struct op *op, struct snapshot *s)
 {
 	int r = file_read_list(op, s, IMG_FILES, 0, add_file, NULL);
@@ -94,6 +118,7 @@ static int read_files(struct op *op, struct snapshot *s)
 	if (r || !s->files.n)
 		return r;
 	qsort(s->files.v, s->files.n, sizeof(*s->files.v), by_id);
+	join_pairs(s);
 	for (size_t i = 1; i < s->files.n; i++)
 		if (s->files.v[i]->id == s->files.v[i - 1]->id)
 			return image_bad(op, "files.img: two entries have id %u", s->files.v[i]->id);

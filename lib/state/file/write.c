@@ -19,6 +19,22 @@ int file_write_list(struct op *op, struct snapshot *s, enum img_kind kind, uint6
 }
 #define WRITE_LIST(kind, id, arr) file_write_list(op, s, kind, id, (void *const *)(arr).v, (arr).n)
 
+/* A tun descriptor is two entries with one id. */
+static int write_file(struct op *op, struct img_out *out, FileEntry *m)
+{
+	FileEntry reg = FILE_ENTRY__INIT, tun = *m;
+	int r;
+
+	if (m->type != FD_TYPES__TUNF)
+		return img_write(op, out, &m->base);
+	reg.type = FD_TYPES__REG;
+	reg.id = m->id;
+	reg.reg = m->reg;
+	tun.reg = NULL;
+	r = img_write(op, out, &reg.base);
+	return r ? r : img_write(op, out, &tun.base);
+}
+
 static int write_files(struct op *op, struct snapshot *s)
 {
 	struct img_out *out = NULL;
@@ -30,7 +46,7 @@ static int write_files(struct op *op, struct snapshot *s)
 	if (r)
 		return r;
 	for (size_t i = 0; !r && i < s->files.n; i++)
-		r = img_write(op, out, &s->files.v[i]->msg->base);
+		r = write_file(op, out, s->files.v[i]->msg);
 	r2 = img_close(op, out);
 	return r ? r : r2;
 }

@@ -3,9 +3,8 @@
  * Mappings of io_uring instances. The kernel maps a ring where it likes and nowhere else: mmap with an address is refused,
  * and so is moving it. So all free addresses are taken by areas without access, but those where the ring is to be.
  *
- * The kernel looks for a place from the top downwards (or, with the old layout, from a third of the address space
- * upwards), so that nothing has to be done below the lowest address that is looked at here: the restorer is started without
- * randomization (restore_spawn.c), which makes it look from the very top.
+ * The kernel looks for a place from the top downwards, so that nothing has to be done below the lowest ring: the restorer
+ * is started without randomization and with a small stack limit (restore_spawn.c), which makes it look from the very top.
  */
 #include <linux/io_uring.h>
 #include <sys/mman.h>
@@ -14,7 +13,7 @@
 #include "lib/state/file/uring_map.h"
 #include "lib/state/mem/uring_area.h"
 
-#define LOWEST 0x2a0000000000ull /* the restorer and its like are below */
+#define LOWEST 0x200000000ull /* the restorer is below; the kernel itself maps nothing there */
 #define TASK_SIZE 0x7ffffffff000ull
 #define OFF_PBUF_RING 0x80000000ull
 #define TAKEN (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE)
@@ -83,12 +82,14 @@ static int occupied(struct plan_build *b, struct ranges *used)
 static int find_gaps(struct plan_build *b, struct ranges *gaps)
 {
 	struct ranges used = { 0 };
-	uint64_t at = LOWEST;
+	uint64_t at = TASK_SIZE;
 	int r = occupied(b, &used);
 
 	gaps->v = r ? NULL : op_alloc(b->op, (used.n + 1) * sizeof(*gaps->v));
 	if (!gaps->v)
 		return r ?: CKPT_E_NOMEM;
+	for (size_t i = 0; i < b->ring_areas.n; i++)
+		at = MIN(at, b->ring_areas.v[i]->start);
 	for (size_t i = 0; i < used.n; i++) {
 		if (used.v[i].start > at)
 			gaps->v[gaps->n++] = (struct plan_range){ at, used.v[i].start - at };

@@ -437,7 +437,7 @@ static int finish_all(struct op *op, struct unix_state *us)
 static void tell_of_numbers(struct op *op, const struct unix_state *us)
 {
 	if (us->number_taken)
-		log_info(op, "some unix sockets show another PID of their peer (SO_PEERCRED): the original number could not be had");
+		log_warn(op, "some unix sockets show another PID of their peer (SO_PEERCRED): the original number could not be had");
 }
 
 static int make_all(struct op *op, struct snapshot *s, struct unix_state *us)

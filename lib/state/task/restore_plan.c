@@ -2,6 +2,7 @@
 /* The plan's container, and what belongs to the task as a whole. */
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "lib/kernel/sys.h"
 #include "lib/state/task/plan_build.h"
@@ -170,7 +171,9 @@ int plan_rlimits(struct plan_build *b)
 	for (uint32_t i = 0; i < e->n_rlimits; i++) {
 		uint64_t max = e->rlimits[i]->max, cur = MIN(e->rlimits[i]->cur, max);
 
-		if (cur != ours[i].cur || max != ours[i].max)
+		bool lowered = i == RLIMIT_STACK && b->s->has_rings; /* restore_spawn.c */
+
+		if (cur != ours[i].cur || max != ours[i].max || lowered)
 			v[n++] = (struct plan_rlimit){ i, 0, cur, max };
 	}
 	r = plan_put_array(b, v, n, sizeof(*v), &arr);
