@@ -8,6 +8,7 @@
 #include "lib/kernel/sys.h"
 
 #define XSTATE_CAP 16384
+#define ENDING_PATIENCE_MS 1000 /* for processes that have ended and whose parent is about to wait for them; in all */
 
 static int check_root(struct op *op, const struct snapshot *s)
 {
@@ -143,25 +144,43 @@ int restore_pid_taken(struct op *op, pid_t pid)
 		       parent.comm, st.ppid);
 }
 
-static int check_free(struct op *op, pid_t pid)
+/* Has ended, and only waits to be waited for: an init or a subreaper does that sooner or later. */
+static bool is_ending(struct op *op, pid_t pid)
+{
+	struct proc_stat st;
+	int r = proc_read_stat(op, pid, &st);
+
+	if (r < 0)
+		op_forget(op);
+	return r > 0 || (r == 0 && (st.state == 'Z' || st.state == 'X'));
+}
+
+static int check_free(struct op *op, pid_t pid, unsigned *patience_ms)
 {
 	/* Signal 0 by tgkill would ask for a pair; kill(2) finds thread numbers, too. */
-	return pid && (kill(pid, 0) == 0 || errno == EPERM) ? restore_pid_taken(op, pid) : 0;
+	while (pid && (kill(pid, 0) == 0 || errno == EPERM)) {
+		if (!*patience_ms || !is_ending(op, pid))
+			return restore_pid_taken(op, pid);
+		usleep(1000);
+		(*patience_ms)--;
+	}
+	return 0;
 }
 
 static int check_pids(struct op *op, struct restore *r)
 {
+	unsigned patience_ms = ENDING_PATIENCE_MS;
 	int ret = 0;
 
 	if (op->opts->new_pidns)
 		return 0;
 	for (size_t i = 0; i < r->s.tasks.n && !ret; i++)
 		for (size_t k = 0; k < r->s.tasks.v[i].threads.n && !ret; k++)
-			ret = check_free(op, r->s.tasks.v[i].threads.v[k].tid);
+			ret = check_free(op, r->s.tasks.v[i].threads.v[k].tid, &patience_ms);
 	/* Numbers of leaders that ended long ago are needed for a moment. */
 	for (size_t i = 0; i < r->n_tasks && !ret; i++)
 		if (!r->tasks[i].task)
-			ret = check_free(op, r->tasks[i].node->pid);
+			ret = check_free(op, r->tasks[i].node->pid, &patience_ms);
 	return ret;
 }
 

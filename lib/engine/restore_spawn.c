@@ -25,6 +25,7 @@
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
 #define EXEC_TRIES 50
+#define FREE_TRIES 300 /* of a millisecond */
 #define SMALL_STACK (8u << 20)
 #define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
 
@@ -218,6 +219,18 @@ static int clone_failed(struct op *op, struct restore *r, int eno)
 	return op_errno(op, eno, AT(.pid = pid), "make process %d", pid);
 }
 
+/* A process that was just ended keeps its number a moment longer than it can be seen. */
+static long clone_when_free(struct op *op, struct restore *r, struct child *c)
+{
+	long pid = clone_once(op, r, c, &r->tasks[0].task->pid);
+
+	for (int i = 0; pid == -EEXIST && i < FREE_TRIES; i++) {
+		usleep(1000);
+		pid = clone_once(op, r, c, &r->tasks[0].task->pid);
+	}
+	return pid;
+}
+
 /* Signals stay blocked in the child, whose handlers would be ours, and after exec, until the final mask is loaded. But
  * for SIGTRAP: a blocked one would be forced, which resets its handler. */
 static long clone_blocked(struct op *op, struct restore *r, struct child *c)
@@ -228,7 +241,7 @@ static long clone_blocked(struct op *op, struct restore *r, struct child *c)
 	sigfillset(&all);
 	sigdelset(&all, SIGTRAP);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_once(op, r, c, &r->tasks[0].task->pid);
+	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_when_free(op, r, c);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return pid;
 }

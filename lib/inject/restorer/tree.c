@@ -8,6 +8,7 @@
 #include "lib/inject/restorer/restorer.h"
 
 #define EEXIST 17
+#define FREE_TRIES 500 /* of a millisecond and more */
 #define SIGCHLD 17
 #define WALL 0x40000000
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
@@ -59,11 +60,17 @@ static void create_by_last_pid(struct plan *p, struct clone_args *args, struct p
 /* A step takes any number that nobody has, and that nobody of the tree is to have: those lie below its lowest. */
 static long clone_numbered(struct plan *p, struct clone_args *args, struct plan_child *c)
 {
-	long pid;
+	static const uint64_t pause[2] = { 0, 1000000 };
+	long pid = restorer_clone_child(args, CLONE_ARGS_SIZE_VER2, p, c);
 
-	do
+	/* Other processes wait a moment for a number that somebody had who was just ended. */
+	for (int i = 0; pid == -EEXIST && (c->await || i < FREE_TRIES); i++) {
+		if (c->await)
+			c->pid++;
+		else
+			sys(__NR_nanosleep, pause, 0);
 		pid = restorer_clone_child(args, CLONE_ARGS_SIZE_VER2, p, c);
-	while (pid == -EEXIST && c->await && ++c->pid);
+	}
 	return pid;
 }
 
