@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: MIT
 # Restores image sets that the reference engine made, in a pid and mount namespace of its own: their PIDs may be taken on
 # this machine, and /tmp stays as it is.
-#   check-golden.sh GOLDEN-FOLDER PATH/TO/ckpt [MODE...]      default modes: memory threads signals files events
+#   check-golden.sh GOLDEN-FOLDER PATH/TO/ckpt [MODE...]      default modes: memory threads signals files events shm
 # Exit status 77: skipped, with a reason.
 set -eu
 golden=$(realpath "$1") engine=$(realpath "$2")
 shift 2
 modes=("$@")
-[ ${#modes[@]} -gt 0 ] || modes=(memory threads signals files events)
+[ ${#modes[@]} -gt 0 ] || modes=(memory threads signals files events shm)
 [ -x "$golden/check-restore" ] || { echo "skipped: no golden image sets in $golden"; exit 77; }
 [ "$(id -u)" = 0 ] || { echo "skipped: needs root"; exit 77; }
 
