@@ -52,7 +52,7 @@ static int check_strv(struct op *op, const struct ckpt_strv *strv, const char *n
 /* A resource of a kind that nothing looks for would be dumped, or missed, without a word. */
 static int check_external(struct op *op, const struct ckpt_strv *external)
 {
-	static const char *const done[] = { "file[", "tty[", "shm[", "sem-undo[", "unix[" };
+	static const char *const done[] = { "file[", "tty[", "shm[", "shmem[", "sem-undo[", "unix[" };
 	static const char *const later[] = { "mnt[", "dev[", "net[", "pid[", "veth[", "macvlan[", "netdev[" };
 
 	for (size_t i = 0; i < external->n; i++) {
@@ -67,7 +67,7 @@ static int check_external(struct op *op, const struct ckpt_strv *external)
 		for (size_t j = 0; j < ARRAY_SIZE(done); j++)
 			known = known || strncmp(res, done[j], strlen(done[j])) == 0;
 		if (!known || !strchr(res, ']'))
-			return op_fail(op, CKPT_E_INVAL, AT(.kind = "external", .hint = "file[MNT:INODE], tty[RDEV:DEV], unix[INODE], shm[ID] or sem-undo[]"),
+			return op_fail(op, CKPT_E_INVAL, AT(.kind = "external", .hint = "file[MNT:INODE], tty[RDEV:DEV], unix[INODE], shm[ID], shmem[INODE] or sem-undo[]"),
 				       "option --external %s: not understood", res);
 	}
 	return 0;

@@ -92,7 +92,7 @@ static const struct ckpt_option table[] = {
 	/* things that come from outside */
 	OPT("external", 0, STRV, DRC, external, "RESOURCE",
 	    "the caller takes care of this: file[MNT:INODE], tty[RDEV:DEV], unix[INODE], shm[ID],"
-	    " sem-undo[]; may be repeated"),
+	    " shmem[INODE], sem-undo[]; may be repeated"),
 	OPT("inherit-fd", 0, STRV, R, inherit_fd, "fd[N]:KEY",
 	    "use the open descriptor N in place of KEY: a pipe:[INODE], socket:[INODE], file[MNT:INODE], tty[RDEV:DEV]"
 	    " or path; may be repeated"),

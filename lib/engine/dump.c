@@ -235,7 +235,7 @@ static int task_files(struct op *op, struct dump *d, size_t i)
 static int collect_files(struct op *op, void *arg)
 {
 	struct dump *d = arg;
-	int r = 0;
+	int r = ipc_dump_begin(op, &d->s);
 
 	for (size_t i = 0; i < d->tasks.n && !r; i++)
 		if (!d->tasks.v[i]->zombie)

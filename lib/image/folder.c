@@ -380,7 +380,8 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 /* Names by which we mark what only we restore. */
 static bool is_own(const char *plugin)
 {
-	static const char *const own[] = { IMG_OWN_SHARED_VM, IMG_OWN_SHARED_FS, IMG_OWN_IO_URING };
+	static const char *const own[] = { IMG_OWN_SHARED_VM, IMG_OWN_SHARED_FS, IMG_OWN_IO_URING, IMG_OWN_SYSV_IPC,
+					   IMG_OWN_MQUEUE };
 
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		if (!strcmp(plugin, own[i]))

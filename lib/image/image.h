@@ -44,6 +44,8 @@ struct img_dir;
 #define IMG_OWN_SHARED_VM "ckpt-shared-memory"	/* processes that share an address space (CLONE_VM without CLONE_THREAD) */
 #define IMG_OWN_SHARED_FS "ckpt-shared-folders" /* or their directories, or signal actions */
 #define IMG_OWN_IO_URING "ckpt-io-uring"
+#define IMG_OWN_SYSV_IPC "ckpt-sysv-ipc" /* objects of an IPC namespace that is not the tree's own: others leave them out */
+#define IMG_OWN_MQUEUE "ckpt-mqueue"	 /* POSIX message queues: others look for the files, and miss the messages */
 
 /* ---- writing */
 /*

@@ -277,7 +277,8 @@ def _link(path):
         link = os.readlink(path)
     except OSError:
         return "?"
-    link = re.sub(r"^(pipe|socket):\[\d+\]$", r"\1", link)
+    # an IPC namespace of the tree's own is a new one afterwards
+    link = re.sub(r"^(pipe|socket|ipc):\[\d+\]$", r"\1", link)
     # files made without a name are called by the number of their inode
     link = re.sub(r"/#\d+( \(deleted\))$", r"/#\1", link)
     # what has the name of a deleted file meanwhile cannot be moved away: such a file gets another name, deleted as well

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import subprocess
+import sys
 
 import harness as h
 
@@ -201,6 +202,123 @@ def own_namespace_again():
         h.must(restore(w + "/i"), "restore")
         h.require(os.readlink(f"/proc/{t.pid}/ns/ipc") != os.readlink("/proc/self/ns/ipc"), "it is in our namespace")
         t.go()
+
+
+class Queues:
+    """POSIX message queues."""
+
+    def __init__(self):
+        self.librt = ctypes.CDLL(None, use_errno=True)
+
+    def open(self, name, flags=0o4000 | os.O_RDWR):
+        return self.librt.mq_open(name.encode(), flags)
+
+    def unlink(self, name):
+        return self.librt.mq_unlink(name.encode())
+
+
+def mqueue_names(t):
+    return [f"/ckpt-{t.pid}-9", f"/ckpt-{t.pid}-5"]
+
+
+@case
+def mqueue_gone():
+    """Queues that were removed meanwhile are made anew, with what was in them."""
+    q = Queues()
+    with h.Workdir() as w, h.Target(w, "ipc", "mqueue") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        try:
+            for name in mqueue_names(t):
+                h.require(q.unlink(name) == 0, f"{name} was not there")
+            r = restore(w + "/i", "--fault-stage", "spawn")
+            h.require(r.rc != 0 and all(q.unlink(name) for name in mqueue_names(t)), f"a failed restore has left queues: {r}")
+            h.must(restore(w + "/i"), "restore")
+            t.go()
+        finally:
+            for name in mqueue_names(t):
+                q.unlink(name)
+
+
+@case
+def mqueue_changed():
+    """One that has not as many messages any more is in the way."""
+    q = Queues()
+    with h.Workdir() as w, h.Target(w, "ipc", "mqueue") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        try:
+            fd = q.open(mqueue_names(t)[0])
+            h.require(fd >= 0 and libc.mq_receive(fd, ctypes.create_string_buffer(128), 128, None) >= 0, "no message to take")
+            os.close(fd)
+            r = restore(w + "/i")
+            h.require(r.rc != 0 and "messages" in r.out and "/dev/mqueue/" in r.out, f"not refused as it should: {r}")
+            q.unlink(mqueue_names(t)[0])
+            h.must(restore(w + "/i"), "restore")
+            t.go()
+        finally:
+            for name in mqueue_names(t):
+                q.unlink(name)
+
+
+@case
+def mqueue_outside():
+    """Somebody else has it open: nothing is taken out, and at the restore it must be there, whatever is in it by then."""
+    q = Queues()
+    with h.Workdir() as w, h.Target(w, "ipc", "mqueue") as t:
+        t.ready()
+        name = mqueue_names(t)[1]
+        fd = q.open(name)
+        os.set_inheritable(fd, True)
+        p = subprocess.Popen(["sleep", "1000"], close_fds=False)
+        os.close(fd)
+        try:
+            h.must(h.dump(t.pid, w + "/i"), "dump")
+            t.reap()
+            h.must(restore(w + "/i"), "restore")
+            h.require(h.alive(p.pid), "the other one is gone")
+            t.go()
+        finally:
+            h.kill_hard(p.pid)
+            p.returncode = 0
+            for n in mqueue_names(t):
+                q.unlink(n)
+
+
+PARENT = """
+import mmap, os, signal, sys, time
+memory = mmap.mmap(-1, 8192)
+child = os.fork()
+if not child:
+    os.setsid()
+    os.closerange(0, 100)
+else:
+    open(sys.argv[1], "w").write(str(child))
+while 1: time.sleep(1000)
+"""
+
+
+@case
+def mapped_outside():
+    """Shared memory of a parent that is not dumped."""
+    with h.Workdir() as w:
+        p = subprocess.Popen([sys.executable, "-S", "-c", PARENT, w + "/child"], start_new_session=True, stdin=subprocess.DEVNULL)
+        child = 0
+        try:
+            child = int(h.wait_until(lambda: h.read_text(w + "/child"), "the child"))
+            h.wait_until(lambda: h.state(child) == "S" and not os.listdir(f"/proc/{child}/fd"), "the child to sleep")
+            r = h.dump(child, w + "/i")
+            h.require(r.rc != 0 and f"process {p.pid}" in r.out and "mapped" in r.out, f"not refused as it should: {r}")
+            inode = re.search(r"shmem\[(\d+)\]", r.out)[1]
+            h.must(h.dump(child, w + "/i", "--external", f"shmem[{inode}]"), "dump --external")
+            h.reap(child)
+        finally:
+            h.kill_hard(p.pid)
+            p.returncode = 0
+            if child:
+                h.kill_hard(child)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@
  */
 #include "target.h"
 
+#include <mqueue.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/wait.h>
 
 #define SIZE (16 * PAGE)
 
@@ -329,6 +331,99 @@ static void hole(void)
 	CHECK(!strcmp(p + 8 * PAGE, "attached"));
 }
 
+static mqd_t mq_new(char name[64], long maxmsg, long msgsize, int flags)
+{
+	struct mq_attr attr = { .mq_maxmsg = maxmsg, .mq_msgsize = msgsize };
+	mqd_t q;
+
+	snprintf(name, 64, "/ckpt-%d-%ld", getpid(), maxmsg);
+	q = mq_open(name, O_RDWR | O_CREAT | O_EXCL | flags, 0640, &attr);
+	if (q < 0)
+		SKIP("no POSIX message queues here: %s", strerror(errno));
+	return q;
+}
+
+static void mq_expect(mqd_t q, const char *text, unsigned want)
+{
+	char b[128];
+	unsigned priority;
+
+	CHECK(mq_receive(q, b, sizeof(b), &priority) == (ssize_t)strlen(text));
+	CHECK(!memcmp(b, text, strlen(text)) && priority == want);
+}
+
+static void mq_fill(mqd_t q)
+{
+	CHECK(!mq_send(q, "low", 3, 1) && !mq_send(q, "high", 4, 30000) && !mq_send(q, "low again", 9, 1));
+	CHECK(!mq_send(q, "", 0, 7) && !mq_send(q, "high again", 10, 30000));
+}
+
+static void mq_drain(mqd_t q)
+{
+	mq_expect(q, "high", 30000);
+	mq_expect(q, "high again", 30000);
+	mq_expect(q, "", 7);
+	mq_expect(q, "low", 1);
+	mq_expect(q, "low again", 1);
+}
+
+/* Two descriptions of one queue, one by its path where there is a mount; a full queue; one without a name. */
+static void mqueue(void)
+{
+	char name[64], full_name[64], gone_name[64], path[128];
+	mqd_t q = mq_new(name, 9, 128, O_NONBLOCK), full = mq_new(full_name, 5, 128, 0), gone = mq_new(gone_name, 7, 100, 0), reader;
+	struct mq_attr attr;
+	struct stat st;
+	int by_path;
+
+	reader = mq_open(name, O_RDONLY);
+	CHECK(reader >= 0 && !mq_unlink(gone_name) && !fchmod(q, 0604) && !fchown(q, 5, 6));
+	snprintf(path, sizeof(path), "/dev/mqueue%s", name);
+	by_path = open(path, O_WRONLY);
+	mq_fill(q);
+	mq_fill(full);
+	CHECK(!mq_send(gone, "gone", 4, 2));
+	t_wait();
+	CHECK(!mq_getattr(q, &attr) && attr.mq_flags == O_NONBLOCK && attr.mq_maxmsg == 9 && attr.mq_msgsize == 128);
+	CHECK(!mq_getattr(reader, &attr) && !attr.mq_flags && attr.mq_curmsgs == 5);
+	CHECK(!fstat(q, &st) && (st.st_mode & 07777) == 0604 && st.st_uid == 5 && st.st_gid == 6);
+	CHECK(mq_send(reader, "x", 1, 0) < 0 && errno == EBADF);
+	mq_drain(reader);
+	CHECK(mq_receive(q, path, 128, NULL) < 0 && errno == EAGAIN);
+	CHECK(by_path < 0 || !mq_send(by_path, "path", 4, 3));
+	if (by_path >= 0)
+		mq_expect(q, "path", 3);
+	mq_drain(full);
+	CHECK(!fstat(gone, &st) && !st.st_nlink);
+	mq_expect(gone, "gone", 2);
+	CHECK(!mq_unlink(name) && !mq_unlink(full_name) && mq_unlink(gone_name) < 0);
+}
+
+/* Also one that nobody has open. */
+static void own_mqueue(void)
+{
+	char name[64];
+	mqd_t q;
+
+	own_namespace();
+	q = mq_new(name, 8, 64, 0);
+	CHECK(!mq_send(q, "nobody", 6, 3) && !mq_close(q));
+	mqueue();
+	CHECK((q = mq_open(name, O_RDONLY)) >= 0);
+	mq_expect(q, "nobody", 3);
+}
+
+static void notify(void)
+{
+	char name[64];
+	mqd_t q = mq_new(name, 3, 64, 0);
+	struct sigevent e = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2, .sigev_value.sival_int = 5 };
+
+	CHECK(!mq_notify(q, &e) && !mq_unlink(name));
+	t_wait();
+	CHECK(!mq_notify(q, NULL));
+}
+
 /* POSIX shared memory without a name any more: longer than --ghost-limit, with a hole. */
 static void posix(void)
 {
@@ -349,6 +444,69 @@ static void posix(void)
 	CHECK(pread(fd, name, 1, 0) == 1 && name[0] == 'x');
 }
 
+/* ------------------------------------------------------------------------------------------------- trees */
+
+/* A child that does its part when told through a segment that both have attached. */
+static void family(void)
+{
+	int id = shmget(IPC_PRIVATE, SIZE, IPC_CREAT | 0600), status, sem = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
+	volatile int *p = shmat(id, NULL, 0);
+	char name[64];
+	mqd_t q = mq_new(name, 4, 128, 0);
+	pid_t child;
+
+	CHECK(id >= 0 && sem >= 0 && p != (void *)-1 && !shmctl(id, IPC_RMID, NULL) && !mq_unlink(name));
+	p[0] = 0;
+	child = fork();
+	CHECK(child >= 0);
+	if (!child) {
+		/* It has the segment twice. */
+		volatile int *again = shmat(id, NULL, 0);
+
+		if (again == (void *)-1 || semop(sem, &(struct sembuf){ 0, -1, 0 }, 1) || again[0] != 5)
+			_exit(1);
+		p[1] = 6;
+		_exit(mq_send(q, "child", 5, 1) != 0);
+	}
+	while (attached(id) != 3)
+		t_sleep_ms(1);
+	t_wait();
+	CHECK(attached(id) == 3);
+	p[0] = 5;
+	CHECK(!semop(sem, &(struct sembuf){ 0, 1, 0 }, 1));
+	CHECK(waitpid(child, &status, 0) == child && !status && p[1] == 6);
+	mq_expect(q, "child", 1);
+	CHECK(attached(id) == 1 && !semctl(sem, 0, IPC_RMID));
+}
+
+static void own_family(void)
+{
+	int fd;
+	struct stat st, now;
+
+	own_namespace();
+	fd = open("/proc/self/ns/ipc", O_RDONLY);
+	family();
+	/* A descriptor of the namespace is one of the new one. */
+	CHECK(fd >= 0 && !fstat(fd, &st) && !stat("/proc/self/ns/ipc", &now) && st.st_ino == now.st_ino);
+}
+
+/* A child in a namespace of its own: refused. */
+static void apart(void)
+{
+	pid_t child = fork();
+	int status;
+
+	CHECK(child >= 0);
+	if (!child) {
+		prctl(PR_SET_NAME, unshare(CLONE_NEWIPC) ? "failed" : "apart");
+		pause();
+	}
+	t_sleep_ms(100);
+	t_wait();
+	CHECK(!kill(child, SIGKILL) && waitpid(child, &status, 0) == child);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
@@ -358,7 +516,10 @@ int main(int argc, char **argv)
 		{ "own_deleted", own_deleted }, { "own_attachments", own_attachments },
 		{ "own_shm", own_shm },		{ "own_creator", own_creator },
 		{ "own_semaphores", own_semaphores }, { "own_queue", own_queue },
-		{ "own_limits", own_limits },	{ "undo", undo },		{ "posix", posix },
+		{ "own_limits", own_limits },	{ "undo", undo },		{ "posix", posix },		{ "family", family },
+		{ "own_family", own_family },	{ "apart", apart },
+		{ "mqueue", mqueue },		{ "own_mqueue", own_mqueue },
+		{ "notify", notify },
 		{ "undo_left", undo },
 		{ "own_undo", own_undo },	{ "threads", threads },
 	};

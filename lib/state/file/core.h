@@ -179,6 +179,8 @@ int outside_check_tables(struct op *op, struct snapshot *s);
 int outside_watch(struct op *op, struct snapshot *s, const struct fd_view *v, const struct snap_file *f);
 /* After all descriptors were looked at, while the tree stands still. */
 int outside_warn(struct op *op, struct snapshot *s);
+/* mapped.c: refuses memory that somebody outside has mapped, too. Then. */
+int files_check_mapped(struct op *op, struct snapshot *s);
 
 /* memfd.c */
 bool memfd_is_shmem(const struct fd_view *v);
@@ -255,9 +257,8 @@ struct snap_shmem *shmem_of(const struct snapshot *s, uint32_t inode_id);
 
 extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file_tty, file_memfd, file_unsupported;
 extern const struct file_kind file_bpfmap, file_uring, file_tun;
+extern const struct file_kind file_mqueue; /* lib/state/ipc/mqueue.c */
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
-extern const struct file_kind file_epoll, file_signalfd, file_timerfd;
-extern const struct file_kind file_procfile, file_nsfile;
 extern const struct file_kind file_unix;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd, file_inotify, file_fanotify;
 

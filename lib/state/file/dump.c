@@ -367,6 +367,7 @@ int files_dump_complete(struct op *op, struct snapshot *s)
 
 	for (size_t i = 0; !r && file_kinds[i]; i++)
 		r = file_kinds[i]->complete ? file_kinds[i]->complete(op, s) : 0;
+	r = r ? r : files_check_mapped(op, s);
 	return r ? r : outside_warn(op, s);
 }
 

@@ -20,6 +20,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_tun,
 	&file_bpfmap,
 	&file_uring,
+	&file_mqueue,
 	&file_unsupported,
 	&file_fifo,
 	&file_reg,

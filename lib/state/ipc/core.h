@@ -45,6 +45,7 @@ struct ipc_state {
 	ARRAY(struct ipc_shm *) shms;
 	ARRAY(struct ipc_sem *) sems;
 	ARRAY(struct ipc_queue *) queues;
+	ARRAY(struct ipc_mqueue *) mqueues; /* mqueue.c */
 };
 
 /* One kind of object. All functions run on the host; tasks are frozen, or do not exist yet. */
@@ -59,7 +60,7 @@ struct ipc_kind {
 	/* As collect. Takes away those that were made. Never fails. */
 	void (*unmake)(struct op *op, struct snapshot *s);
 };
-extern const struct ipc_kind ipc_kind_shm, ipc_kind_sem, ipc_kind_msg;
+extern const struct ipc_kind ipc_kind_shm, ipc_kind_sem, ipc_kind_msg, ipc_kind_mqueue;
 
 struct ipc_state *ipc_state(struct op *op, struct snapshot *s); /* NULL: out of memory (recorded) */
 
@@ -84,6 +85,10 @@ int ipc_undo_check(struct op *op, struct snapshot *s);
 
 /* attach.c: what restore could not attach again is refused. Dump, after all segments were looked at. */
 int ipc_check_attachments(struct op *op, const struct snapshot *s);
+
+/* ---- mqueue.c */
+void ipc_mqueues_close(struct ipc_state *st);
+bool ipc_mqueues_made(const struct ipc_state *st);
 
 /* ---- object.c: what all kinds have in common */
 IpcDescEntry *ipc_desc(struct op *op, const struct ipc_perm *p, int id);

@@ -4,12 +4,13 @@
 
 #include <fcntl.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 
 #include "lib/state/msg.h"
 
 #define FIRST_FREE_NS_ID 9 /* those below are the dumper's namespaces */
 
-static const struct ipc_kind *const kinds[] = { &ipc_kind_shm, &ipc_kind_sem, &ipc_kind_msg };
+static const struct ipc_kind *const kinds[] = { &ipc_kind_shm, &ipc_kind_sem, &ipc_kind_msg, &ipc_kind_mqueue };
 
 struct ipc_state *ipc_state(struct op *op, struct snapshot *s)
 {
@@ -30,6 +31,45 @@ static int collect_all(struct op *op, struct snapshot *s)
 	return r;
 }
 
+/* One namespace for the whole tree. Tasks that have ended are in none. */
+static int check_tasks(struct op *op, const struct snapshot *s)
+{
+	struct stat roots, st;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[0].pid);
+	if (stat(path, &roots) < 0)
+		return op_errno(op, errno, AT(.pid = s->tasks.v[0].pid, .kind = "namespace"), "look at %s", path);
+	for (size_t i = 1; i < s->tasks.n; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[i].pid);
+		if (stat(path, &st) == 0 && (st.st_ino != roots.st_ino || st.st_dev != roots.st_dev))
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].pid, .kind = "namespace"),
+				       "task %d is in another IPC namespace than the root of the tree, which is not supported",
+				       s->tasks.v[i].pid);
+	}
+	return 0;
+}
+
+int ipc_dump_begin(struct op *op, struct snapshot *s)
+{
+	struct ipc_state *st = ipc_state(op, s);
+	int r = st ? check_tasks(op, s) : CKPT_E_NOMEM;
+
+	if (r)
+		return r;
+	st->ns_id = s->inventory->root_ids->ipc_ns_id;
+	st->own = ipc_is_own(s->tasks.v[0].pid);
+	if (!st->own)
+		return 0;
+	if (!s->next_ns_id)
+		s->next_ns_id = FIRST_FREE_NS_ID;
+	st->ns_id = s->next_ns_id++;
+	for (size_t i = 0; i < s->tasks.n; i++)
+		if (s->tasks.v[i].ids)
+			msg_set(s->tasks.v[i].ids, ipc_ns_id, st->ns_id);
+	return 0;
+}
+
 static int open_namespace(struct op *op, struct snapshot *s)
 {
 	pid_t pid = s->tasks.v[0].pid;
@@ -37,32 +77,31 @@ static int open_namespace(struct op *op, struct snapshot *s)
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
 	s->ipc->ns_fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (s->ipc->ns_fd < 0)
-		return op_errno(op, errno, AT(.pid = pid, .kind = "namespace"), "open the IPC namespace of task %d", pid);
-	if (!s->next_ns_id)
-		s->next_ns_id = FIRST_FREE_NS_ID;
-	s->ipc->ns_id = s->next_ns_id++;
-	for (size_t i = 0; i < s->tasks.n; i++)
-		if (s->tasks.v[i].ids)
-			msg_set(s->tasks.v[i].ids, ipc_ns_id, s->ipc->ns_id);
-	return 0;
+	return s->ipc->ns_fd >= 0 ? 0 : op_errno(op, errno, AT(.pid = pid, .kind = "namespace"), "open the IPC namespace of task %d", pid);
+}
+
+/* What other readers would leave out without a word. */
+static int mark(struct op *op, struct snapshot *s)
+{
+	const struct ipc_state *st = s->ipc;
+	int r = 0;
+
+	if (!st->own && (st->shms.n || st->sems.n || st->queues.n))
+		r = snapshot_mark(op, s, IMG_OWN_SYSV_IPC);
+	return r || !st->mqueues.n ? r : snapshot_mark(op, s, IMG_OWN_MQUEUE);
 }
 
 int ipc_dump(struct op *op, struct snapshot *s)
 {
-	struct ipc_state *st = ipc_state(op, s);
-	int r = 0;
+	int r;
 
-	if (!st)
-		return CKPT_E_NOMEM;
-	st->ns_id = s->inventory->root_ids->ipc_ns_id;
-	st->own = ipc_is_own(s->tasks.v[0].pid);
-	if (!st->own)
+	if (!s->ipc->own)
 		r = collect_all(op, s);
 	else
 		r = open_namespace(op, s) ?: ipc_run(op, s, collect_all);
 	r = r ?: ipc_check_attachments(op, s);
-	return r ?: ipc_undo_check(op, s);
+	r = r ?: ipc_undo_check(op, s);
+	return r ?: mark(op, s);
 }
 
 int ipc_write(struct op *op, struct snapshot *s)
@@ -102,6 +141,10 @@ int ipc_read(struct op *op, struct snapshot *s)
 
 	if (!st)
 		return CKPT_E_NOMEM;
+	for (size_t i = 1; i < s->tasks.n; i++)
+		if (ids && s->tasks.v[i].ids && s->tasks.v[i].ids->ipc_ns_id != ids->ipc_ns_id)
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].pid, .kind = "namespace"),
+				       "task %d has another IPC namespace than the root of the tree, which is not supported", s->tasks.v[i].pid);
 	st->ns_id = ids && ids->has_ipc_ns_id ? ids->ipc_ns_id : root->ipc_ns_id;
 	st->own = st->ns_id != root->ipc_ns_id;
 	if (st->own)
@@ -148,7 +191,7 @@ int ipc_make(struct op *op, struct snapshot *s)
 
 	if (!r && s->ipc->own)
 		r = ipc_ns_make(op, s);
-	if (r || (!s->ipc->own && !s->ipc->shms.n && !s->ipc->sems.n && !s->ipc->queues.n))
+	if (r || (!s->ipc->own && !s->ipc->shms.n && !s->ipc->sems.n && !s->ipc->queues.n && !s->ipc->mqueues.n))
 		return r;
 	return ipc_run(op, s, make_all);
 }
@@ -167,7 +210,7 @@ static int unmake_all(struct op *op, struct snapshot *s)
 
 static bool made_something(const struct ipc_state *st)
 {
-	bool made = false;
+	bool made = ipc_mqueues_made(st);
 
 	for (size_t i = 0; i < st->shms.n; i++)
 		made |= st->shms.v[i]->made;
@@ -201,6 +244,7 @@ void ipc_done(struct op *op, struct snapshot *s, bool success)
 	if (!success && !st->own && made_something(st))
 		unmake_all(op, s);
 	ipc_detach(s);
+	ipc_mqueues_close(st);
 	close_fd_p(&st->ns_fd);
 	st->ns_fd = -1;
 }

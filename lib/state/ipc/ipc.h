@@ -16,6 +16,8 @@
 struct plan_build; /* lib/state/task/plan_build.h */
 
 /* ---- dump */
+/* The number of the namespace, into the ids of all tasks: before any object or descriptor is looked at. */
+int ipc_dump_begin(struct op *op, struct snapshot *s);
 /* Whether an area is an attachment of a System V segment. */
 bool ipc_is_attachment(const struct proc_vma *v);
 /* Fills what is special about its entry, and counts it. Host, task frozen. */
