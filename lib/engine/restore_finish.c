@@ -14,84 +14,6 @@
 
 #define TASK_STOPPED 3
 
-int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs)
-{
-	struct iovec iov = { (void *)regs, sizeof(*regs) };
-
-	if (ptrace(PTRACE_SETREGSET, tid, (void *)1 /* NT_PRSTATUS */, &iov) == 0)
-		return 0;
-	return op_errno(op, errno, AT(.pid = tid), "load the registers of thread %d", tid);
-}
-
-static int wait_syscall_stop(struct op *op, struct new_task *r, pid_t tid)
-{
-	int status, ret = restore_wait(op, r, tid, &status);
-
-	if (ret)
-		return ret;
-	if (WIFEXITED(status) || WIFSIGNALED(status)) {
-		if (tid == r->pid)
-			r->pid = 0;
-		return op_fail(op, CKPT_E_SYS, AT(.pid = tid), "thread %d was killed while it was restored", tid);
-	}
-	if (WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80))
-		return 0;
-	return 1; /* another stop */
-}
-
-int restore_call(struct op *op, struct new_task *r, pid_t tid, long nr, const uint64_t *args, long *result)
-{
-	struct user_regs_struct regs;
-	int stops = 0, ret;
-
-	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs) < 0)
-		return op_errno(op, errno, AT(.pid = tid), "read the registers of thread %d", tid);
-	regs.rip = r->syscall_at;
-	regs.rax = (unsigned long long)nr;
-	regs.orig_rax = (unsigned long long)-1;
-	regs.rdi = args[0];
-	regs.rsi = args[1];
-	regs.rdx = args[2];
-	regs.r10 = args[3];
-	regs.r8 = args[4];
-	regs.r9 = args[5];
-	ret = restore_set_regs(op, tid, &regs);
-	while (!ret && stops < 2) {
-		ret = restore_resume(op, r, tid, PTRACE_SYSCALL, 0) ?: wait_syscall_stop(op, r, tid);
-		if (!ret)
-			stops++;
-		else if (ret == 1)
-			ret = 0;
-	}
-	if (ret)
-		return ret;
-	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs) < 0)
-		return op_errno(op, errno, AT(.pid = tid), "read the registers of thread %d", tid);
-	*result = (long)regs.rax;
-	return 0;
-}
-
-static int must_call(struct op *op, struct new_task *r, long nr, const uint64_t *args, const char *what)
-{
-	long result = 0;
-	int ret = restore_call(op, r, r->pid, nr, args, &result);
-
-	if (!ret && result < 0)
-		ret = op_errno(op, (int)-result, AT(.pid = r->pid), "task %d: %s", r->pid, what);
-	return ret;
-}
-
-int restore_scratch(struct op *op, struct new_task *r, const void *p, size_t n, uint64_t *at)
-{
-	uint64_t scratch = r->plan->base + r->plan->map_len - PLAN_SCRATCH;
-	struct iovec local = { (void *)p, n }, remote = { (void *)scratch, n };
-
-	*at = scratch;
-	if (process_vm_writev(r->pid, &local, 1, &remote, 1, 0) == (ssize_t)n)
-		return 0;
-	return op_errno(op, errno, AT(.pid = r->pid), "write into task %d", r->pid);
-}
-
 static int ignore_sigtrap(struct op *op, struct new_task *r)
 {
 	const SaEntry *sa = r->task->threads.v[0].core->tc->sigactions[SIGTRAP - 1];
@@ -101,7 +23,7 @@ static int ignore_sigtrap(struct op *op, struct new_task *r)
 	if (sa->sigaction != (uint64_t)(uintptr_t)SIG_IGN)
 		return 0;
 	ret = restore_scratch(op, r, act, sizeof(act), &at);
-	return ret ?: must_call(op, r, __NR_rt_sigaction, (const uint64_t[6]){ SIGTRAP, at, 0, 8 }, "ignore SIGTRAP");
+	return ret ?: restore_must_call(op, r, __NR_rt_sigaction, (const uint64_t[6]){ SIGTRAP, at, 0, 8 }, "ignore SIGTRAP");
 }
 
 /* The pointer to a critical section that must survive signals: registering took it away. */
@@ -127,12 +49,12 @@ static int set_dumpable(struct op *op, struct new_task *r)
 
 	if (!mm || !mm->has_dumpable || mm->dumpable < 0 || mm->dumpable > 1 || (mm->dumpable == 1 && !r->build.creds_change))
 		return 0;
-	return must_call(op, r, __NR_prctl, (const uint64_t[6]){ PR_SET_DUMPABLE, (uint64_t)mm->dumpable }, "set the dumpable flag");
+	return restore_must_call(op, r, __NR_prctl, (const uint64_t[6]){ PR_SET_DUMPABLE, (uint64_t)mm->dumpable }, "set the dumpable flag");
 }
 
 static int unmap_area(struct op *op, struct new_task *r)
 {
-	return must_call(op, r, __NR_munmap, (const uint64_t[6]){ r->plan->base, r->plan->area_len }, "remove the restorer");
+	return restore_must_call(op, r, __NR_munmap, (const uint64_t[6]){ r->plan->base, r->plan->area_len }, "remove the restorer");
 }
 
 static int load_thread(struct op *op, struct new_task *r, size_t i)

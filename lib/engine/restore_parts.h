@@ -110,8 +110,13 @@ int task_release(struct op *op, struct new_task *t);
 int restore_tiles(struct op *op, struct new_task *t);
 /* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */
 int restore_sleeps(struct op *op, struct new_task *t);
+/* restore_call.c */
 /* Makes a stopped thread do one system call that does not block. */
 int restore_call(struct op *op, struct new_task *t, pid_t tid, long nr, const uint64_t *args, long *result);
+/* The leader does it, and a failure of the call is one of ours: "task 42: WHAT". */
+int restore_must_call(struct op *op, struct new_task *t, long nr, const uint64_t *args, const char *what);
+/* Registers with which a thread makes a call as soon as it is resumed. */
+void restore_call_regs(const struct new_task *t, struct user_regs_struct *regs, long nr, const uint64_t *args);
 /* Writes into the scratch page at the end of the restorer's area (at most PLAN_SCRATCH bytes); *@at is its address. */
 int restore_scratch(struct op *op, struct new_task *t, const void *p, size_t n, uint64_t *at);
 int restore_set_regs(struct op *op, pid_t tid, const struct user_regs_struct *regs);

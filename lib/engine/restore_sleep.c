@@ -44,15 +44,7 @@ static int begin(struct op *op, struct new_task *r, const struct new_thread *t, 
 {
 	struct user_regs_struct regs = t->regs;
 
-	regs.rip = r->syscall_at;
-	regs.rax = e->nr;
-	regs.orig_rax = (unsigned long long)-1;
-	regs.rdi = args[0];
-	regs.rsi = args[1];
-	regs.rdx = args[2];
-	regs.r10 = args[3];
-	regs.r8 = args[4];
-	regs.r9 = args[5];
+	restore_call_regs(r, &regs, e->nr, args);
 	return restore_set_regs(op, t->tid, &regs);
 }
 

@@ -40,3 +40,12 @@ struct snap_file *snapshot_file(const struct snapshot *s, uint32_t id)
 	}
 	return NULL;
 }
+
+pid_t snapshot_first_holder(const struct snapshot *s, uint32_t id)
+{
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t j = 0; j < s->tasks.v[i].fds.n; j++)
+			if (s->tasks.v[i].fds.v[j]->id == id)
+				return s->tasks.v[i].pid;
+	return 0;
+}

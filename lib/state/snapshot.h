@@ -95,6 +95,8 @@ struct snapshot {
 
 /* NULL if there is none. s->files is in the order of ids, always. */
 struct snap_file *snapshot_file(const struct snapshot *s, uint32_t id);
+/* The first task that has a descriptor of file @id, 0 if none has. */
+pid_t snapshot_first_holder(const struct snapshot *s, uint32_t id);
 /* Dump: marks the checkpoint with one of IMG_OWN_*, so that other readers refuse it. Any number of times. */
 int snapshot_mark(struct op *op, struct snapshot *s, const char *what);
 

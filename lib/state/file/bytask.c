@@ -21,15 +21,6 @@ struct bytask {
 	uint32_t opener_fd;
 };
 
-static pid_t first_holder(const struct snapshot *s, uint32_t id)
-{
-	for (size_t i = 0; i < s->tasks.n; i++)
-		for (size_t j = 0; j < s->tasks.v[i].fds.n; j++)
-			if (s->tasks.v[i].fds.v[j]->id == id)
-				return s->tasks.v[i].pid;
-	return 0;
-}
-
 int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const struct bytask_what *what)
 {
 	struct bytask *t = op_new(op, struct bytask);
@@ -38,7 +29,7 @@ int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const st
 		return CKPT_E_NOMEM;
 	*t = (struct bytask){ .pid = what->pid, .path = what->path, .kind = what->kind, .pos = what->pos };
 	t->flags = reg_open_flags(what->flags);
-	t->late = what->thread && first_holder(s, f->id) != t->pid;
+	t->late = what->thread && snapshot_first_holder(s, f->id) != t->pid;
 	if (t->late) {
 		f->fd = file_high(open("/dev/null", O_RDONLY | O_CLOEXEC));
 		if (f->fd < 0)

@@ -192,15 +192,6 @@ static int open_ended(struct op *op, struct snapshot *s, struct snap_file *f)
 	return r;
 }
 
-static pid_t first_holder(const struct snapshot *s, uint32_t id)
-{
-	for (size_t i = 0; i < s->tasks.n; i++)
-		for (size_t j = 0; j < s->tasks.v[i].fds.n; j++)
-			if (s->tasks.v[i].fds.v[j]->id == id)
-				return s->tasks.v[i].pid;
-	return 0;
-}
-
 static int pidfd_open_file(struct op *op, struct snapshot *s, struct snap_file *f)
 {
 	const PidfdEntry *m = f->msg->pidfd;
@@ -211,7 +202,7 @@ static int pidfd_open_file(struct op *op, struct snapshot *s, struct snap_file *
 		return open_ended(op, s, f);
 	if (!t)
 		return image_bad(op, "files.img: pidfd id %u is of process %d, which is not in the images", f->id, m->nspid);
-	if (t->pid == m->nspid || t->pid == first_holder(s, f->id))
+	if (t->pid == m->nspid || t->pid == snapshot_first_holder(s, f->id))
 		return 0; /* by the first task that has it */
 	f->priv = op_new(op, struct pidfd_late);
 	f->fd = file_high(open("/dev/null", O_RDONLY | O_CLOEXEC));
