@@ -91,7 +91,7 @@ static int start_guardian(struct op *op, void *arg)
 	struct dump *d = arg;
 
 	d->s.guardian = &d->guardian;
-	return guardian_start(op, &d->guardian);
+	return guardian_claim(op, d->pid, &d->claim) ?: guardian_start(op, &d->guardian, d->claim);
 }
 
 static void stop_guardian(struct op *op, void *arg)
@@ -100,6 +100,8 @@ static void stop_guardian(struct op *op, void *arg)
 
 	(void)op;
 	guardian_stop(&d->guardian);
+	close_fd_p(&d->claim);
+	d->claim = -1;
 }
 
 /* --------------------------------------------------------------------------------------------------- the freeze */
@@ -387,12 +389,13 @@ int dump_run(struct op *op, pid_t pid)
 	d->pid = pid;
 	d->freezer = (struct freezer)FREEZER_INIT;
 	d->guardian = (struct guardian)GUARDIAN_INIT;
+	d->claim = -1;
 	r = stages_run(op, stages, d);
 	op->stats->total_us = (now_ns() - begin) / 1000;
 	freezer_done(op, &d->freezer);
 	if (r)
 		return op_wrap(op, tree_explain(op, d, r), "checkpoint of process %d", pid);
-	guardian_stop(&d->guardian);
+	stop_guardian(op, d);
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);
 	dump_write_stats(op, d);

@@ -30,6 +30,7 @@ struct dump {
 	struct snapshot s;
 	ARRAY(struct dump_task *) tasks; /* parents first; [0] is the root */
 	struct guardian guardian;
+	int claim; /* on the root */
 	struct freezer freezer;
 	bool files_begun;
 };

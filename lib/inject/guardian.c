@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -16,6 +17,8 @@
 #include "lib/inject/remote.h"
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
+
+#define CLAIM_TRIES 1000 /* of a millisecond */
 
 /*
  * Everything below up to guardian_start() runs in the guardian: a fork of a program that may have had other threads, so
@@ -223,16 +226,19 @@ static void carry_out(int will)
 	}
 }
 
-__attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd, int will)
+__attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd, int will, int claim)
 {
 	struct pollfd p = { .events = POLLIN };
 
 	/* Keep nothing of the host open: the other ends of its pipes wait for end of file. */
-	engine_pidfd = fcntl(engine_pidfd, F_DUPFD, 2);
-	will = fcntl(will, F_DUPFD, 2);
+	engine_pidfd = fcntl(engine_pidfd, F_DUPFD, 3);
+	will = fcntl(will, F_DUPFD, 3);
+	claim = claim < 0 ? -1 : fcntl(claim, F_DUPFD, 3);
 	p.fd = dup2(engine_pidfd, 0);
 	will = dup2(will, 1);
-	sys_close_range(2, ~0u, 0);
+	if (claim >= 0)
+		claim = dup2(claim, 2);
+	sys_close_range(claim >= 0 ? 3 : 2, ~0u, 0);
 	setsid(); /* signals to the host's process group are not for us */
 	prctl(PR_SET_NAME, "ckpt-guardian");
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
@@ -274,7 +280,21 @@ void guardian_retract(const struct guardian *g)
 		return;
 }
 
-int guardian_start(struct op *op, struct guardian *g)
+int guardian_claim(struct op *op, pid_t pid, int *fd)
+{
+	char path[64];
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	*fd = open(path, O_RDONLY | O_CLOEXEC);
+	for (int i = 0; *fd >= 0 && flock(*fd, LOCK_EX | LOCK_NB) < 0 && i < CLAIM_TRIES && !r; i++) {
+		pause_ms(1);
+		r = op_check_cancel(op);
+	}
+	return r;
+}
+
+int guardian_start(struct op *op, struct guardian *g, int claim)
 {
 	_cleanup_close_ int self = sys_pidfd_open(getpid(), 0);
 	struct clone_args args = { .flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&g->pidfd };
@@ -297,7 +317,7 @@ int guardian_start(struct op *op, struct guardian *g)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid = sys_clone3(&args, sizeof(args));
 	if (pid == 0)
-		guard(shared, self, g->will[1]);
+		guard(shared, self, g->will[1], claim);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (pid < 0) {
 		munmap(shared, sizeof(struct journal));

@@ -23,8 +23,14 @@ struct guardian_option {
 };
 #define GUARDIAN_OPTIONS 4
 
-/* Starts the guardian. It is no child that anybody else's wait or SIGCHLD handler would see. */
-int guardian_start(struct op *op, struct guardian *g);
+/* Starts the guardian. It is no child that anybody else's wait or SIGCHLD handler would see. @claim: kept open by it; -1: none. */
+int guardian_start(struct op *op, struct guardian *g, int claim);
+/*
+ * A claim on process @pid: held by the engine, and by whoever cleans up after it if it is killed, until the last of them has
+ * ended. So the next engine does not take what has not been put back yet for the program's own. Waits for a moment; where
+ * somebody holds the claim for longer it goes on without, and the freeze will tell why. *@fd is the caller's to close; -1: none.
+ */
+int guardian_claim(struct op *op, pid_t pid, int *fd);
 /* Ends it and frees the journal. NULL-safe on GUARDIAN_INIT. Never fails. */
 void guardian_stop(struct guardian *g);
 /*

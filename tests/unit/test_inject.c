@@ -168,7 +168,7 @@ static void test_leaves_no_trace(void **state)
 	before = maps_text(&op, pid);
 	for (int round = 0; round < 20; round++) {
 		maps = (struct proc_maps){ 0 };
-		ok(&op, guardian_start(&op, &g));
+		ok(&op, guardian_start(&op, &g, -1));
 		ok(&op, target_freeze(&op, pid, &t));
 		assert_int_equal(t.threads.n, round < 5 ? 3 : t.threads.n);
 		ok(&op, proc_read_maps(&op, pid, &maps));
@@ -217,11 +217,12 @@ static void test_killed_engine(void **state)
 			struct proc_maps maps;
 			struct parasite p;
 			struct target t;
+			int claim;
 
 			for (;;) {
 				maps = (struct proc_maps){ 0 };
 				args = (struct parasite_args){ .what = PARASITE_THREAD | PARASITE_PROCESS };
-				if (guardian_start(&op, &g) || target_freeze(&op, pid, &t) || proc_read_maps(&op, pid, &maps) ||
+				if (guardian_claim(&op, pid, &claim) || guardian_start(&op, &g, claim) || target_freeze(&op, pid, &t) || proc_read_maps(&op, pid, &maps) ||
 				    parasite_inject(&op, &t, &maps, &p, g.journal))
 					_exit(1);
 				for (size_t i = 0; i < t.threads.n; i++)
@@ -231,6 +232,7 @@ static void test_killed_engine(void **state)
 					_exit(1);
 				target_release(&op, &t);
 				guardian_stop(&g);
+				close(claim);
 			}
 		}
 		usleep(1000 + (useconds_t)(rand() % 4000));
