@@ -18,6 +18,7 @@
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/sys.h"
 
+#define SYSCALL_STOP_BIT 0x80
 #define CLAIM_TRIES 1000 /* of a millisecond */
 
 /*
@@ -42,11 +43,14 @@ static bool wait_stopped(pid_t tid)
 		if (got == tid && WIFSTOPPED(status)) {
 			if (status >> 16)
 				return true;
-			/* A signal on its way: deliver it, our stop follows. */
-			ptrace(PTRACE_CONT, tid, 0, (long)WSTOPSIG(status));
+			/* A signal on its way: deliver it, our stop follows. A stop at a system call is none. */
+			ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status) & SYSCALL_STOP_BIT ? 0 : (long)WSTOPSIG(status));
 		} else if (got == tid || got < 0) {
 			return false;
 		} else {
+			/* An interruption can get lost on the way, where the thread was just being let go by its dead tracer. */
+			if (i % 50 == 49)
+				ptrace(PTRACE_INTERRUPT, tid, 0, 0);
 			pause_ms(1);
 		}
 	}
