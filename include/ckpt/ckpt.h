@@ -162,7 +162,11 @@ struct ckpt_opts {
 	bool unprivileged;
 	bool no_sync;		      /* dump: do not wait for stable storage (only with leave_running) */
 	uint64_t ghost_limit;	      /* bytes; largest deleted file whose contents are stored; 0: 1 MiB */
-	uint32_t timeout;	      /* seconds for the whole operation, 0 = none; default 10 on the CLI's dump */
+	/*
+	 * Seconds, 0 = none; default 10 on the CLI's dump. A dump: until the tree is stopped and collected, its memory then
+	 * takes as long as it takes (ckpt_cancel() ends that, too). A restore: all of it.
+	 */
+	uint32_t timeout;
 	enum ckpt_pid_method pid_method;
 	enum ckpt_file_validation file_validation;
 	struct ckpt_strv external;    /* "file[MNT:INO]", "tty[RDEV:DEV]" ... as on the command line */

@@ -58,7 +58,8 @@ static const struct ckpt_option table[] = {
 	     "make the root task a child of the caller's parent; needs --restore-detached"),
 	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
 	OPT("timeout", 0, U32, DR, timeout, "SECONDS",
-	    "give up, and undo everything, after this time (0: never; default of dump: 10)"),
+	    "give up, and undo everything, after this time (0: never). A dump: if the tree is not stopped and collected by then, "
+	    "which does not count the writing of its memory (default: 10)"),
 	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
 	    "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),

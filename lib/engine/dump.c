@@ -273,6 +273,8 @@ static int collect_pages(struct op *op, void *arg)
 
 	for (size_t i = 0; i < d->tasks.n; i++)
 		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
+	/* The limit is for stopping and collecting, as in the field. How long writing takes, the size of the memory says. */
+	op->deadline_ns = 0;
 	return r ?: need_space(op, d, need + METADATA_BYTES);
 }
 

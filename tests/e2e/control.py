@@ -80,15 +80,15 @@ def restore_stopped():
 
 @case
 def deadline():
-    """A deadline that cannot be met: the dump gives up and the target goes on."""
+    """The limit is for stopping and collecting, not for writing; where it is missed, the target goes on."""
     with h.Workdir() as w, h.Target(w, "size", "512M") as t:
         t.ready(60)
         before = h.settled_snapshot(t.pid)
-        # slow storage is not at hand: hold the engine up with as little as one second and a lot to write, twice
         r = h.dump(t.pid, w + "/i", "-R", "--timeout", "1")
         h.require(r.rc in (0, 1), str(r))
-        if r.rc == 1:
-            h.require("time" in r.out.lower() and not os.listdir(w + "/i"), str(r))
+        if r.rc == 1:  # a busy machine
+            h.require("not done within 1 s" in r.out and not os.listdir(w + "/i"), str(r))
+            h.require(not any(f"while: {s}" in r.out for s in ("write", "resume", "commit", "finish")), str(r))
         h.untouched(t.pid)
         h.same_process(before, t.pid, "after the deadline")
         t.go()

@@ -145,6 +145,8 @@ def vfork():
             h.time.sleep(0.2)
             r = h.dump(p.pid, w + "/i")
             h.require(r.rc == 1 and "vfork" in r.out and str(p.pid) in r.out, f"{r}")
+            r = h.dump(p.pid, w + "/i", "--timeout", "1")  # less than the engine waits for such a child
+            h.require(r.rc == 1 and "not done within 1 s" in r.out, f"{r}")
             for pid in (p.pid, *h.descendants(p.pid)):
                 h.require("TracerPid:\t0" in h.read_text(f"/proc/{pid}/status"), f"{pid} is still traced")
         finally:
