@@ -18,11 +18,11 @@ restorer_jump:
 	ud2
 
 /*
- * restorer_clone(args, size, plan, thread): clone3; the new thread calls restorer_thread(plan, thread) on its stack.
- * Returns in the caller only.
+ * NAME(args, size, plan, what): clone3; the new task calls entry(plan, what) on its stack. Returns in the caller only.
  */
-	.globl restorer_clone
-restorer_clone:
+.macro clone_into name, entry
+	.globl \name
+\name:
 	movq %rdx, %r8
 	movq %rcx, %r9
 	movl $435, %eax
@@ -32,22 +32,12 @@ restorer_clone:
 	xorl %ebp, %ebp
 	movq %r8, %rdi
 	movq %r9, %rsi
-	call restorer_thread
+	call \entry
 	ud2
 1:	ret
-/* restorer_clone_child(args, size, plan, child): the same for a process, which calls restorer_child(plan, child). */
-	.globl restorer_clone_child
-restorer_clone_child:
-	movq %rdx, %r8
-	movq %rcx, %r9
-	movl $435, %eax
-	syscall
-	testq %rax, %rax
-	jnz 1f
-	xorl %ebp, %ebp
-	movq %r8, %rdi
-	movq %r9, %rsi
-	call restorer_child
-	ud2
-1:	ret
+.endm
+
+	clone_into restorer_clone, restorer_thread	/* a thread, and its plan_thread */
+	clone_into restorer_clone_child, restorer_child /* a process, and its plan_child */
+
 	.section .note.GNU-stack, "", @progbits
