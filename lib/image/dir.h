@@ -18,6 +18,7 @@ struct img_made {
 #define IMG_KEEP_OPEN 128
 
 struct pages_ring;
+struct pages_sink;
 
 struct img_dir {
 	int fd;
@@ -28,6 +29,7 @@ struct img_dir {
 	struct img_out *outs; /* those not closed yet */
 	void *spare;	      /* an output buffer to be used again */
 	struct pages_ring *ring;
+	const struct pages_sink *sink; /* where page data goes; NULL: into the folder, as it is */
 };
 
 /* Header of an image into @head; returns its length in bytes. */

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where page data goes. What is common to all ways is in pages.c: who may write how much, the sums, the count of bytes.
+ * A sink brings the bytes away: into a file of the folder (pages_ring.c), or elsewhere.
+ */
+#ifndef CKPT_IMAGE_PAGES_SINK_H
+#define CKPT_IMAGE_PAGES_SINK_H
+
+#include "lib/image/dir.h"
+
+/* One page image that is being written. A sink's own struct begins with it. */
+struct pages_out {
+	const struct pages_sink *sink;
+	struct img_dir *dir;
+	char name[IMG_NAME_MAX];
+	uint32_t pages_id;
+	uint64_t bytes; /* that it will have */
+	uint64_t off;	/* that were submitted */
+	bool given;	/* the caller has a buffer */
+};
+
+struct pages_sink {
+	/* Allocates its struct (in the arena), and what all of the folder share. */
+	int (*create)(struct op *op, struct img_dir *dir, struct pages_out **ret);
+	/* The fields of struct pages_out are filled in. */
+	int (*begin)(struct op *op, struct pages_out *out);
+	/* The same buffer again until it is submitted. */
+	int (*buffer)(struct op *op, struct pages_out *out, void **buf, size_t *cap);
+	/* Takes the first @len bytes of the buffer, which belong at out->off; that moves on afterwards. */
+	int (*submit)(struct op *op, struct pages_out *out, size_t len);
+	/* Everything was submitted: waits, and checks that it arrived. */
+	int (*finish)(struct op *op, struct pages_out *out);
+};
+
+extern const struct pages_sink pages_sink_ring;
+
+#endif
