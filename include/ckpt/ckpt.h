@@ -96,8 +96,19 @@ enum ckpt_log_level {
 
 /* Called for each message of the library, without a newline. Called from the thread of the operation. */
 typedef void (*ckpt_log_fn)(void *arg, enum ckpt_log_level level, const char *text);
-/* Called as an operation goes on: @stage is a static string, @done of @total are weights (bytes or steps) of it. */
-typedef void (*ckpt_progress_fn)(void *arg, const char *stage, uint64_t done, uint64_t total);
+
+/* How far an operation is. Later versions of the library append fields: look at no field that @sz does not cover. */
+struct ckpt_progress {
+	size_t sz;	      /* of the struct the library fills */
+	const char *stage;    /* static string */
+	uint64_t done, total; /* weights of the stages: done / total is the part of the whole, roughly by time */
+	uint64_t bytes_done;  /* memory moved so far */
+	uint64_t bytes_total; /* and in all, as far as known yet; 0 before that */
+	bool frozen;	      /* the tasks are stopped at this moment */
+	bool waiting;	      /* other dumps on this machine go first (see io_policy) */
+};
+/* Called as an operation goes on, in its thread: at the end of each stage, and now and then in between. */
+typedef void (*ckpt_progress_fn)(void *arg, const struct ckpt_progress *progress);
 
 /* Makes a context. Returns 0 or CKPT_E_NOMEM. Since 0.1. */
 CKPT_API int ckpt_ctx_new(struct ckpt_ctx **ret);
@@ -193,6 +204,8 @@ struct ckpt_opts {
 struct ckpt_stage_time {
 	const char *name; /* static string */
 	uint64_t us;
+	uint64_t bytes;	  /* of memory that it moved */
+	bool frozen;	  /* the tasks were stopped when it ended */
 };
 
 struct ckpt_stats {
@@ -206,7 +219,8 @@ struct ckpt_stats {
 	uint64_t shpages_written;
 	uint64_t image_bytes;
 	size_t n_stages;	 /* entries of stages[] that are used */
-	struct ckpt_stage_time stages[24];
+	struct ckpt_stage_time stages[32];
+	uint64_t waited_us;	 /* dump: for other dumps on this machine, and for io_max */
 };
 
 /*

@@ -27,12 +27,6 @@ void op_log(struct op *op, enum ckpt_log_level level, const char *fmt, ...)
 	op->log.fn(op->log.arg, level, text);
 }
 
-void op_progress(struct op *op, uint64_t done, uint64_t total)
-{
-	if (op->progress.fn)
-		op->progress.fn(op->progress.arg, op->stage ? op->stage : "", done, total);
-}
-
 static int record(struct op *op, struct ckpt_err *err, int code)
 {
 	if (!err)

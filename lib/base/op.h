@@ -29,10 +29,19 @@ struct progress_sink {
 	void *arg;
 };
 
+/* How far the operation is: kept by the functions below, read by them and by the end of the operation. */
+struct op_moved {
+	uint64_t done, total, weight; /* of stages: those behind us, all, the running one */
+	uint64_t bytes_done, bytes_total, stage_from;
+	uint64_t reported_ns;
+	bool frozen, waiting;
+};
+
 struct op {
 	struct arena *arena;
 	struct log_sink log;
 	struct progress_sink progress;
+	struct op_moved moved;
 	const atomic_bool *cancel; /* NULL: cannot be cancelled */
 	uint64_t deadline_ns;	   /* CLOCK_MONOTONIC, 0 = none */
 	uint32_t timeout_s;	   /* for the message */
@@ -84,7 +93,20 @@ void op_log(struct op *op, enum ckpt_log_level level, const char *fmt, ...) PRIN
 		if ((op)->log.level >= CKPT_LOG_DEBUG)      \
 			op_log(op, CKPT_LOG_DEBUG, __VA_ARGS__); \
 	} while (0)
+
+/* ---- progress (progress.c). All of it belongs to the thread of the operation. */
+/* @done of @total steps are behind us; told at once. */
 void op_progress(struct op *op, uint64_t done, uint64_t total);
+/* A stage begins; it is worth @weight of the total that op_progress() last named. */
+void op_stage(struct op *op, const char *name, uint64_t weight);
+/* So many more bytes of pages are to be moved, or were moved. Cheap: one is called as soon as an amount is known, the other
+ * for each buffer that passed. */
+void op_bytes_total(struct op *op, uint64_t n);
+void op_bytes_done(struct op *op, uint64_t n);
+/* The tree is stopped, or runs. */
+void op_frozen(struct op *op, bool frozen);
+/* We let others on this machine go first, or go on. */
+void op_waiting(struct op *op, bool waiting);
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 

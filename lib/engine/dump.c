@@ -275,6 +275,7 @@ static int collect_pages(struct op *op, void *arg)
 		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
 	/* The limit is for stopping and collecting, as in the field. How long writing takes, the size of the memory says. */
 	op->deadline_ns = 0;
+	op_bytes_total(op, need);
 	return r ?: need_space(op, d, need + METADATA_BYTES);
 }
 

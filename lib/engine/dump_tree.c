@@ -240,6 +240,7 @@ int tree_freeze(struct op *op, struct dump *d)
 	if (!w)
 		return CKPT_E_NOMEM;
 	w->d = d;
+	op_frozen(op, true);
 	sleepers_begin(&w->sleepers);
 	r = freeze_all(op, w);
 	sleepers_end(&w->sleepers);
@@ -256,6 +257,7 @@ void tree_release(struct op *op, struct dump *d)
 		if (!d->tasks.v[i]->zombie)
 			target_release(op, &d->tasks.v[i]->target);
 	freezer_done(op, &d->freezer);
+	op_frozen(op, false);
 }
 
 int tree_kill(struct op *op, struct dump *d)
@@ -269,6 +271,7 @@ int tree_kill(struct op *op, struct dump *d)
 	for (size_t i = 0; i < d->tasks.n; i++)
 		if (!d->tasks.v[i]->zombie)
 			target_reap(&d->tasks.v[i]->target);
+	op_frozen(op, false);
 	return r;
 }
 

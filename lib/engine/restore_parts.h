@@ -91,6 +91,8 @@ int restore_follow(struct op *op, struct new_task *t);
 int restore_resume(struct op *op, struct new_task *t, pid_t tid, int request, int sig);
 /* A thread's next stop: like waitpid, but it can be cancelled. */
 int restore_wait(struct op *op, struct new_task *t, pid_t tid, int *status);
+/* Tells how much memory the restorers have read so far. */
+void restore_progress(struct op *op, const struct restore *r);
 void restore_warn(struct op *op, struct new_task *t);
 /* restore_report.c: what went wrong in it */
 int restore_report(struct op *op, struct new_task *t, pid_t tid, int status);

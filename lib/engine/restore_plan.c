@@ -340,6 +340,7 @@ int restore_plan(struct op *op, struct restore *r)
 		r->n_pages += t->build.n_pages;
 	}
 	ret = ret ?: make_elf(op, r);
+	op_bytes_total(op, r->n_pages * PAGE_SIZE);
 	if (!ret)
 		make_argv(r);
 	return ret;

@@ -18,15 +18,18 @@
 #define PAUSE_MAX_US 1000u
 #define TRAP_CODE_KERNEL 0x80 /* SI_KERNEL: int3 */
 
-static void report_progress(struct op *op, const struct restore *r)
+/* The restorers count what they have read; here it is collected now and then. */
+void restore_progress(struct op *op, const struct restore *r)
 {
 	uint64_t done = 0;
 
-	if (!r->n_pages || !op->progress.fn)
+	if (!r->n_pages)
 		return;
 	for (size_t i = 0; i < r->n_tasks; i++)
 		done += __atomic_load_n(&r->tasks[i].plan->pages_done, __ATOMIC_RELAXED);
-	op_progress(op, done, r->n_pages);
+	done *= PAGE_SIZE;
+	if (done > op->moved.bytes_done)
+		op_bytes_done(op, done - op->moved.bytes_done);
 }
 
 /*
@@ -66,7 +69,7 @@ int restore_wait(struct op *op, struct new_task *t, pid_t tid, int *status)
 		ret = op_check_cancel(op) ?: look_around(op, t);
 		if (ret)
 			return ret;
-		report_progress(op, t->r);
+		restore_progress(op, t->r);
 		usleep(pause);
 		pause = MIN(pause * 2, PAUSE_MAX_US);
 	}

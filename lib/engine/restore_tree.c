@@ -106,6 +106,9 @@ int restore_drive(struct op *op, struct restore *r)
 		ret = ret ?: resume_all(op, r);
 		ret = ret ?: follow_all(op, r);
 	}
+	/* With what no restorer has read: the vdso is placed, not filled. */
+	if (!ret && r->n_pages * PAGE_SIZE > op->moved.bytes_done)
+		op_bytes_done(op, r->n_pages * PAGE_SIZE - op->moved.bytes_done);
 	EACH_TASK(r, ret, t)
 		if (is_task(t)) {
 			ret = check_threads(op, t);

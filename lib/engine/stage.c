@@ -6,7 +6,9 @@ static void note_time(struct op *op, const char *name, uint64_t us)
 	struct ckpt_stats *s = op->stats;
 
 	if (s->n_stages < ARRAY_SIZE(s->stages))
-		s->stages[s->n_stages++] = (struct ckpt_stage_time){ name, us };
+		s->stages[s->n_stages++] = (struct ckpt_stage_time){
+			.name = name, .us = us, .bytes = op->moved.bytes_done - op->moved.stage_from, .frozen = op->moved.frozen,
+		};
 }
 
 static int run_one(struct op *op, const struct stage *stage, void *arg)
@@ -14,7 +16,7 @@ static int run_one(struct op *op, const struct stage *stage, void *arg)
 	uint64_t begin = now_ns();
 	int r;
 
-	op->stage = stage->name;
+	op_stage(op, stage->name, stage->weight);
 	log_debug(op, "stage %s", stage->name);
 	r = op_check_cancel(op);
 	if (!r && op->fault_stage && !strcmp(op->fault_stage, stage->name))
@@ -32,6 +34,7 @@ int stages_run(struct op *op, const struct stage *table, void *arg)
 
 	for (i = 0; table[i].name; i++)
 		total += table[i].weight;
+	op->moved.total = total;
 	for (i = 0; table[i].name && !r; i++) {
 		r = run_one(op, &table[i], arg);
 		done += table[i].weight;

@@ -78,6 +78,7 @@ struct env {
 	struct ckpt_stats stats;
 	char log[256];
 	unsigned n_logs, n_progress;
+	struct ckpt_progress progress;
 };
 
 static void on_log(void *arg, enum ckpt_log_level level, const char *text)
@@ -89,13 +90,12 @@ static void on_log(void *arg, enum ckpt_log_level level, const char *text)
 	e->n_logs++;
 }
 
-static void on_progress(void *arg, const char *stage, uint64_t done, uint64_t total)
+static void on_progress(void *arg, const struct ckpt_progress *p)
 {
 	struct env *e = arg;
 
-	assert_string_equal(stage, "a stage");
-	assert_int_equal(done, 1);
-	assert_int_equal(total, 2);
+	assert_int_equal(p->sz, sizeof(*p));
+	e->progress = *p;
 	e->n_progress++;
 }
 
@@ -234,6 +234,46 @@ static void messages_by_level(void **state)
 	e->op.progress = (struct progress_sink){ on_progress, e };
 	op_progress(&e->op, 1, 2);
 	assert_int_equal(e->n_progress, 1);
+	assert_string_equal(e->progress.stage, "a stage");
+	assert_int_equal(e->progress.done, 1);
+	assert_int_equal(e->progress.total, 2);
+}
+
+static void progress_of_stages_and_bytes(void **state)
+{
+	struct env *e = *state;
+
+	op_bytes_done(&e->op, 5); /* nobody listens, it is counted all the same */
+	e->op.progress = (struct progress_sink){ on_progress, e };
+	op_progress(&e->op, 10, 100);
+	assert_int_equal(e->progress.bytes_done, 5);
+	assert_int_equal(e->progress.bytes_total, 5); /* never less than what is done */
+	op_stage(&e->op, "move", 60);
+	op_bytes_total(&e->op, 5 + 1000);
+	op_frozen(&e->op, true);
+	for (int i = 0; i < 500; i++)
+		op_bytes_done(&e->op, 1);
+	assert_in_range(e->n_progress, 1, 100); /* not each of them */
+	e->op.moved.reported_ns = 0;
+	op_bytes_done(&e->op, 0);
+	assert_string_equal(e->progress.stage, "move");
+	assert_int_equal(e->progress.done, 10 + 30); /* half of the bytes of a stage are half of its weight */
+	assert_true(e->progress.frozen);
+	op_frozen(&e->op, false);
+	op_bytes_done(&e->op, 500); /* the last ones are always told */
+	assert_int_equal(e->progress.bytes_done, 1005);
+	assert_int_equal(e->progress.bytes_total, 1005);
+	assert_int_equal(e->progress.done, 70);
+	assert_false(e->progress.frozen);
+	op_progress(&e->op, 70, 100);
+	assert_int_equal(e->progress.done, 70);
+	e->op.moved.reported_ns = 0;
+	op_waiting(&e->op, true);
+	assert_true(e->progress.waiting);
+	op_stage(&e->op, "next", 10);
+	e->op.moved.reported_ns = 0;
+	op_bytes_done(&e->op, 0);
+	assert_int_equal(e->progress.done, 70);
 }
 
 static void scope_closes_but_not_what_was_taken(void **state)
@@ -262,7 +302,7 @@ int main(void)
 		cmocka_unit_test(arena_is_zeroed_aligned_and_stays), cmocka_unit_test(arena_copies),
 		cmocka_unit_test(array_grows), T(failure_has_context), T(first_failure_is_kept), T(errno_becomes_a_code),
 		cmocka_unit_test(no_error_is_harmless), cmocka_unit_test(codes_have_names), T(cancel_and_deadline),
-		T(messages_by_level), cmocka_unit_test(scope_closes_but_not_what_was_taken),
+		T(messages_by_level), T(progress_of_stages_and_bytes), cmocka_unit_test(scope_closes_but_not_what_was_taken),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

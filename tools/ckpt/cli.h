@@ -37,6 +37,8 @@ struct out {
 	bool terminal;		/* a line of progress may be shown on stderr */
 	bool line_shown;
 	struct timespec begin, last_progress;
+	uint64_t last_bytes;	/* moved until last_progress */
+	double rate;		/* bytes a second, of the last seconds; 0: not known */
 };
 
 struct cli {
@@ -83,12 +85,15 @@ void print_option_names(unsigned for_flag);
 int out_open(struct cli *cli);
 void out_close(struct cli *cli);
 void out_log(void *arg, enum ckpt_log_level level, const char *text);
-void out_progress(void *arg, const char *stage, uint64_t done, uint64_t total);
 void out_clear_line(struct out *out);
+double seconds_since(const struct timespec *then);
 void warn_later(struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Both say what failed, to people on stderr and in the log, and return exit status 1. */
 int fail(struct cli *cli, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int fail_err(struct cli *cli, struct ckpt_err *err);
+
+/* progress.c: one line, overwritten, on a terminal */
+void out_progress(void *arg, const struct ckpt_progress *progress);
 
 /* signals.c: signals that ask us to end cancel the operation that runs on @ctx. */
 void cancel_on_signals(struct ckpt_ctx *ctx);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Where words go. Messages go to the log file, or to stderr where there is none; what failed is always said on stderr,
- * in a form for people, and in the log in the form that callers search for ("Error"). Progress is one line that is
- * overwritten, on a terminal only.
+ * in a form for people, and in the log in the form that callers search for ("Error").
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +11,7 @@
 
 #include "cli.h"
 
-static double seconds_since(const struct timespec *then)
+double seconds_since(const struct timespec *then)
 {
 	struct timespec now;
 
@@ -115,26 +114,6 @@ void out_log(void *arg, enum ckpt_log_level level, const char *text)
 		fprintf(stderr, "%s: %s: %s\n", cli->prog, level == CKPT_LOG_WARN ? "warning" : "error", text);
 	else
 		log_line(out, stderr, prefix, text);
-}
-
-void out_progress(void *arg, const char *stage, uint64_t done, uint64_t total)
-{
-	struct cli *cli = arg;
-	struct out *out = &cli->out;
-
-	/* What takes less than a blink is not worth a line, nor are more than ten lines a second. */
-	if (!out->terminal || seconds_since(&out->begin) < 0.3)
-		return;
-	if (out->line_shown && seconds_since(&out->last_progress) < 0.1)
-		return;
-	clock_gettime(CLOCK_MONOTONIC, &out->last_progress);
-	if (total)
-		fprintf(stderr, "\r\033[K%s: %s %3.0f %%", cli->command->name, stage,
-			100.0 * (double)done / (double)total);
-	else
-		fprintf(stderr, "\r\033[K%s: %s", cli->command->name, stage);
-	fflush(stderr);
-	out->line_shown = true;
 }
 
 void warn_later(struct cli *cli, const char *fmt, ...)

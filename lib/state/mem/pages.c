@@ -197,7 +197,6 @@ static int copy_range(struct op *op, struct task_dump *d, struct pages_out *out,
 			continue;
 		r = pages_submit(op, out, *used);
 		*buf = NULL;
-		op_progress(op, *done, d->task->pagemap.n_pages * PAGE_SIZE);
 		r = r ?: op_check_cancel(op);
 		if (r)
 			return r;
