@@ -13,6 +13,7 @@
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
+#include "lib/state/pieces.h"
 
 static int open_images(struct op *op, void *arg)
 {
@@ -27,6 +28,7 @@ static void close_images(struct op *op, void *arg)
 	struct restore *r = arg;
 
 	(void)op;
+	pieces_done(&r->s);
 	r->s.dir = img_dir_close(r->s.dir);
 }
 

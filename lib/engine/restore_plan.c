@@ -337,7 +337,7 @@ int restore_plan(struct op *op, struct restore *r)
 	EACH_TASK(r, ret, t) {
 		ret = write_plan(op, t, syscall_off);
 		r->seccomp = r->seccomp || t->build.seccomp;
-		r->n_pages += t->build.n_pages;
+		r->n_pages += t->build.pieces.n_pages;
 	}
 	ret = ret ?: make_elf(op, r);
 	op_bytes_total(op, r->n_pages * PAGE_SIZE);

@@ -22,6 +22,20 @@ struct snap_pagemap {
 	uint64_t n_pages; /* PRESENT ones */
 };
 
+/* A part of it in one page image: lib/state/pieces.h. */
+struct page_piece {
+	uint64_t start;	 /* address, or offset in the object */
+	uint64_t n_pages;
+	uint64_t first;	 /* number of its first page in the source */
+	uint32_t source; /* index in snapshot.sources, or PIECE_REMOTE */
+	bool lazy;	 /* may come after the program runs */
+};
+
+struct pieces {
+	ARRAY(struct page_piece) v; /* ascending, apart */
+	uint64_t n_pages;
+};
+
 struct snap_task {
 	pid_t pid;
 	bool dead; /* a zombie: ps and threads[0].core->tc are all there is of it */
@@ -67,6 +81,7 @@ struct snap_shmem {
 	MemfdInodeEntry *msg;
 	int fd;			     /* dump: to read from; restore: the new inode */
 	struct snap_pagemap pagemap; /* vaddr = offset in the object */
+	struct pieces pieces;	     /* restore */
 };
 
 struct guardian;
@@ -87,6 +102,7 @@ struct snapshot {
 	bool has_rings; /* there are io_urings */
 	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
 	struct img_dir *dir;
+	ARRAY(struct pagein *) sources; /* restore: page images that were opened (lib/state/pieces.h) */
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
 	const struct guardian *guardian; /* dump (lib/inject/guardian.h); NULL: there is none */

@@ -149,7 +149,7 @@ static EventpollFileEntry *epoll_of_one(struct env *e, uint32_t tfd)
 static int plan(struct env *e, struct plan_build *b)
 {
 	e->f->priv = e->s.extra->n_epolls ? e->s.extra->epolls[0] : NULL;
-	*b = (struct plan_build){ .op = &e->op, .s = &e->s, .task = &e->s.tasks.v[0], .pages_fd = -1 };
+	*b = (struct plan_build){ .op = &e->op, .s = &e->s, .task = &e->s.tasks.v[0] };
 	return file_epoll.plan(b, e->f, e->s.tasks.v[0].fds.v[0], true);
 }
 

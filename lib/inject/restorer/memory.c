@@ -84,13 +84,13 @@ static void map_all(struct plan *p)
 	}
 }
 
-/* Reads one batch of extents that follow each other in the file. */
-static void read_batch(struct plan *p, struct iov *iov, int n, uint64_t offset, uint64_t index)
+/* Reads one batch of extents that follow each other in file @file. */
+static void read_batch(struct plan *p, int32_t file, struct iov *iov, int n, uint64_t offset, uint64_t index)
 {
 	int first = 0;
 
 	while (first < n) {
-		long got = sys(__NR_preadv, fetched(p, p->pages_file), iov + first, n - first, offset, 0);
+		long got = sys(__NR_preadv, fetched(p, file), iov + first, n - first, offset, 0);
 
 		if (got == 0)
 			got = -61; /* ENODATA: the file ends early */
@@ -117,12 +117,12 @@ static void fill_all(struct plan *p)
 		uint64_t first = i, next = e[i].offset;
 		int n = 0;
 
-		for (; i < p->extents.n && n < BATCH && e[i].offset == next; i++, n++) {
+		for (; i < p->extents.n && n < BATCH && e[i].offset == next && e[i].file == e[first].file; i++, n++) {
 			iov[n].addr = e[i].addr;
 			iov[n].len = e[i].len;
 			next += e[i].len;
 		}
-		read_batch(p, iov, n, e[first].offset, first);
+		read_batch(p, e[first].file, iov, n, e[first].offset, first);
 	}
 }
 
@@ -160,7 +160,7 @@ static void compare_all(struct plan *p)
 			uint64_t n = e[i].len - done < PLAN_BOUNCE ? e[i].len - done : PLAN_BOUNCE;
 			struct iov iov = { (uint64_t)bounce, n };
 
-			read_batch(p, &iov, 1, e[i].offset + done, i);
+			read_batch(p, e[i].file, &iov, 1, e[i].offset + done, i);
 			compare((char *)e[i].addr + done, bounce, n);
 			done += n;
 		}
@@ -234,10 +234,8 @@ void memory_restore(struct plan *p)
 	unmap_rest(p);
 	map_all(p);
 	drop_all(p);
-	if (p->pages_file >= 0) {
-		fill_all(p);
-		compare_all(p);
-	}
+	fill_all(p);
+	compare_all(p);
 	finish_all(p);
 	guards_and_names(p);
 	copies(p);

@@ -151,8 +151,9 @@ struct plan_vma {
 	uint32_t pad;
 };
 
-struct plan_extent { /* page data: a piece of the pages file */
+struct plan_extent { /* page data: a piece of a file */
 	uint64_t addr, len, offset;
+	int32_t file, pad; /* index of a fetch */
 };
 
 struct plan_range {
@@ -339,7 +340,6 @@ struct plan {
 	int32_t engine_fd; /* pidfd of the engine, inherited; the restorer moves it out of the way of the program's */
 	int32_t highest;   /* number of a descriptor of the program's, -1: it has none */
 	/* indices of fetches */
-	int32_t pages_file; /* -1: no page data */
 	int32_t exe_file;
 	int32_t cwd_file, root_file; /* root -1: leave */
 	int32_t last_pid_file; /* >= 0: threads get their ids through ns_last_pid */

@@ -8,7 +8,7 @@
 
 #define QUEUE_MAX (1u << 30)
 
-struct pieces {
+struct payload {
 	char *bytes;
 	size_t n;
 	ARRAY(uint32_t) lengths;
@@ -19,7 +19,7 @@ struct queue {
 	uint32_t id;
 	bool saved;
 	bool packets; /* an end is in packet mode */
-	struct pieces pieces;
+	struct payload pieces;
 };
 
 static int queue_new(struct op *op, struct snapshot *s, const struct fd_view *v, bool fifo, struct queue **ret)
@@ -39,7 +39,7 @@ static int queue_new(struct op *op, struct snapshot *s, const struct fd_view *v,
 	return r ? r : index_add(op, &s->file_state->queues, KEY(v->st.st_dev, v->st.st_ino), q);
 }
 
-static int read_pieces(struct op *op, const struct fd_view *v, int fd, size_t n, struct pieces *out)
+static int read_pieces(struct op *op, const struct fd_view *v, int fd, size_t n, struct payload *out)
 {
 	out->bytes = op_alloc(op, n);
 	if (!out->bytes)
@@ -61,7 +61,7 @@ static int read_pieces(struct op *op, const struct fd_view *v, int fd, size_t n,
 	return 0;
 }
 
-static int copy_queue(struct op *op, const struct fd_view *v, int capacity, struct pieces *out)
+static int copy_queue(struct op *op, const struct fd_view *v, int capacity, struct payload *out)
 {
 	_cleanup_close_ int r_end = -1, w_end = -1, from = -1;
 	ssize_t n;
@@ -117,7 +117,7 @@ static int save(struct op *op, struct snapshot *s, const struct fd_view *v, stru
 {
 	PipeDataEntry *m = op_new(op, PipeDataEntry);
 	struct snap_pipe_data *slot = m ? ARRAY_ADD(op->arena, &s->pipes) : NULL;
-	struct pieces *p = &q->pieces;
+	struct payload *p = &q->pieces;
 	int r, capacity;
 
 	if (!slot)

@@ -9,9 +9,8 @@
 #include <sys/stat.h>
 
 #include "lib/state/file/core.h"
+#include "lib/state/pieces.h"
 
-#define PE_PARENT 1u
-#define PE_PRESENT 4u
 #define SHMEM_MAX (1ull << 47)
 #define CHUNK (64ull << 20)
 #define COMPARE_BYTES (1u << 20)
@@ -239,37 +238,9 @@ int shmem_claim_id(struct op *op, struct snapshot *s, uint32_t id)
 
 /* ------------------------------------------------------------------------------------------- restore half */
 
-static int add_entry(struct op *op, struct snap_shmem *sh, PagemapEntry *e, uint64_t *end)
-{
-	uint64_t limit = ALIGN_UP(sh->msg->size, shmem_page_size(sh->msg));
-	uint64_t pages = e->has_nr_pages ? e->nr_pages : e->compat_nr_pages;
-	uint32_t flags = e->has_flags ? e->flags : e->has_in_parent && e->in_parent ? PE_PARENT : PE_PRESENT;
-	PagemapEntry **slot;
-
-	if (flags & PE_PARENT)
-		return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "shared memory"),
-			       "pagemap-shmem-%u.img: incremental checkpoints are not supported yet", sh->msg->shmid);
-	if (e->vaddr % PAGE_SIZE || e->vaddr < *end || e->vaddr > limit || pages > (limit - e->vaddr) / PAGE_SIZE)
-		return image_bad(op, "pagemap-shmem-%u.img: an entry at 0x%lx is out of order or beyond the end of the object",
-				 sh->msg->shmid, (unsigned long)e->vaddr);
-	*end = e->vaddr + pages * PAGE_SIZE;
-	if (!(flags & PE_PRESENT) || !pages)
-		return pages ? image_bad(op, "pagemap-shmem-%u.img: pages at 0x%lx are not in the checkpoint", sh->msg->shmid,
-					 (unsigned long)e->vaddr)
-			     : 0;
-	e->has_nr_pages = true;
-	e->nr_pages = pages;
-	sh->pagemap.n_pages += pages;
-	slot = ARRAY_ADD(op->arena, &sh->pagemap.entries);
-	if (!slot)
-		return op_nomem(op);
-	*slot = e;
-	return 0;
-}
-
 int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 {
-	uint64_t page = shmem_page_size(sh->msg), end = 0;
+	uint64_t page = shmem_page_size(sh->msg);
 	struct img_in *in = NULL;
 	ProtobufCMessage *msg;
 	int r;
@@ -286,32 +257,22 @@ int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 		r = image_bad(op, "pagemap-shmem-%u.img is empty", sh->msg->shmid);
 	if (!r)
 		sh->pagemap.pages_id = ((PagemapHead *)msg)->pages_id;
-	while (!r && (r = img_read(op, in, &msg)) == 0)
-		r = add_entry(op, sh, (PagemapEntry *)msg, &end);
-	img_in_close(in);
-	return r == IMG_END ? 0 : r;
-}
+	while (!r && (r = img_read(op, in, &msg)) == 0) {
+		PagemapEntry **slot = ARRAY_ADD(op->arena, &sh->pagemap.entries);
 
-static int read_whole(struct op *op, const struct snap_shmem *sh, int pages, char *p, size_t n, uint64_t from)
-{
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t r = pread(pages, p + done, n - done, (off_t)(from + done));
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0) {
-			errno = r ? errno : EIO;
-			return shmem_fail(op, sh, "fill");
-		}
-		done += (size_t)r;
+		if (!slot)
+			r = op_nomem(op);
+		else
+			*slot = (PagemapEntry *)msg;
 	}
-	return 0;
+	img_in_close(in);
+	if (r != IMG_END)
+		return r;
+	return pieces_resolve(op, s, &sh->pagemap, IMG_SHMEM_PAGEMAP, sh->msg->shmid, ALIGN_UP(sh->msg->size, page), &sh->pieces);
 }
 
-/* Reads @n bytes of the page image to offset @off of the object, through a mapping, which begins with a page of it. */
-static int load_range(struct op *op, const struct snap_shmem *sh, int pages, uint64_t from, uint64_t off, size_t n)
+/* Reads a part of a piece to offset @off of the object, through a mapping, which begins with a page of it. */
+static int load_range(struct op *op, struct snapshot *s, const struct snap_shmem *sh, uint64_t off, size_t n)
 {
 	uint64_t page = shmem_page_size(sh->msg), base = ALIGN_DOWN(off, page);
 	size_t len = ALIGN_UP(off + n, page) - base;
@@ -320,59 +281,30 @@ static int load_range(struct op *op, const struct snap_shmem *sh, int pages, uin
 
 	if (p == MAP_FAILED)
 		return shmem_fail(op, sh, "map");
-	r = read_whole(op, sh, pages, p + (off - base), n, from);
+	r = pieces_read(op, s, &sh->pieces, off, off + n, p + (off - base));
 	munmap(p, len);
 	return r;
 }
 
-static int load_entry(struct op *op, const struct snap_shmem *sh, int pages, uint64_t *from, const PagemapEntry *e)
-{
-	uint64_t left = e->nr_pages * PAGE_SIZE, off = e->vaddr;
-	int r = 0;
-
-	while (!r && left) {
-		size_t n = MIN(left, CHUNK);
-
-		r = op_check_cancel(op);
-		r = r ? r : load_range(op, sh, pages, *from, off, n);
-		left -= n;
-		off += n;
-		*from += n;
-	}
-	return r;
-}
-
-static int open_pages(struct op *op, struct snapshot *s, const struct snap_shmem *sh, int *pages)
-{
-	uint64_t size = 0;
-	int r;
-
-	if (!sh->pagemap.n_pages)
-		return 0;
-	r = img_open_pages(op, s->dir, sh->pagemap.pages_id, pages, &size);
-	if (r)
-		return r < 0 ? r : image_bad(op, "pages-%u.img of %s is missing", sh->pagemap.pages_id, sh->msg->name);
-	if (size / PAGE_SIZE < sh->pagemap.n_pages)
-		return image_bad(op, "pages-%u.img is too short for %s", sh->pagemap.pages_id, sh->msg->name);
-	return 0;
-}
-
 int shmem_load(struct op *op, struct snapshot *s, const struct snap_shmem *sh)
 {
-	_cleanup_close_ int pages = -1;
-	uint64_t from = 0;
-	int r = open_pages(op, s, sh, &pages);
+	int r = 0;
 
-	for (size_t i = 0; !r && i < sh->pagemap.entries.n; i++)
-		r = load_entry(op, sh, pages, &from, sh->pagemap.entries.v[i]);
+	for (size_t i = 0; !r && i < sh->pieces.v.n; i++) {
+		const struct page_piece *p = &sh->pieces.v.v[i];
+
+		for (uint64_t done = 0, n; !r && done < p->n_pages * PAGE_SIZE; done += n) {
+			n = MIN(p->n_pages * PAGE_SIZE - done, (uint64_t)CHUNK);
+			r = op_check_cancel(op) ?: load_range(op, s, sh, p->start + done, n);
+		}
+	}
 	return r;
 }
 
 struct comparison {
 	struct op *op;
+	struct snapshot *s;
 	const struct snap_shmem *sh;
-	int pages;
-	uint64_t from;	/* what comes next in pages */
 	char *a, *b;
 	bool *same;
 };
@@ -387,9 +319,8 @@ static int compare_range(struct comparison *c, uint64_t off, uint64_t end, bool 
 
 		r = read_padded(c->op, c->sh, c->a, n, off);
 		if (!r && there)
-			r = read_whole(c->op, c->sh, c->pages, c->b, n, c->from);
+			r = pieces_read(c->op, c->s, &c->sh->pieces, off, off + n, c->b);
 		*c->same = there ? !memcmp(c->a, c->b, n) : all_zero(c->a, n);
-		c->from += there ? n : 0;
 		off += n;
 		r = r ?: op_check_cancel(c->op);
 	}
@@ -398,19 +329,17 @@ static int compare_range(struct comparison *c, uint64_t off, uint64_t end, bool 
 
 int shmem_compare(struct op *op, struct snapshot *s, const struct snap_shmem *sh, bool *same)
 {
-	_cleanup_close_ int pages = -1;
-	struct comparison c = { .op = op, .sh = sh, .same = same, .a = op_alloc(op, COMPARE_BYTES), .b = op_alloc(op, COMPARE_BYTES) };
+	struct comparison c = { .op = op, .s = s, .sh = sh, .same = same, .a = op_alloc(op, COMPARE_BYTES), .b = op_alloc(op, COMPARE_BYTES) };
 	uint64_t off = 0;
-	int r = c.a && c.b ? open_pages(op, s, sh, &pages) : CKPT_E_NOMEM;
+	int r = c.a && c.b ? 0 : CKPT_E_NOMEM;
 
-	c.pages = pages;
 	*same = true;
-	for (size_t i = 0; !r && i < sh->pagemap.entries.n; i++) {
-		const PagemapEntry *e = sh->pagemap.entries.v[i];
+	for (size_t i = 0; !r && i < sh->pieces.v.n; i++) {
+		const struct page_piece *p = &sh->pieces.v.v[i];
 
-		r = compare_range(&c, off, e->vaddr, false);
-		off = e->vaddr + e->nr_pages * PAGE_SIZE;
-		r = r ?: compare_range(&c, e->vaddr, off, true);
+		r = compare_range(&c, off, p->start, false);
+		off = p->start + p->n_pages * PAGE_SIZE;
+		r = r ?: compare_range(&c, p->start, off, true);
 	}
 	return r ?: compare_range(&c, off, sh->msg->size, false);
 }

@@ -164,38 +164,15 @@ int aio_area(struct plan_build *b, const VmaEntry *e, uint64_t *after)
 	return 0;
 }
 
-int aio_take_page(struct plan_build *b, uint64_t addr, uint64_t offset)
+bool aio_has_page(const struct plan_build *b, uint64_t addr)
 {
-	struct plan_extent *last = b->ring_pages.n ? &b->ring_pages.v[b->ring_pages.n - 1] : NULL;
-
-	if (!ring_at(b, addr))
-		return 0;
-	if (last && last->addr + last->len == addr && last->offset + last->len == offset) {
-		last->len += PAGE_SIZE;
-		return 1;
-	}
-	last = ARRAY_ADD(b->op->arena, &b->ring_pages);
-	if (!last)
-		return op_nomem(b->op);
-	*last = (struct plan_extent){ addr, PAGE_SIZE, offset };
-	return 1;
+	return ring_at(b, addr);
 }
 
 /* The ring as it was: what of it is in the image, zeroes elsewhere. */
 static int read_ring(struct plan_build *b, const AioRingEntry *ring, char *buf)
 {
-	uint64_t end = ring->id + ring->ring_len;
-
-	for (size_t i = 0; i < b->ring_pages.n; i++) {
-		const struct plan_extent *x = &b->ring_pages.v[i];
-		uint64_t from = MAX(x->addr, ring->id), to = MIN(x->addr + x->len, end);
-
-		if (from >= to)
-			continue;
-		if (pread(b->pages_fd, buf + (from - ring->id), to - from, (off_t)(x->offset + (from - x->addr))) != (ssize_t)(to - from))
-			return bad(b, ring->id, "its pages cannot be read");
-	}
-	return 0;
+	return pieces_read(b->op, b->s, &b->pieces, ring->id, ring->id + ring->ring_len, buf);
 }
 
 static unsigned possible_cpus(void)

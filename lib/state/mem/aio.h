@@ -14,8 +14,8 @@ int aio_dump(struct op *op, struct task_dump *d, const struct proc_vma *v, VmaEn
 
 /* The area of a ring: checks it. */
 int aio_area(struct plan_build *b, const VmaEntry *e, uint64_t *after);
-/* Is the page at @addr, whose content is at @offset of the page data, of a ring? 1: yes, and it is taken; 0: no. */
-int aio_take_page(struct plan_build *b, uint64_t addr, uint64_t offset);
+/* Whether the page at @addr is one of a ring, which is not loaded. */
+bool aio_has_page(const struct plan_build *b, uint64_t addr);
 /* After all areas and pages were seen, and the page data was opened. */
 int aio_plan(struct plan_build *b);
 

@@ -6,6 +6,7 @@
 #ifndef CKPT_STATE_MEM_H
 #define CKPT_STATE_MEM_H
 
+#include "lib/state/pieces.h"
 #include "lib/state/task/task.h"
 
 /* status bits of vma_entry (docs/format) */
@@ -27,9 +28,6 @@ enum {
 	VMA_GUARD = 1u << 16,
 	VMA_EXT_PLUGIN = 1u << 27,
 };
-
-/* flags of pagemap_entry */
-enum { PE_PARENT = 1, PE_LAZY = 2, PE_PRESENT = 4 };
 
 /* Whether pages of the area go to the task's pagemap. */
 static inline bool vma_is_private(const VmaEntry *v)

@@ -72,26 +72,6 @@ static int own_layout(struct op *op, struct vdso_layout *l)
 
 /* ------------------------------------------------------------------------------------------ the image's */
 
-/* The vDSO's pages, out of the pages file. Pages that are not in the image stay zero. */
-static int read_image_vdso(struct plan_build *b, char *buf)
-{
-	const struct snap_pagemap *pm = &b->task->pagemap;
-	uint64_t offset = 0;
-
-	for (size_t i = 0; i < pm->entries.n; i++) {
-		const PagemapEntry *e = pm->entries.v[i];
-		uint64_t len = (e->has_nr_pages ? e->nr_pages : e->compat_nr_pages) * PAGE_SIZE, end = e->vaddr + len;
-		uint64_t from = MAX(e->vaddr, b->vdso_start), to = MIN(end, b->vdso_end);
-
-		if (from < to && pread(b->pages_fd, buf + (from - b->vdso_start), to - from,
-				       (off_t)(offset + (from - e->vaddr))) != (ssize_t)(to - from))
-			return op_errno(b->op, errno ?: EIO, AT(.pid = b->task->pid, .kind = "pages"),
-					"read the vDSO's pages from pages-%u.img", pm->pages_id);
-		offset += len;
-	}
-	return 0;
-}
-
 static bool is_same(const struct plan_build *b, const struct vdso_layout *own, const char *buf)
 {
 	size_t len = own->end - own->start;
@@ -199,7 +179,8 @@ int plan_vdso(struct plan_build *b)
 	buf = op_alloc(b->op, len);
 	if (!buf)
 		return CKPT_E_NOMEM;
-	r = b->pages_fd < 0 ? 0 : read_image_vdso(b, buf);
+	/* Pages that are not in the image stay zero. */
+	r = pieces_read(b->op, b->s, &b->pieces, b->vdso_start, b->vdso_end, buf);
 	if (r)
 		return r;
 	PLAN(b)->vdso_dst = b->vdso_start;

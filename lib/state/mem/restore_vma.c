@@ -229,28 +229,52 @@ static int bad_page(struct plan_build *b, uint64_t addr, const char *what)
 		       "pages at %#lx of task %d: %s", addr, b->task->pid, what);
 }
 
-/* [start, start + len) of the page data lies at @offset: give it to the areas it covers. @at: the first to look at. */
-static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_t start, uint64_t len, uint64_t offset)
+/* The fetch of the file that page data of @source is in. */
+static int file_of_source(struct plan_build *b, uint32_t source, int32_t *file)
 {
-	uint64_t end = start + len;
+	struct plan_source *known;
+	int fd = pagein_plain(b->s->sources.v[source]), r;
 
-	while (start < end) {
-		struct plan_vma *v;
-		uint64_t stop;
-		int r;
-
-		if (start >= b->vdso_start && start < b->vdso_end) { /* compared, not loaded: plan_vdso() */
-			stop = MIN(end, b->vdso_end);
-			offset += stop - start;
-			start = stop;
-			continue;
+	for (size_t i = 0; i < b->sources.n; i++)
+		if (b->sources.v[i].source == source) {
+			*file = b->sources.v[i].file;
+			return 0;
 		}
-		r = aio_take_page(b, start, offset);
-		if (r < 0)
-			return r;
-		if (r) {
-			offset += PAGE_SIZE;
-			start += PAGE_SIZE;
+	if (fd < 0)
+		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pages"), "%s: pages in this form cannot be restored",
+			       pagein_name(b->s->sources.v[source]));
+	r = plan_fetch(b, fd, false, file);
+	if (r)
+		return r;
+	known = ARRAY_ADD(b->op->arena, &b->sources);
+	if (!known)
+		return op_nomem(b->op);
+	*known = (struct plan_source){ source, *file };
+	return 0;
+}
+
+/* What is not simply loaded: the vDSO's pages are compared (plan_vdso()), AIO rings are made. How many pages; 0: none. */
+static uint64_t taken_elsewhere(const struct plan_build *b, uint64_t start, uint64_t end)
+{
+	if (start >= b->vdso_start && start < b->vdso_end)
+		return (MIN(end, b->vdso_end) - start) / PAGE_SIZE;
+	return aio_has_page(b, start);
+}
+
+/* Gives the pages of a piece to the areas it covers. @at: the first to look at. */
+static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, const struct page_piece *piece)
+{
+	uint64_t start = piece->start, end = start + piece->n_pages * PAGE_SIZE;
+	int32_t file;
+	int r = file_of_source(b, piece->source, &file);
+
+	while (start < end && !r) {
+		struct plan_vma *v;
+		struct plan_extent x;
+		uint64_t n = taken_elsewhere(b, start, end);
+
+		if (n) {
+			start += n * PAGE_SIZE;
 			continue;
 		}
 		while (*at < m->n && m->v[*at].start + m->v[*at].len <= start)
@@ -258,75 +282,37 @@ static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, uint64_
 		v = &m->v[*at];
 		if (*at == m->n || v->start > start || !vma_is_private(m->e[*at]))
 			return bad_page(b, start, "they belong to no private area");
-		stop = MIN(end, v->start + v->len);
 		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
 			v->prot = PROT_READ | PROT_WRITE;
+		x = (struct plan_extent){ .addr = start, .len = MIN(end, v->start + v->len) - start,
+					  .offset = piece->first * PAGE_SIZE + (start - piece->start), .file = file };
 		if (v->inherited)
-			m->compares[m->n_compares++] = (struct plan_extent){ start, stop - start, offset };
+			m->compares[m->n_compares++] = x;
 		else
-			m->extents[m->n_extents++] = (struct plan_extent){ start, stop - start, offset };
-		offset += stop - start;
-		start = stop;
+			m->extents[m->n_extents++] = x;
+		start += x.len;
 	}
-	return 0;
+	return r;
 }
 
 static int plan_pages(struct plan_build *b, struct vmas *m)
 {
-	const struct snap_pagemap *pm = &b->task->pagemap;
-	uint64_t after = 0, offset = 0;
-	size_t at = 0;
-	/* Each piece begins with an entry, with an area, or after the vDSO or the ring of an AIO context. */
-	int r = 0;
+	size_t at = 0, max;
+	int r = pieces_resolve(b->op, b->s, &b->task->pagemap, IMG_PAGEMAP, (uint64_t)b->task->pid, TASK_SIZE, &b->pieces);
 
-	m->extents = op_alloc(b->op, (pm->entries.n + m->n + b->task->mm->n_aios + 2) * sizeof(*m->extents));
-	m->compares = op_alloc(b->op, (pm->entries.n + m->n + 2) * sizeof(*m->compares));
+	/* Each extent begins with a piece, with an area, or after the vDSO or the ring of an AIO context. */
+	max = b->pieces.v.n + m->n + b->task->mm->n_aios + 2;
+	m->extents = op_alloc(b->op, max * sizeof(*m->extents));
+	m->compares = op_alloc(b->op, max * sizeof(*m->compares));
 	if (!m->extents || !m->compares)
 		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < pm->entries.n && !r; i++) {
-		const PagemapEntry *e = pm->entries.v[i];
-		uint64_t n = e->has_nr_pages ? e->nr_pages : e->compat_nr_pages;
-		uint32_t flags = e->has_flags ? e->flags : e->has_in_parent && e->in_parent ? PE_PARENT : PE_PRESENT;
-
-		if (e->vaddr % PAGE_SIZE || !n || n > TASK_SIZE / PAGE_SIZE || e->vaddr > TASK_SIZE - n * PAGE_SIZE)
-			return bad_page(b, e->vaddr, "the entry makes no sense");
-		if (e->vaddr < after)
-			return bad_page(b, e->vaddr, "out of order");
-		after = e->vaddr + n * PAGE_SIZE;
-		if (flags & PE_PARENT)
-			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
-				       "this is an incremental checkpoint (some pages are in its parent), which is not supported yet");
-		if (!(flags & PE_PRESENT))
+	for (size_t i = 0; i < b->pieces.v.n && !r; i++) {
+		if (b->pieces.v.v[i].source == PIECE_REMOTE)
 			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
 				       "some pages are left with a page server (--lazy-pages), which is not supported yet");
-		r = place_pages(b, m, &at, e->vaddr, n * PAGE_SIZE, offset);
-		offset += n * PAGE_SIZE;
+		r = place_pages(b, m, &at, &b->pieces.v.v[i]);
 	}
-	b->n_pages = offset / PAGE_SIZE;
 	return r;
-}
-
-static int open_pages(struct plan_build *b)
-{
-	const struct snap_pagemap *pm = &b->task->pagemap;
-	uint64_t size = 0;
-	int fd = -1, r;
-
-	PLAN(b)->pages_file = -1;
-	if (!b->n_pages)
-		return 0;
-	r = img_open_pages(b->op, b->s->dir, pm->pages_id, &fd, &size);
-	if (r)
-		return r < 0 ? r : op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
-					   "pages-%u.img is missing", pm->pages_id);
-	r = plan_fetch(b, fd, true, &PLAN(b)->pages_file);
-	if (r)
-		return r;
-	b->pages_fd = fd;
-	if (size / PAGE_SIZE < b->n_pages)
-		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
-			       "pages-%u.img is truncated: %lu pages of %lu are there", pm->pages_id, size / PAGE_SIZE, b->n_pages);
-	return 0;
 }
 
 /* ---------------------------------------------------------------------------------------- names and fields */
@@ -429,7 +415,6 @@ int plan_memory(struct plan_build *b)
 	}
 	r = r ?: inherit_mark(b, m.v, m.e, m.n);
 	r = r ?: plan_pages(b, &m);
-	r = r ?: open_pages(b);
 	r = r ?: aio_plan(b);
 	r = r ?: put_areas(b, &m);
 	r = r ?: inherit_put(b);

@@ -9,7 +9,7 @@
 
 #include "lib/inject/restorer/plan.h"
 #include "lib/kernel/proc/read.h"
-#include "lib/state/snapshot.h"
+#include "lib/state/pieces.h"
 
 /* What tasks inherit from us, and what they get from this kernel: looked at once a restore. */
 struct vdso_layout;
@@ -28,6 +28,12 @@ struct build_call {
 	const char *what;
 };
 
+/* A page image that the task reads from. */
+struct plan_source {
+	uint32_t source; /* index in snapshot.sources */
+	int32_t file;	 /* of a fetch */
+};
+
 struct plan_build {
 	struct op *op;
 	struct snapshot *s;
@@ -37,9 +43,9 @@ struct plan_build {
 	ARRAY(struct plan_fetch) fetches; /* our descriptors that the new task needs while it is restored */
 	ARRAY(int) own;	    /* those of them that are ours to close */
 	ARRAY(const VmaEntry *) ring_areas; /* of io_urings */
-	ARRAY(struct plan_extent) ring_pages; /* of AIO rings: where their content is in the page data */
 	uint32_t numbers;   /* descriptors below this are used while the table is filled, beside the program's own */
-	int pages_fd;	    /* ours, of the page data; -1: none */
+	struct pieces pieces; /* of its private memory */
+	ARRAY(struct plan_source) sources;
 	ARRAY(struct build_call) calls;
 	ARRAY(struct plan_inherited) inherited; /* lib/state/mem/restore_inherit.c */
 	ARRAY(struct plan_range) keeps, drops;
@@ -49,7 +55,6 @@ struct plan_build {
 	bool creds_change;  /* some thread's differ from ours */
 	bool seccomp;	    /* some thread has filters */
 	uint64_t vdso_start, vdso_end, vvar_start, vvar_end; /* in the image; 0: none */
-	uint64_t n_pages;   /* to be read */
 };
 
 #define PLAN(b) ((struct plan *)(b)->buf)

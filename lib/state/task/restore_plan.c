@@ -29,14 +29,14 @@ int plan_host_look(struct op *op, struct plan_host *h)
 
 int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct snap_task *task, const struct plan_host *h)
 {
-	*b = (struct plan_build){ .op = op, .s = s, .task = task, .pages_fd = -1, .host = h };
+	*b = (struct plan_build){ .op = op, .s = s, .task = task, .host = h };
 	b->cap = task ? 64 << 10 : 4096;
 	b->buf = calloc(1, b->cap);
 	if (!b->buf)
 		return op_nomem(op);
 	b->len = ALIGN_UP(sizeof(struct plan), 8ul);
 	PLAN(b)->task_size = TASK_SIZE;
-	PLAN(b)->pages_file = PLAN(b)->root_file = PLAN(b)->last_pid_file = PLAN(b)->highest = -1;
+	PLAN(b)->root_file = PLAN(b)->last_pid_file = PLAN(b)->highest = -1;
 	return 0;
 }
 
