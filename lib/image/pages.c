@@ -5,27 +5,38 @@
  */
 #include "lib/image/pages_sink.h"
 
-int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, struct pages_out **ret)
+static int create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, bool open_end,
+		  struct pages_out **ret)
 {
 	const struct pages_sink *sink = dir->sink ?: &pages_sink_ring;
 	struct pages_out *out;
-	int r;
+	int r = sink->create(op, dir, &out);
 
-	if (bytes % PAGE_SIZE || bytes > INT64_MAX)
-		return op_fail(op, CKPT_E_INTERNAL, NULL, "page image of %llu bytes", (unsigned long long)bytes);
-	r = sink->create(op, dir, &out);
 	if (r < 0)
 		return r;
 	out->sink = sink;
 	out->dir = dir;
 	out->pages_id = pages_id;
 	out->bytes = bytes;
+	out->open_end = open_end;
 	img_name(IMG_PAGES, pages_id, out->name, sizeof(out->name));
 	r = sink->begin(op, out);
 	if (r < 0)
 		return r;
 	*ret = out;
 	return 0;
+}
+
+int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, struct pages_out **ret)
+{
+	if (bytes % PAGE_SIZE || bytes > INT64_MAX)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "page image of %llu bytes", (unsigned long long)bytes);
+	return create(op, dir, pages_id, bytes, false, ret);
+}
+
+int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret)
+{
+	return create(op, dir, pages_id, 0, true, ret);
 }
 
 int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap)
@@ -38,11 +49,12 @@ int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap)
 
 int pages_submit(struct op *op, struct pages_out *out, size_t len)
 {
+	uint64_t room = (out->open_end ? INT64_MAX : out->bytes) - out->off;
 	int r;
 
-	if (!out->given || len == 0 || len % PAGE_SIZE || len > out->bytes - out->off)
+	if (!out->given || len == 0 || len % PAGE_SIZE || len > room)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "%zu bytes given to image %s, which may have %llu more", len,
-			       out->name, (unsigned long long)(out->bytes - out->off));
+			       out->name, (unsigned long long)room);
 	out->given = false;
 	r = out->sink->submit(op, out, len);
 	out->off += len;
@@ -52,9 +64,12 @@ int pages_submit(struct op *op, struct pages_out *out, size_t len)
 
 int pages_close(struct op *op, struct pages_out *out)
 {
-	/* What is in flight is waited for in any case: the error of the disk is the better one. */
-	int r = out->sink->finish(op, out);
+	int r;
 
+	if (out->open_end)
+		out->bytes = out->off;
+	/* What is in flight is waited for in any case: the error of the disk is the better one. */
+	r = out->sink->finish(op, out);
 	if (r < 0)
 		return r;
 	if (out->off != out->bytes)

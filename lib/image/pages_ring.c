@@ -21,6 +21,9 @@
 #define HUGE_PAGE (2ul << 20)
 #define SMALL (256ul << 10) /* up to here the page cache is quicker than a ring and an extra wait for the disk */
 #define PIN_FROM (32ul << 20) /* from here it pays to let the kernel pin the buffers once */
+/* An image whose size is not known grows by as much as it has, from the one to the other. */
+#define GROW_MIN (8ul << 20)
+#define GROW_MAX (256ul << 20)
 
 struct pages_buf {
 	struct ring_out *out; /* NULL: free */
@@ -43,6 +46,7 @@ struct ring_out {
 	struct ring_out *next;
 	int fd;
 	bool direct, queued;
+	uint64_t reserved; /* bytes of the file that are allocated */
 	unsigned in_flight;
 	int eno;   /* first failure of a completion */
 	int given; /* index of the buffer the caller has, -1 */
@@ -189,39 +193,62 @@ static int out_failed(struct op *op, struct ring_out *out)
 
 /* ---- the sink */
 
-static int allocate(struct op *op, struct ring_out *out)
+static int allocate(struct op *op, struct ring_out *out, uint64_t bytes)
 {
 	int r;
 
-	if (out->base.bytes == 0)
+	if (bytes == 0)
 		return 0;
 	do
-		r = fallocate(out->fd, 0, 0, out->base.bytes);
+		r = fallocate(out->fd, 0, 0, bytes);
 	while (r < 0 && errno == EINTR && op_check_cancel(op) == 0);
 	if (r < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) /* then at least the size, which writes need not extend */
-		r = ftruncate(out->fd, out->base.bytes);
+		r = ftruncate(out->fd, bytes);
 	if (r < 0)
-		return op_errno(op, errno, NULL, "reserve %llu bytes for image %s", (unsigned long long)out->base.bytes,
+		return op_errno(op, errno, NULL, "reserve %llu bytes for image %s", (unsigned long long)bytes,
 				out->base.name);
+	out->reserved = bytes;
 	return 0;
 }
 
-static void out_prepare(struct op *op, struct ring_out *out)
+/* @bytes: how much it will be, or as much as is known. */
+static void out_prepare(struct op *op, struct ring_out *out, uint64_t bytes)
 {
 	struct pages_ring *ring = out->base.dir->ring;
 	int flags;
 
-	if (out->base.bytes < SMALL)
+	if (bytes < SMALL)
 		return;
 	flags = fcntl(out->fd, F_GETFL);
 	out->direct = flags >= 0 && fcntl(out->fd, F_SETFL, flags | O_DIRECT) == 0;
 	ring_start(op, ring);
 	out->queued = ring->usable;
-	if (out->base.bytes >= PIN_FROM)
+	if (bytes >= PIN_FROM)
 		ring_pin(ring);
-	log_debug(op, "%s: %llu bytes, %s, %s%s", out->base.name, (unsigned long long)out->base.bytes,
-		  out->direct ? "direct" : "buffered", out->queued ? "io_uring" : "plain writes",
-		  ring->pinned ? ", pinned" : "");
+	log_debug(op, "%s: %llu bytes%s, %s, %s%s", out->base.name, (unsigned long long)bytes,
+		  out->base.open_end ? " or more" : "", out->direct ? "direct" : "buffered",
+		  out->queued ? "io_uring" : "plain writes", ring->pinned ? ", pinned" : "");
+}
+
+/* Room for @len more bytes of an image whose size is not known. What is not full from the start is all there is. */
+static int ring_grow(struct op *op, struct ring_out *out, size_t len)
+{
+	uint64_t end = out->base.off + len, step = MIN(MAX(out->reserved, GROW_MIN), GROW_MAX);
+	int r;
+
+	if (out->base.off == 0)
+		out_prepare(op, out, len);
+	if (end <= out->reserved || (end < SMALL && out->base.off == 0))
+		return 0;
+	r = allocate(op, out, MAX(end, out->reserved + step));
+	/* The disk may have room for what comes, though not for a whole step. */
+	if (r == CKPT_E_NOSPACE && end < out->reserved + step) {
+		op_forget(op);
+		r = allocate(op, out, end);
+	}
+	if (r == 0 && out->queued && end >= PIN_FROM)
+		ring_pin(out->base.dir->ring);
+	return r;
 }
 
 static int ring_create(struct op *op, struct img_dir *dir, struct pages_out **ret)
@@ -251,10 +278,12 @@ static int ring_begin(struct op *op, struct pages_out *base)
 		return r;
 	out->next = ring->outs;
 	ring->outs = out;
-	r = allocate(op, out);
+	if (base->open_end)
+		return 0; /* as it comes */
+	r = allocate(op, out, base->bytes);
 	if (r < 0)
 		return r;
-	out_prepare(op, out);
+	out_prepare(op, out, base->bytes);
 	return 0;
 }
 
@@ -331,6 +360,11 @@ static int ring_submit(struct op *op, struct pages_out *base, size_t len)
 	if (i < 0 || len > BUF_SIZE)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "%zu bytes given to image %s, which has no buffer for them", len,
 			       base->name);
+	if (base->open_end) {
+		r = ring_grow(op, out, len);
+		if (r < 0)
+			return r;
+	}
 	out->given = -1;
 	ring->buf[i].off = base->off;
 	ring->buf[i].len = len;
@@ -373,6 +407,8 @@ static int ring_finish(struct op *op, struct pages_out *base)
 		ring->buf[out->given].out = NULL;
 	if (out->eno)
 		return out_failed(op, out);
+	if (base->open_end && ftruncate(out->fd, base->bytes) < 0)
+		return op_errno(op, errno, NULL, "cut image %s to its size", base->name);
 	if (fstat(out->fd, &st) < 0)
 		return op_errno(op, errno, NULL, "fstat image %s", base->name);
 	if ((uint64_t)st.st_size != base->bytes)

@@ -14,9 +14,10 @@ struct pages_out {
 	struct img_dir *dir;
 	char name[IMG_NAME_MAX];
 	uint32_t pages_id;
-	uint64_t bytes; /* that it will have */
+	uint64_t bytes; /* that it will have; of one with an open end: known when it is closed */
 	uint64_t off;	/* that were submitted */
 	bool given;	/* the caller has a buffer */
+	bool open_end;
 };
 
 struct pages_sink {
@@ -33,5 +34,8 @@ struct pages_sink {
 };
 
 extern const struct pages_sink pages_sink_ring;
+
+/* As pages_create(), for those who do not know yet how much it will be: it ends where pages_close() is called. */
+int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret);
 
 #endif

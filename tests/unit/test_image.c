@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 
 #include "lib/image/image.h"
+#include "lib/image/pages_sink.h"
 
 /* ---- a folder and an operation on it */
 
@@ -570,12 +571,13 @@ static void bad_inventories(void **state)
 
 /* ---- pages */
 
-static int try_pages(struct env *e, struct img_dir *dir, uint32_t id, size_t bytes, size_t chunk)
+static int try_pages(struct env *e, struct img_dir *dir, uint32_t id, size_t bytes, size_t chunk,
+		     bool open_end)
 {
 	struct pages_out *out;
 	size_t cap, n;
 	void *buf;
-	int r = pages_create(&e->op, dir, id, bytes, &out);
+	int r = open_end ? pages_create_open_end(&e->op, dir, id, &out) : pages_create(&e->op, dir, id, bytes, &out);
 
 	for (size_t done = 0; r == 0 && done < bytes; done += n) {
 		r = pages_buffer(&e->op, out, &buf, &cap);
@@ -604,7 +606,7 @@ static void check_pages(struct env *e, struct img_dir *dir, uint32_t id, size_t 
 	close(fd);
 }
 
-static void pages_of_many_sizes(struct env *e)
+static void pages_of_many_sizes(struct env *e, bool open_end)
 {
 	static const size_t sizes[] = { 0, 4096, 252 << 10, 256 << 10, 1 << 20, (9 << 20) + 4096, 40 << 20 };
 	struct img_dir *dir = create(e);
@@ -612,7 +614,7 @@ static void pages_of_many_sizes(struct env *e)
 	int fd;
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
-		if (try_pages(e, dir, i + 1, sizes[i], i == 4 ? 4096 : SIZE_MAX) < 0)
+		if (try_pages(e, dir, i + 1, sizes[i], i == 4 ? 4096 : SIZE_MAX, open_end) < 0)
 			fail_msg("%s", ckpt_err_message(e->op.err));
 	commit(e, dir);
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
@@ -624,7 +626,13 @@ static void pages_of_many_sizes(struct env *e)
 
 static void pages_round_trip(void **state)
 {
-	pages_of_many_sizes(*state);
+	pages_of_many_sizes(*state, false);
+}
+
+/* Somebody else decides how much it will be. */
+static void pages_with_an_open_end(void **state)
+{
+	pages_of_many_sizes(*state, true);
 }
 
 static void pages_wrong_amount(void **state)
@@ -663,7 +671,8 @@ static void pages_without_io_uring(void **state)
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
 			_exit(1);
-		pages_of_many_sizes(*state);
+		pages_of_many_sizes(*state, false);
+		pages_of_many_sizes(*state, true);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -687,7 +696,8 @@ static void full_disk(void **state)
 	dir = create(e);
 	assert_int_equal(img_dir_space(&e->op, dir, &space), 0);
 	assert_true(space > 0 && space <= 1 << 20);
-	assert_code(e, try_pages(e, dir, 1, 2 << 20, SIZE_MAX), CKPT_E_NOSPACE, "pages-1.img");
+	assert_code(e, try_pages(e, dir, 1, 2 << 20, SIZE_MAX, false), CKPT_E_NOSPACE, "pages-1.img");
+	assert_code(e, try_pages(e, dir, 2, 2 << 20, SIZE_MAX, true), CKPT_E_NOSPACE, "pages-2.img");
 	assert_int_equal(img_create(&e->op, dir, IMG_PIPES_DATA, 0, &out), 0);
 	assert_code(e, img_write_payload(&e->op, out, bytes, 2 << 20), CKPT_E_NOSPACE, "pipes-data.img");
 	assert_code(e, img_close(&e->op, out) < 0 ? CKPT_E_NOSPACE : op_fail(&e->op, CKPT_E_NOSPACE, NULL, "flushed"),
@@ -836,7 +846,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(round_trip_of_every_kind), T(payloads), T(truncation_at_every_byte), T(bad_heads), T(deep_nesting),
 		T(commit_makes_a_checkpoint), T(abort_leaves_nothing), T(no_images_without_content), T(bad_inventories),
-		T(pages_round_trip), T(pages_wrong_amount), T(pages_without_io_uring), T(full_disk), T(reference_sets),
+		T(pages_round_trip), T(pages_with_an_open_end), T(pages_wrong_amount), T(pages_without_io_uring), T(full_disk), T(reference_sets),
 	};
 
 	return cmocka_run_group_tests_name("image", tests, NULL, NULL);
