@@ -186,10 +186,134 @@ static void put_back_sud(struct journal_sud *e, pid_t tid)
 	ptrace(PTRACE_DETACH, tid, 0, 0);
 }
 
+/* The program may have executed another one since: without this code where it was, nothing is done. */
+static bool code_is_there(int mem, const struct journal_entry *e)
+{
+	uint8_t text[3];
+
+	return pread(mem, text, sizeof(text), (off_t)e->gadget_syscall_ret) == sizeof(text) && text[0] == 0x0f &&
+	       text[1] == 0x05 && text[2] == 0xc3 && pread(mem, text, sizeof(text), (off_t)e->gadget_sigreturn) == sizeof(text) &&
+	       (text[0] == 0xb8 || text[0] == 0x48);
+}
+
+/* A main stack that is in use down there, or is none any more, is not for us. */
+static bool scratch_is_there(int mem, const struct journal_entry *e, const struct tracee *tr)
+{
+	char byte;
+
+	return pread(mem, &byte, 1, (off_t)e->scratch) == 1 &&
+	       (tr->regs.rsp < e->scratch || tr->regs.rsp > e->scratch + SIGFRAME_MAX + PAGE_SIZE);
+}
+
+/* It was killed with the engine, but may need a moment: its memory can be large. */
+static void await_zombie(pid_t pid)
+{
+	char path[64], text[1024], *at;
+	ssize_t n;
+	int fd;
+
+	format_path(path, sizeof(path), "/proc/", pid, "/stat");
+	for (int i = 0; pid && i < 5000; i++, pause_ms(1)) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return;
+		n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+		text[n > 0 ? n : 0] = 0;
+		at = strrchr(text, ')');
+		if (!at || at[2] == 'Z' || at[2] == 'X')
+			return;
+	}
+}
+
+/*
+ * The thread that is to wait for a twin: the leader, or another where that has ended. The directory is read by the plain
+ * system call: no memory is to be had from the C library here.
+ */
+static pid_t seize_one(pid_t pid, long options)
+{
+	struct entry {
+		uint64_t ino, off;
+		uint16_t len;
+		uint8_t type;
+		char name[];
+	};
+	_Alignas(8) char path[64], buf[2048];
+	pid_t found = 0;
+	long n;
+	int fd;
+
+	if (seize(pid, options))
+		return pid;
+	format_path(path, sizeof(path), "/proc/", pid, "/task");
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	n = fd < 0 ? 0 : syscall(SYS_getdents64, fd, buf, sizeof(buf));
+	for (long at = 0; at < n && !found; at += ((struct entry *)(buf + at))->len) {
+		pid_t tid = 0;
+
+		for (const char *c = ((struct entry *)(buf + at))->name; *c >= '0' && *c <= '9'; c++)
+			tid = tid * 10 + (*c - '0');
+		if (tid && tid != pid && ptrace(PTRACE_SEIZE, tid, 0, options) == 0)
+			found = tid;
+	}
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+/* Polls: the call must not block. Dispatch of system calls to the program itself is off meanwhile. */
+static void wait_in(const struct target *t, struct tracee *tr, const struct gadgets *g, int32_t number)
+{
+	static const struct ptrace_sud_config off;
+	struct ptrace_sud_config conf = { 0 };
+	struct op op = { 0 };
+	int64_t ret = 0;
+	int r = 0;
+
+	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tr->tid, sizeof(conf), &conf) == 0 && conf.mode)
+		ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tr->tid, sizeof(off), &off);
+	for (int i = 0; i < 2000 && !ret && !r; i++) {
+		if (i)
+			pause_ms(1);
+		r = remote_syscall(&op, t, tr, g, SYS_wait4, (uint64_t[6]){ (uint64_t)number, 0, __WALL | WNOHANG }, &ret);
+	}
+	if (conf.mode)
+		ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tr->tid, sizeof(conf), &conf);
+}
+
+static void reap_twin(struct journal_twin *w)
+{
+	static uint8_t xstate[XSTATE_MAX];
+	const struct journal_entry *e = &w->owner;
+	struct target t = { .pid = e->pid, .pidfd = -1, .mem = -1 };
+	struct tracee tr = { .xstate = xstate, .stopped = true };
+	struct gadgets g = { .syscall_ret = e->gadget_syscall_ret, .sigreturn = e->gadget_sigreturn, .scratch = e->scratch };
+	int32_t number = atomic_load(&w->number);
+	char path[64];
+
+	await_zombie(atomic_load(&w->pid));
+	if (!same_process(e) || !(tr.tid = seize_one(e->pid, w->options)))
+		return;
+	format_path(path, sizeof(path), "/proc/", tr.tid, "/mem"); /* a leader that has ended has no memory any more */
+	t.mem = open(path, O_RDWR | O_CLOEXEC);
+	if (t.mem < 0 || !stop_outside(tr.tid, e, 0, &tr))
+		return; /* our end lets it go */
+	if (number == JOURNAL_TWIN_BEGUN && pread(t.mem, &number, sizeof(number), (off_t)w->number_at) != sizeof(number))
+		number = 0;
+	if (number > 0 && code_is_there(t.mem, e) && scratch_is_there(t.mem, e, &tr))
+		wait_in(&t, &tr, &g, number);
+	ptrace(PTRACE_DETACH, tr.tid, 0, 0);
+	close(t.mem);
+}
+
 static void clean_up(struct journal *j)
 {
-	uint32_t n = atomic_load(&j->n);
+	uint32_t n = atomic_load(&j->n_twins);
 
+	for (uint32_t i = 0; i < n && i < JOURNAL_TWINS; i++)
+		if (atomic_load(&j->twins[i].number))
+			reap_twin(&j->twins[i]);
+	n = atomic_load(&j->n);
 	for (uint32_t i = 0; i < n && i < JOURNAL_TARGETS; i++) {
 		uint64_t area = atomic_load(&j->entries[i].area);
 

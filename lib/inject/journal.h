@@ -14,6 +14,7 @@
 
 #define JOURNAL_TARGETS 65536 /* memory is only taken for those that are used */
 #define JOURNAL_SUDS 256
+#define JOURNAL_TWINS 65536
 
 struct journal_entry {
 	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */
@@ -33,10 +34,22 @@ struct journal_sud {
 	struct ptrace_sud_config conf;
 };
 
+/* A process that a target was made to clone (twin.h). The target is to wait for it. */
+#define JOURNAL_TWIN_BEGUN (-1)
+struct journal_twin {
+	/* In the owner's PID namespace; 0: there is none (any more); BEGUN: there may be one, then its number is at number_at. */
+	_Atomic int32_t number;
+	_Atomic int32_t pid;	    /* as the engine sees it; 0: not known yet */
+	struct journal_entry owner; /* without an area */
+	uint64_t number_at;	    /* int32_t in the owner's memory, 0 before the clone */
+	long options;		    /* of ptrace, for the owner */
+};
+
 struct journal {
-	_Atomic uint32_t n, n_suds;
+	_Atomic uint32_t n, n_suds, n_twins;
 	struct journal_entry entries[JOURNAL_TARGETS];
 	struct journal_sud suds[JOURNAL_SUDS];
+	struct journal_twin twins[JOURNAL_TWINS];
 };
 
 #endif

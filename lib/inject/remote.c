@@ -148,6 +148,14 @@ int gadgets_find(struct op *op, const struct target *t, const struct proc_maps *
 
 /* -------------------------------------------------------------------------------------------- remote calls */
 
+static void note_child(struct tracee *tr)
+{
+	unsigned long child = 0;
+
+	ptrace(PTRACE_GETEVENTMSG, tr->tid, 0, &child);
+	tr->cloned = (pid_t)child;
+}
+
 /*
  * Lets the thread run to the next system call stop. A SIGSTOP that comes now is kept for later: the thread is in the middle
  * of something that is ours.
@@ -165,7 +173,9 @@ static int run_to_syscall_stop(struct op *op, const struct target *t, struct tra
 			return r;
 		if (WSTOPSIG(status) == SYSCALL_STOP)
 			return 0;
-		if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
+		if (status >> 16 == PTRACE_EVENT_CLONE)
+			note_child(tr);
+		else if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
 			tr->late_stop = true;
 		else if (status >> 16 == 0)
 			return op_fail(op, CKPT_E_INTERNAL, AT(.pid = t->pid),

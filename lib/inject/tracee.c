@@ -274,14 +274,15 @@ static int seize_failed(struct op *op, const struct target *t, const struct trac
 	return op_errno(op, eno, AT(.pid = t->pid), "seize thread %d of task %d", tr->tid, t->pid);
 }
 
+long tracee_options(const struct tracee *tr)
+{
+	return PTRACE_O_TRACESYSGOOD | (tr->status.seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+}
+
 /* Returns 0, PROC_GONE when the thread ended meanwhile, or a failure. */
 static int seize(struct op *op, const struct target *t, struct tracee *tr)
 {
-	long options = PTRACE_O_TRACESYSGOOD;
-
-	if (tr->status.seccomp)
-		options |= PTRACE_O_SUSPEND_SECCOMP;
-	if (ptrace(PTRACE_SEIZE, tr->tid, 0, options) < 0)
+	if (ptrace(PTRACE_SEIZE, tr->tid, 0, tracee_options(tr)) < 0)
 		return errno == ESRCH ? PROC_GONE : seize_failed(op, t, tr, errno);
 	tr->seized = true;
 	if (ptrace(PTRACE_INTERRUPT, tr->tid, 0, 0) < 0 && errno != ESRCH)
@@ -454,14 +455,15 @@ static int read_registers(struct op *op, struct target *t)
 	return r;
 }
 
-static int open_target(struct op *op, struct target *t)
+/* Of a leader that has ended, @thread has to lend its memory. */
+static int open_target(struct op *op, struct target *t, pid_t thread)
 {
 	char path[64];
 
 	t->pidfd = sys_pidfd_open(t->pid, 0);
 	if (t->pidfd < 0)
 		return op_errno(op, errno, AT(.pid = t->pid), "open a pidfd for task %d", t->pid);
-	snprintf(path, sizeof(path), "/proc/%d/mem", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", thread);
 	t->mem = open(path, O_RDWR | O_CLOEXEC);
 	if (t->mem < 0)
 		return op_errno(op, errno, AT(.pid = t->pid), "open %s", path);
@@ -485,7 +487,7 @@ static int stop_all(struct op *op, struct target *t, struct sleepers *sleepers, 
 static int seize_all(struct op *op, struct target *t, struct sleepers *sleepers)
 {
 	size_t fresh;
-	int r = open_target(op, t);
+	int r = open_target(op, t, t->pid);
 
 	return r ?: seize_pass(op, t, sleepers, &fresh);
 }
@@ -536,6 +538,46 @@ int target_freeze(struct op *op, pid_t pid, struct target *t)
 	r = r ?: target_stop(op, t, sleepers);
 	sleepers_end(sleepers);
 	return r;
+}
+
+/* @tid and no other thread. PROC_GONE: it has ended, others may be there. */
+static int stop_thread(struct op *op, struct target *t, pid_t tid)
+{
+	struct tracee *tr = ARRAY_ADD(op->arena, &t->threads);
+	int r;
+
+	if (!tr)
+		return op_nomem(op);
+	*tr = (struct tracee){ .tid = tid };
+	r = proc_read_task_status(op, t->pid, tid, &tr->status);
+	if (!r && (tr->status.state == 'Z' || tr->status.state == 'X'))
+		r = PROC_GONE;
+	r = r ?: seize(op, t, tr);
+	r = r ?: await_stop(op, t, tr);
+	if (r == CKPT_E_NO_PROCESS && tr->exited) {
+		op_forget(op);
+		r = PROC_GONE;
+	}
+	r = r ?: read_registers(op, t);
+	if (r == PROC_GONE)
+		t->threads.n = 0;
+	return r;
+}
+
+int target_stop_one(struct op *op, pid_t pid, struct target *t)
+{
+	struct proc_numbers tids = { 0 };
+	int r;
+
+	*t = (struct target){ .pid = pid, .pidfd = -1, .mem = -1 };
+	r = stop_thread(op, t, pid);
+	if (r == PROC_GONE && proc_list_numbers(op, pid, "task", &tids) < 0)
+		op_forget(op);
+	for (size_t i = 0; i < tids.v.n && r == PROC_GONE; i++)
+		r = stop_thread(op, t, tids.v.v[i]);
+	if (r == PROC_GONE || (!r && proc_read_stat(op, pid, &t->stat) != 0))
+		r = op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d ended meanwhile", pid);
+	return released(op, t, r ?: open_target(op, t, t->threads.v[0].tid));
 }
 
 /* ---------------------------------------------------------------------------------------------- letting go */

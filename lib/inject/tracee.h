@@ -27,6 +27,7 @@ struct tracee {
 	bool stopped;	       /* in a ptrace-stop now */
 	bool exited;
 	int stop_sig;	       /* group-stop: the signal, else 0 */
+	pid_t cloned;	       /* the child of an event of that kind (PTRACE_O_TRACECLONE) */
 	bool late_stop;	       /* a SIGSTOP came while we had it; sent again when it is let go */
 	struct proc_status status; /* read before the stop */
 	/* As the thread was when it stopped; regs may hold a restart code in rax. */
@@ -62,6 +63,11 @@ struct sleepers; /* lib/inject/sleepers.h */
 int target_seize(struct op *op, pid_t pid, struct target *t, struct sleepers *sleepers);
 int target_stop(struct op *op, struct target *t, struct sleepers *sleepers);
 /*
+ * Stops a single thread, the leader or (where that has ended) any other: enough to make the process do something. The others
+ * run on.
+ */
+int target_stop_one(struct op *op, pid_t pid, struct target *t);
+/*
  * Lets all threads go as they were, system calls that the stop cut short included; closes descriptors. Never fails. Safe
  * on a zeroed or half-built target.
  */
@@ -69,6 +75,9 @@ void target_release(struct op *op, struct target *t);
 /* Ends the process; what a tracer has to reap is left to target_reap(), which waits, and closes descriptors. */
 int target_end(struct op *op, struct target *t);
 void target_reap(struct target *t);
+
+/* Options with which a thread of ours is traced. */
+long tracee_options(const struct tracee *tr);
 
 /* Waits until @tr reports a stop. *@status as from waitpid. Returns 0 or a recorded failure (also when it exited). */
 int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *status);

@@ -50,7 +50,7 @@ size_t sigframe_build(void *buf, size_t cap, uint64_t addr, uint64_t pretcode, c
 		      const void *xstate, size_t xstate_len, uint64_t sigmask)
 {
 	uint64_t fp_addr = ALIGN_UP(addr + sizeof(struct rt_sigframe), (uint64_t)64);
-	size_t fp_off = fp_addr - addr, total = fp_off + xstate_len + sizeof(uint32_t);
+	size_t fp_off = fp_addr - addr, total = xstate ? fp_off + xstate_len + sizeof(uint32_t) : sizeof(struct rt_sigframe);
 	const uint32_t magic2 = FP_XSTATE_MAGIC2;
 	struct fpx_sw_bytes sw = {
 		.magic1 = FP_XSTATE_MAGIC1,
@@ -60,7 +60,7 @@ size_t sigframe_build(void *buf, size_t cap, uint64_t addr, uint64_t pretcode, c
 	struct rt_sigframe f = {
 		.pretcode = pretcode,
 		.uc = {
-			.uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+			.uc_flags = (xstate ? UC_FP_XSTATE : 0) | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
 			.ss_flags = SS_LEAVE_ALONE,
 			.sigmask = sigmask,
 			.mc = {
@@ -68,13 +68,17 @@ size_t sigframe_build(void *buf, size_t cap, uint64_t addr, uint64_t pretcode, c
 				.r14 = r->r14, .r15 = r->r15, .di = r->rdi, .si = r->rsi, .bp = r->rbp, .bx = r->rbx,
 				.dx = r->rdx, .ax = r->rax, .cx = r->rcx, .sp = r->rsp, .ip = r->rip,
 				.flags = r->eflags, .cs = (uint16_t)r->cs, .ss = (uint16_t)r->ss,
-				.fpstate = fp_addr,
+				.fpstate = xstate ? fp_addr : 0,
 			},
 		},
 	};
 
-	if (total > cap || xstate_len < XSTATE_BV_OFFSET + 64)
+	if (total > cap || (xstate && xstate_len < XSTATE_BV_OFFSET + 64))
 		return 0;
+	if (!xstate) {
+		memcpy(buf, &f, sizeof(f));
+		return total;
+	}
 	/* ptrace gives the enabled features in the first of the software bytes. */
 	memcpy(&sw.xfeatures, (const uint8_t *)xstate + FX_SW_OFFSET, sizeof(sw.xfeatures));
 	memset(buf, 0, total);

@@ -18,6 +18,7 @@
 /*
  * Builds in @buf (@cap bytes) a frame that is to lie at @addr (16-byte aligned) in the task. @pretcode is where a `ret`
  * at the frame's first word leads: code that calls rt_sigreturn. The alternate stack is left alone by the frame.
+ * Without an @xstate (NULL) the extended registers get their first values.
  * Returns the number of bytes used, or 0 when it does not fit.
  */
 size_t sigframe_build(void *buf, size_t cap, uint64_t addr, uint64_t pretcode, const struct user_regs_struct *regs,
