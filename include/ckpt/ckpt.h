@@ -190,6 +190,7 @@ struct ckpt_opts {
 	bool force_irmap;	      /* dump: names of watched files are always searched for */
 	struct ckpt_strv irmap_scan_path; /* dump: folders to search for them, before the usual ones */
 	const char *ext_unix_sk_inodes; /* dump: "123,456": ext_unix_sk for these peers only */
+	bool no_verify;		      /* restore: images need not be what they were when they were written */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

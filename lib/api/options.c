@@ -88,6 +88,8 @@ static const struct ckpt_option table[] = {
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
 	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	FLAG("no-verify", 0, R, no_verify,
+	     "restore also from images that were changed since they were written: sums are not checked"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
 
 	/* things that come from outside */

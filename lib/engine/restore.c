@@ -20,7 +20,7 @@ static int open_images(struct op *op, void *arg)
 	struct restore *r = arg;
 
 	r->started_at = now_ns();
-	return img_dir_open(op, &r->s.dir, &r->s.inventory);
+	return img_dir_open_verified(op, &r->s.dir, &r->s.inventory);
 }
 
 static void close_images(struct op *op, void *arg)

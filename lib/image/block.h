@@ -4,8 +4,8 @@
  * BLOCK_PAGES pages of one page image. Its sum is the exclusive or of the sums of its pages, so that pages can be summed
  * in any order, by several tasks, and one that was punched out of the image can be taken away from it.
  *
- * The head of the file and the records are little-endian and fixed in size; records come in any order. Also included by code
- * that runs inside other processes.
+ * The head of the file and the records are little-endian and fixed in size; records come in any order, and a tail tells that
+ * they are all there (docs/format/integrity.md). Also included by code that runs inside other processes.
  */
 #ifndef CKPT_IMAGE_BLOCK_H
 #define CKPT_IMAGE_BLOCK_H
@@ -23,7 +23,12 @@ struct block_head {
 	uint32_t page_size;  /* 4096 */
 	uint32_t pages;	     /* BLOCK_PAGES */
 	uint32_t record;     /* sizeof(struct block_record) */
-	uint64_t reserved;
+	uint64_t dump;	     /* a random number: that of the ckpt-sums beside it */
+};
+
+struct block_tail {
+	uint64_t n;   /* records before it */
+	uint64_t sum; /* XXH3_64 of everything before it */
 };
 
 enum block_codec {
@@ -38,10 +43,17 @@ struct block_record {
 	uint16_t punched; /* bit k: page k was freed by deduplication: it reads as zeroes, and is in no sum */
 	uint64_t block;	  /* pages [block * BLOCK_PAGES, ...) of the image */
 	uint64_t sum;
-	uint64_t offset;  /* of the stored bytes in the image */
+	uint64_t offset;  /* of the stored bytes in the image: block * BLOCK_PAGES * 4096 where all of it is plain */
 	uint32_t stored;  /* how many */
 	uint16_t n_pages; /* in the block: the last one of an image may be short */
-	uint16_t dups;	  /* bit k: page k is stored elsewhere */
+	uint16_t dups;	  /* bit k: page k is stored elsewhere; the sum counts it */
+};
+
+/* The stored bytes of a block with dups begin with one of these for each, ascending; then come the other pages, packed. */
+struct block_ref {
+	uint32_t pages_id;
+	uint32_t reserved; /* 0 */
+	uint64_t page;	   /* in that image, in a block without dups */
 };
 
 /* Sum of a page of 4096 bytes that is number @k of its block. */

@@ -19,6 +19,16 @@ struct img_made {
 
 struct pages_ring;
 struct pages_sink;
+struct pack_pool;
+struct blocks_out;
+struct sums;
+struct pages_reader;
+
+/* What an image is known by in ckpt-sums. */
+struct img_sum {
+	const char *name;
+	uint64_t size, sum;
+};
 
 struct img_dir {
 	int fd;
@@ -30,6 +40,12 @@ struct img_dir {
 	void *spare;	      /* an output buffer to be used again */
 	struct pages_ring *ring;
 	const struct pages_sink *sink; /* where page data goes; NULL: into the folder, as it is */
+	uint64_t id;		       /* writing: the random number that ckpt-blocks and ckpt-sums share */
+	struct blocks_out *blocks;     /* writing: ckpt-blocks; NULL before the first page image */
+	ARRAY(struct img_sum) summed;  /* writing: images that are complete, for ckpt-sums */
+	struct sums *sums;	       /* reading: ckpt-sums, NULL if there is none, or if it is not asked for */
+	bool packed;		       /* reading: the inventory says that page images are not plain */
+	struct pages_reader *reader;   /* reading: what page images share; NULL before the first */
 };
 
 /* Header of an image into @head; returns its length in bytes. */
@@ -42,12 +58,16 @@ int img_make(struct op *op, struct img_dir *dir, const char *name, int *fd);
 /* Hands the descriptor of a finished file over to the commit. */
 void img_made_done(struct img_dir *dir, const char *name, int fd);
 int img_write_all(struct op *op, int fd, const char *name, const void *p, size_t n);
-/* A whole image with one entry, under a name of the caller's. */
-int img_write_named(struct op *op, struct img_dir *dir, const char *name, enum img_kind kind,
-		    const ProtobufCMessage *msg);
+/* Packs a whole image with one entry; *@buf is the caller's to free. */
+int img_pack(struct op *op, const char *name, enum img_kind kind, const ProtobufCMessage *msg, uint8_t **buf, size_t *n);
 /* Frees outputs that were never closed. */
 void img_outs_free(struct img_dir *dir);
 
+/* Reads ckpt-sums into @dir->sums, if that was not done, and there is one. */
+int img_dir_sums(struct op *op, struct img_dir *dir);
+void pages_reader_free(struct img_dir *dir);
+/* Closes a ckpt-blocks that was not finished. */
+void blocks_out_free(struct img_dir *dir);
 /* Waits for what is in flight and frees the ring. NULL allowed; returns NULL. */
 struct pages_ring *pages_ring_free(struct pages_ring *ring);
 

@@ -10,10 +10,12 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "lib/image/dir.h"
+#include "lib/image/blocks.h"
+#include "lib/image/sums.h"
 
 #define INVENTORY_TMP ".inventory.img.tmp"
 #define SYNC_BATCH 128
@@ -75,6 +77,9 @@ int img_dir_create(struct op *op, struct img_dir **ret)
 		return r;
 	}
 	dir->writing = true;
+	/* Only to be told apart: where there is no chance, the time will do. */
+	if (getrandom(&dir->id, sizeof(dir->id), GRND_NONBLOCK) != sizeof(dir->id))
+		dir->id = now_ns();
 	*ret = dir;
 	return 0;
 }
@@ -316,6 +321,24 @@ static int sync_folder(struct op *op, struct img_dir *dir)
 	return 0;
 }
 
+/* Under its temporary name; the sums, which have that of the inventory, just before it. */
+static int write_inventory(struct op *op, struct img_dir *dir, const InventoryEntry *inventory)
+{
+	_cleanup_free_ uint8_t *buf = NULL;
+	size_t n;
+	int fd, r = img_pack(op, "inventory.img", IMG_INVENTORY, &inventory->base, &buf, &n);
+
+	r = r ?: sums_add(op, dir, "inventory.img", n, XXH3_64bits(buf, n));
+	r = r ?: sums_write(op, dir);
+	r = r ?: img_make(op, dir, INVENTORY_TMP, &fd);
+	if (r < 0)
+		return r;
+	r = img_write_all(op, fd, INVENTORY_TMP, buf, n);
+	dir->bytes += n;
+	img_made_done(dir, INVENTORY_TMP, fd);
+	return r;
+}
+
 int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inventory)
 {
 	bool sync = !op->opts->no_sync;
@@ -323,9 +346,9 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 
 	if (dir->outs)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "commit with an image that is still being written");
-	r = img_write_named(op, dir, INVENTORY_TMP, IMG_INVENTORY, &inventory->base);
-	if (r == 0)
-		r = remove_leftovers(op, dir);
+	r = blocks_finish(op, dir);
+	r = r ?: write_inventory(op, dir, inventory);
+	r = r ?: remove_leftovers(op, dir);
 	if (r == 0 && sync)
 		r = sync_made(op, dir);
 	if (r == 0 && sync)
@@ -342,6 +365,8 @@ void img_dir_abort(struct op *op, struct img_dir *dir)
 {
 	dir->ring = pages_ring_free(dir->ring);
 	img_outs_free(dir);
+	blocks_out_free(dir);
+	dir->summed.n = 0;
 	/* Backwards: the inventory goes first. */
 	for (size_t i = dir->made.n; i-- > 0;) {
 		struct img_made *m = &dir->made.v[i];
@@ -362,6 +387,8 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 		return NULL;
 	dir->ring = pages_ring_free(dir->ring);
 	img_outs_free(dir);
+	blocks_out_free(dir);
+	pages_reader_free(dir);
 	free(TAKE_PTR(dir->spare));
 	for (size_t i = 0; i < dir->made.n; i++)
 		if (dir->made.v[i].fd >= 0)
@@ -381,10 +408,18 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 static bool is_own(const char *plugin)
 {
 	static const char *const own[] = { IMG_OWN_SHARED_VM, IMG_OWN_SHARED_FS, IMG_OWN_IO_URING, IMG_OWN_SYSV_IPC,
-					   IMG_OWN_MQUEUE };
+					   IMG_OWN_MQUEUE, IMG_OWN_PACKED };
 
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		if (!strcmp(plugin, own[i]))
+			return true;
+	return false;
+}
+
+static bool has_plugin(const InventoryEntry *inv, const char *name)
+{
+	for (size_t i = 0; inv->plugins_entry && i < inv->plugins_entry->n_plugins; i++)
+		if (!strcmp(inv->plugins_entry->plugins[i], name))
 			return true;
 	return false;
 }
@@ -408,7 +443,20 @@ static int check_inventory(struct op *op, const InventoryEntry *inv)
 	return 0;
 }
 
-int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory)
+/* Before anything else is read; but what was left by an unfinished dump is no damaged checkpoint. */
+int img_dir_sums(struct op *op, struct img_dir *dir)
+{
+	int r;
+
+	if (dir->sums || faccessat(dir->fd, "inventory.img", F_OK, 0) < 0)
+		return 0;
+	r = sums_read(op, dir->fd, &dir->sums);
+	if (r == IMG_ABSENT)
+		log_debug(op, "there is no ckpt-sums: images are read without verification");
+	return r == IMG_ABSENT ? 0 : r;
+}
+
+static int open_checkpoint(struct op *op, bool verify, struct img_dir **ret, InventoryEntry **inventory)
 {
 	struct img_dir *dir;
 	ProtobufCMessage *msg;
@@ -416,13 +464,16 @@ int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory
 
 	if (r < 0)
 		return r;
-	r = img_read_one(op, dir, IMG_INVENTORY, 0, &msg);
+	if (verify)
+		r = img_dir_sums(op, dir);
+	r = r ?: img_read_one(op, dir, IMG_INVENTORY, 0, &msg);
 	if (r == IMG_ABSENT)
 		r = op_fail(op, CKPT_E_IMAGE, NULL, "images folder %s is not a checkpoint: it has no inventory.img",
 			    folder_name(op));
 	if (r == 0) {
 		*inventory = (InventoryEntry *)msg;
 		r = check_inventory(op, *inventory);
+		dir->packed = r == 0 && has_plugin(*inventory, IMG_OWN_PACKED);
 	}
 	if (r < 0) {
 		img_dir_close(dir);
@@ -430,4 +481,14 @@ int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory
 	}
 	*ret = dir;
 	return 0;
+}
+
+int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory)
+{
+	return open_checkpoint(op, false, ret, inventory);
+}
+
+int img_dir_open_verified(struct op *op, struct img_dir **ret, InventoryEntry **inventory)
+{
+	return open_checkpoint(op, !op->opts->no_verify, ret, inventory);
 }

@@ -22,6 +22,8 @@ enum img_kind {
 	IMG_USERNS, IMG_NETNF_CT, IMG_NETNF_EXP, IMG_PIDNS, IMG_BPFMAP_DATA, IMG_APPARMOR,
 	IMG_STATS_DUMP, IMG_STATS_RESTORE,
 	IMG_EXTRA, /* our own: "ckpt-extra", one ckpt_extra_entry (schema/ckpt-extra.proto), ignored by other readers */
+	IMG_BLOCKS, /* our own, too: "ckpt-blocks" (lib/image/block.h), and "ckpt-sums", one ckpt_sums_entry */
+	IMG_SUMS,
 	IMG_N_KINDS,
 };
 
@@ -45,6 +47,7 @@ struct img_dir;
 #define IMG_OWN_SHARED_FS "ckpt-shared-folders" /* or their directories, or signal actions */
 #define IMG_OWN_IO_URING "ckpt-io-uring"
 #define IMG_OWN_SYSV_IPC "ckpt-sysv-ipc" /* objects of an IPC namespace that is not the tree's own: others leave them out */
+#define IMG_OWN_PACKED "ckpt-packed-pages" /* page images are compressed, or have equal pages once */
 #define IMG_OWN_MQUEUE "ckpt-mqueue"	 /* POSIX message queues: others look for the files, and miss the messages */
 
 /* ---- writing */
@@ -91,6 +94,11 @@ int pages_close(struct op *op, struct pages_out *out);
 /* Opens the images folder for reading: CKPT_E_SYS when missing, CKPT_E_IMAGE "not a checkpoint" without inventory. The
  * inventory is read and checked (version, fdinfo_per_id, root_ids, no plugins asked for). */
 int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory);
+/*
+ * The same, and this and all images that are read from it later must be what the folder's ckpt-sums says, where it has one:
+ * CKPT_E_IMAGE if not. Not with opts->no_verify.
+ */
+int img_dir_open_verified(struct op *op, struct img_dir **ret, InventoryEntry **inventory);
 struct img_dir *img_dir_close(struct img_dir *dir); /* for both; NULL allowed; returns NULL */
 
 struct img_in;

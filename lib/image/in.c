@@ -6,7 +6,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "lib/image/dir.h"
+#include "lib/image/block.h" /* the sum */
+#include "lib/image/sums.h"
 
 #define IN_BUF (32u << 10)
 #define MAX_DEPTH 64 /* of messages that contain their own kind; the unpacker recurses */
@@ -116,6 +117,37 @@ static int check_head(struct op *op, struct img_in *in)
 	return 0;
 }
 
+/* Is the image what was written? What fits into the buffer is not read a second time. */
+static int check_sum(struct op *op, const struct img_dir *dir, struct img_in *in)
+{
+	const struct img_sum *want;
+	uint64_t sum;
+	int r = sums_want(op, dir->sums, in->kind, in->name, &want);
+
+	if (r < 0 || !want)
+		return r;
+	if (in->size != want->size)
+		return sums_compare(op, want, in->size, 0);
+	if (in->size > IN_BUF) {
+		r = sums_of_fd(op, in->fd, in->name, in->size, &sum);
+		return r ?: sums_compare(op, want, in->size, sum);
+	}
+	r = read_at(op, in, in->buf, in->size, 0, &in->buf_len);
+	if (r < 0)
+		return r;
+	if (in->buf_len < in->size)
+		return damaged(op, in, in->buf_len, "the file became shorter while it was read");
+	return sums_compare(op, want, in->size, XXH3_64bits(in->buf, in->size));
+}
+
+/* An image that is not there may be one that there never was, which is the caller's business. */
+static int check_absent(struct op *op, const struct img_dir *dir, const struct img_in *in)
+{
+	if (!dir->sums || in->kind == IMG_INVENTORY || !sums_find(dir->sums, in->name))
+		return IMG_ABSENT;
+	return op_fail(op, CKPT_E_IMAGE, AT(.hint = "the folder is not a whole checkpoint"), "image %s is missing", in->name);
+}
+
 int img_open(struct op *op, struct img_dir *dir, enum img_kind kind, uint64_t id, struct img_in **ret)
 {
 	struct img_in *in = malloc(sizeof(*in));
@@ -128,6 +160,10 @@ int img_open(struct op *op, struct img_dir *dir, enum img_kind kind, uint64_t id
 	in->fd = -1;
 	img_name(kind, id, in->name, sizeof(in->name));
 	r = open_regular(op, dir, in->name, &in->fd, &in->size);
+	if (r == IMG_ABSENT)
+		r = check_absent(op, dir, in);
+	if (r == 0)
+		r = check_sum(op, dir, in);
 	if (r == 0)
 		r = check_head(op, in);
 	if (r != 0) {

@@ -2,7 +2,8 @@
 /* Writing one image: head, framed entries, payloads, through a buffer, so that a small image costs one write. */
 #include <fcntl.h>
 
-#include "lib/image/dir.h"
+#include "lib/image/block.h" /* the sum */
+#include "lib/image/sums.h"
 
 #define OUT_BUF (64u << 10)
 
@@ -14,6 +15,8 @@ struct img_out {
 	int fd; /* -1: nothing was written yet */
 	char *buf;
 	size_t used;
+	uint64_t size;	   /* of what was written */
+	XXH3_state_t *sum; /* of that; NULL: nothing was yet */
 };
 
 int img_write_all(struct op *op, int fd, const char *name, const void *p, size_t n)
@@ -54,13 +57,44 @@ int img_create(struct op *op, struct img_dir *dir, enum img_kind kind, uint64_t 
 	return 0;
 }
 
+static int write_out(struct op *op, struct img_out *out, const void *p, size_t n)
+{
+	if (!out->sum) {
+		out->sum = XXH3_createState();
+		if (!out->sum)
+			return op_nomem(op);
+		XXH3_64bits_reset(out->sum);
+	}
+	XXH3_64bits_update(out->sum, p, n);
+	out->size += n;
+	out->dir->bytes += n;
+	return img_write_all(op, out->fd, out->name, p, n);
+}
+
 static int flush(struct op *op, struct img_out *out)
 {
-	int r = img_write_all(op, out->fd, out->name, out->buf, out->used);
+	int r = write_out(op, out, out->buf, out->used);
 
-	out->dir->bytes += out->used;
 	out->used = 0;
 	return r;
+}
+
+/* The rest, which is usually all there is. */
+static int flush_last(struct op *op, struct img_out *out)
+{
+	uint64_t sum;
+	int r;
+
+	if (out->sum) {
+		r = flush(op, out);
+		sum = XXH3_64bits_digest(out->sum);
+	} else {
+		r = img_write_all(op, out->fd, out->name, out->buf, out->used);
+		sum = XXH3_64bits(out->buf, out->used);
+		out->size = out->used;
+		out->dir->bytes += out->used;
+	}
+	return r ?: sums_add(op, out->dir, out->name, out->size, sum);
 }
 
 int img_touch(struct op *op, struct img_out *out)
@@ -89,10 +123,8 @@ int img_write_payload(struct op *op, struct img_out *out, const void *p, size_t 
 		if (r < 0)
 			return r;
 	}
-	if (n > OUT_BUF) {
-		out->dir->bytes += n;
-		return img_write_all(op, out->fd, out->name, p, n);
-	}
+	if (n > OUT_BUF)
+		return write_out(op, out, p, n);
 	if (n > 0)
 		memcpy(out->buf + out->used, p, n);
 	out->used += n;
@@ -152,6 +184,7 @@ static void out_free(struct img_out *out)
 		}
 	if (out->fd >= 0)
 		close(out->fd);
+	XXH3_freeState(out->sum);
 	if (out->dir->spare)
 		free(out->buf);
 	else
@@ -172,7 +205,7 @@ int img_close(struct op *op, struct img_out *out)
 	if (!out)
 		return 0;
 	if (out->fd >= 0) {
-		r = flush(op, out);
+		r = flush_last(op, out);
 		img_made_done(out->dir, out->name, TAKE_FD(out->fd));
 	}
 	out_free(out);
@@ -194,9 +227,7 @@ int img_write_one(struct op *op, struct img_dir *dir, enum img_kind kind, uint64
 	return img_close(op, out);
 }
 
-/* A whole image with one entry, in memory. */
-static int pack_image(struct op *op, const char *name, enum img_kind kind, const ProtobufCMessage *msg, uint8_t **ret,
-		      size_t *size)
+int img_pack(struct op *op, const char *name, enum img_kind kind, const ProtobufCMessage *msg, uint8_t **ret, size_t *size)
 {
 	uint32_t head[2], len;
 	size_t n = img_put_head(kind, head);
@@ -216,24 +247,6 @@ static int pack_image(struct op *op, const char *name, enum img_kind kind, const
 	return 0;
 }
 
-int img_write_named(struct op *op, struct img_dir *dir, const char *name, enum img_kind kind,
-		    const ProtobufCMessage *msg)
-{
-	_cleanup_free_ uint8_t *buf = NULL;
-	size_t n;
-	int fd, r = pack_image(op, name, kind, msg, &buf, &n);
-
-	if (r < 0)
-		return r;
-	r = img_make(op, dir, name, &fd);
-	if (r < 0)
-		return r;
-	r = img_write_all(op, fd, name, buf, n);
-	dir->bytes += n;
-	img_made_done(dir, name, fd);
-	return r;
-}
-
 int img_write_at(struct op *op, int dirfd, enum img_kind kind, uint64_t id, const ProtobufCMessage *msg)
 {
 	_cleanup_close_ int fd = -1;
@@ -243,7 +256,7 @@ int img_write_at(struct op *op, int dirfd, enum img_kind kind, uint64_t id, cons
 	int r;
 
 	img_name(kind, id, name, sizeof(name));
-	r = pack_image(op, name, kind, msg, &buf, &n);
+	r = img_pack(op, name, kind, msg, &buf, &n);
 	if (r < 0)
 		return r;
 	if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)

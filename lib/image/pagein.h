@@ -6,7 +6,7 @@
 #ifndef CKPT_IMAGE_PAGEIN_H
 #define CKPT_IMAGE_PAGEIN_H
 
-#include "lib/image/image.h"
+#include "lib/image/blocks.h"
 
 struct pagein;
 
@@ -15,10 +15,12 @@ int pagein_open(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pa
 struct pagein *pagein_close(struct pagein *in); /* NULL allowed; returns NULL */
 /* How many pages it has. */
 uint64_t pagein_pages(const struct pagein *in);
-/* Pages [@first, @first + @n) to @buf. */
+/* Pages [@first, @first + @n) to @buf. What is not what was written is CKPT_E_IMAGE, and what is in @buf then is of no use. */
 int pagein_read(struct op *op, struct pagein *in, uint64_t first, size_t n, void *buf);
 /* A descriptor in which page k lies at k * PAGE_SIZE, open for reading, @in's to close; -1: they are in another form. */
 int pagein_plain(const struct pagein *in);
+/* Records of the blocks, for who reads pages by pagein_plain(): NULL, not to be verified (opts->no_verify, or none there). */
+const struct block_file *pagein_blocks(const struct pagein *in);
 /* Its name in the folder, for messages. */
 const char *pagein_name(const struct pagein *in);
 

@@ -19,6 +19,7 @@ static int create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_
 	out->pages_id = pages_id;
 	out->bytes = bytes;
 	out->open_end = open_end;
+	out->sum = (struct block_sum){ .r = { .pages_id = pages_id } };
 	img_name(IMG_PAGES, pages_id, out->name, sizeof(out->name));
 	r = sink->begin(op, out);
 	if (r < 0)
@@ -43,20 +44,22 @@ int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap)
 {
 	int r = out->sink->buffer(op, out, buf, cap);
 
-	out->given = r == 0;
+	out->given = r == 0 ? *buf : NULL;
 	return r;
 }
 
 int pages_submit(struct op *op, struct pages_out *out, size_t len)
 {
 	uint64_t room = (out->open_end ? INT64_MAX : out->bytes) - out->off;
-	int r;
+	int r = 0;
 
 	if (!out->given || len == 0 || len % PAGE_SIZE || len > room)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "%zu bytes given to image %s, which may have %llu more", len,
 			       out->name, (unsigned long long)room);
-	out->given = false;
-	r = out->sink->submit(op, out, len);
+	if (out->sink->in_folder && !out->sink->adds_blocks)
+		r = block_sum_pages(op, out->dir, &out->sum, out->pages_id, out->given, len / PAGE_SIZE);
+	out->given = NULL;
+	r = r ?: out->sink->submit(op, out, len);
 	out->off += len;
 	op_bytes_done(op, len);
 	return r;
@@ -75,5 +78,5 @@ int pages_close(struct op *op, struct pages_out *out)
 	if (out->off != out->bytes)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "image %s got %llu of %llu bytes", out->name,
 			       (unsigned long long)out->off, (unsigned long long)out->bytes);
-	return 0;
+	return block_sum_end(op, out->dir, &out->sum);
 }

@@ -421,6 +421,7 @@ static int ring_finish(struct op *op, struct pages_out *base)
 }
 
 const struct pages_sink pages_sink_ring = {
+	.in_folder = true,
 	.create = ring_create,
 	.begin = ring_begin,
 	.buffer = ring_buffer,

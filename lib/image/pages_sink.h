@@ -6,6 +6,7 @@
 #ifndef CKPT_IMAGE_PAGES_SINK_H
 #define CKPT_IMAGE_PAGES_SINK_H
 
+#include "lib/image/blocks.h"
 #include "lib/image/dir.h"
 
 /* One page image that is being written. A sink's own struct begins with it. */
@@ -16,11 +17,14 @@ struct pages_out {
 	uint32_t pages_id;
 	uint64_t bytes; /* that it will have; of one with an open end: known when it is closed */
 	uint64_t off;	/* that were submitted */
-	bool given;	/* the caller has a buffer */
+	void *given;	/* the buffer that the caller has, NULL if none */
 	bool open_end;
+	struct block_sum sum;
 };
 
 struct pages_sink {
+	bool in_folder;	  /* pages land in this folder: their sums belong into its ckpt-blocks */
+	bool adds_blocks; /* by the sink itself, which knows more of them */
 	/* Allocates its struct (in the arena), and what all of the folder share. */
 	int (*create)(struct op *op, struct img_dir *dir, struct pages_out **ret);
 	/* The fields of struct pages_out are filled in. */

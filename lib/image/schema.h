@@ -13,6 +13,7 @@
 #include "bpfmap-file.pb-c.h"
 #include "cgroup.pb-c.h"
 #include "ckpt-extra.pb-c.h"
+#include "ckpt-sums.pb-c.h"
 #include "core.pb-c.h"
 #include "core-aarch64.pb-c.h"
 #include "core-arm.pb-c.h"

@@ -309,6 +309,7 @@ class Checkpoint:
         path = os.path.join(self.work, "copy")
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.images, path)
+        h.without_sums(path)
         return path
 
     def fails(self, images, *words):

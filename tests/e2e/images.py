@@ -120,6 +120,7 @@ def change(path, fn, index=0):
         out.append(struct.pack("<I", len(body)) + body + extra)
     with open(path, "wb") as f:
         f.write(b"".join(out))
+    h.without_sums(os.path.dirname(path))
 
 
 def boundaries(path):

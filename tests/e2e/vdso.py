@@ -46,6 +46,7 @@ class Image:
         with open(self.pages, "r+b") as f:
             f.seek(self.offset)
             f.write(self.data)
+        h.without_sums(os.path.dirname(self.pages))
 
     def symbols(self):
         """(offset of the entry, name, value, size)"""

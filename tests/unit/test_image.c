@@ -263,7 +263,7 @@ static void round_trip_of_every_kind(void **state)
 		const struct img_kind_info *info = img_kind_info(k);
 		struct img_out *out;
 
-		if (!info->first || k == IMG_INVENTORY)
+		if (!info->first || k == IMG_INVENTORY || k == IMG_SUMS) /* the last two are the commit's */
 			continue;
 		want[k][0] = fill_message(e->op.arena, info->first, 0);
 		want[k][1] = info->rest ? fill_message(e->op.arena, info->rest, 0) : NULL;
@@ -472,7 +472,7 @@ static void commit_makes_a_checkpoint(void **state)
 	assert_code(e, img_dir_open(&e->op, &other, &inv), CKPT_E_IMAGE, "not a checkpoint");
 	assert_code(e, img_dir_create(&e->op, &other), CKPT_E_BUSY, "another dump");
 	commit(e, dir);
-	assert_int_equal(count_files(e), 5);
+	assert_int_equal(count_files(e), 6); /* with ckpt-sums */
 	assert_int_equal(stat(in_folder(e, "core-1.img"), &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_true(st.st_size > 9);
@@ -510,7 +510,7 @@ static void abort_leaves_nothing(void **state)
 	for (int i = 1; i < 400; i++)
 		assert_int_equal(img_write_one(&e->op, dir, IMG_FS, i, fill_message(e->op.arena, &fs_entry__descriptor, 0)), 0);
 	commit(e, dir);
-	assert_int_equal(count_files(e), 400);
+	assert_int_equal(count_files(e), 401);
 	img_dir_abort(&e->op, dir);
 	assert_int_equal(count_files(e), 0);
 	img_dir_close(dir);
