@@ -191,12 +191,23 @@ struct ckpt_opts {
 	struct ckpt_strv irmap_scan_path; /* dump: folders to search for them, before the usual ones */
 	const char *ext_unix_sk_inodes; /* dump: "123,456": ext_unix_sk for these peers only */
 	bool no_verify;		      /* restore: images need not be what they were when they were written */
+	/* pages that go to another host, or come from there: see ckpt_page_server() */
+	bool page_server;	      /* dump: send pages to the server at address and port */
+	bool lazy_pages;	      /* dump, page server: serve pages on demand; restore: have them served */
+	const char *address;	      /* of the server; where to listen (default: any) */
+	uint32_t port;		      /* 0: page server: one that is free */
+	int ps_socket;		      /* a connected stream socket used instead where >= 0 */
+	uint32_t ps_timeout;	      /* seconds without a byte after which the other side is given up; 0: never */
+	bool tls;		      /* encrypt, and verify certificates on both sides */
+	const char *tls_cacert, *tls_cacrl, *tls_cert, *tls_key; /* PEM files; NULL: those below /etc/pki */
+	bool tls_no_cn_verify;	      /* client: the certificate need not be for the name in address */
+	int status_fd;		      /* where >= 0: a zero byte is written to it, and it is closed, when a server is ready */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \
 	{                                                                                                 \
 		.sz = sizeof(struct ckpt_opts), .images_dir = NULL, .work_dir = NULL, .images_dir_fd = -1, \
-		.work_dir_fd = -1, .log_level = 2                                                         \
+		.work_dir_fd = -1, .log_level = 2, .ps_socket = -1, .ps_timeout = 60, .status_fd = -1     \
 	}
 
 /* ------------------------------------------------------------------------------------------ operations */
@@ -247,6 +258,16 @@ CKPT_API int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pi
 			  struct ckpt_err **err);
 
 /*
+ * Be a page server for one connection: receive the memory of a dump that is made elsewhere (with page_server) into the folder
+ * of @opts, or, with lazy_pages, serve what is in that folder to somebody who restores elsewhere. @ready (may be NULL) is
+ * called when the server listens; @port is 0 where it uses ps_socket. Returns 0 when the peer has said that it has sent, or
+ * got, everything, and all of it is on stable storage. A failure while receiving leaves nothing in the folder. Since 0.1.
+ */
+typedef void (*ckpt_ready_fn)(void *arg, uint16_t port);
+CKPT_API int ckpt_page_server(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_ready_fn ready, void *arg,
+			      struct ckpt_stats *stats, struct ckpt_err **err);
+
+/*
  * Would ckpt_dump(@pid) find something in its way? Stops nothing. Each obstacle is handed to @fn as an error value that
  * is valid during the call. Returns the number of obstacles, or negative when the question could not be answered.
  */
@@ -290,6 +311,8 @@ enum {
 	CKPT_FOR_CHECK = 1 << 2,
 	CKPT_FOR_INSPECT = 1 << 3,
 	CKPT_FOR_PRE_DUMP = 1 << 4,
+	CKPT_FOR_LAZY_PAGES = 1 << 6,
+	CKPT_FOR_PAGE_SERVER = 1 << 7,
 	CKPT_OPTF_NEGATABLE = 1 << 8, /* --no-NAME exists */
 	CKPT_OPTF_HIDDEN = 1 << 9,    /* not in --help */
 	CKPT_OPTF_NOT_YET = 1 << 10,  /* parsed; refused by name when used */

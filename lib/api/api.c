@@ -5,6 +5,7 @@
 #include "lib/engine/check.h"
 #include "lib/engine/dump.h"
 #include "lib/engine/inspect.h"
+#include "lib/engine/page_server.h"
 #include "lib/engine/restore.h"
 #include "lib/kernel/features.h"
 
@@ -20,6 +21,9 @@ static int check_dump_opts(struct op *op)
 
 	if (o->leave_running && o->leave_stopped)
 		return op_fail(op, CKPT_E_INVAL, NULL, "--leave-running and --leave-stopped exclude each other");
+	if (o->page_server || o->lazy_pages)
+		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --%s of a dump is not implemented yet",
+			       o->page_server ? "page-server" : "lazy-pages");
 	if (o->no_sync && !o->leave_running)
 		return op_fail(op, CKPT_E_INVAL, AT(.hint = "add --leave-running"),
 			       "--no-sync would kill a program whose only copy is not on stable storage");
@@ -68,11 +72,28 @@ int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pid_t *pid,
 
 	forget_err(err);
 	r = op_begin(&op, ctx, opts, stats);
+	if (!r && op.opts->lazy_pages)
+		r = op_fail(&op, CKPT_E_NOT_YET, NULL, "option --lazy-pages of a restore is not implemented yet");
 	r = r ?: restore_run(&op, &root);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;
 	if (!r && pid)
 		*pid = root;
+	return op_end(&op, r, err);
+}
+
+int ckpt_page_server(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_ready_fn ready, void *arg,
+		     struct ckpt_stats *stats, struct ckpt_err **err)
+{
+	uint64_t begin = now_ns();
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, stats);
+	r = r ?: page_server_run(&op, ready, arg);
+	if (op.stats)
+		op.stats->total_us = (now_ns() - begin) / 1000;
 	return op_end(&op, r, err);
 }
 

@@ -84,6 +84,12 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to validate files", (int)o->file_validation);
 	if (o->tcp_close)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
+	if (o->port > UINT16_MAX)
+		return op_fail(op, CKPT_E_INVAL, NULL, "option --port: %u is no port", o->port);
+	if (o->ps_socket < -1 || o->status_fd < -1)
+		return op_fail(op, CKPT_E_INVAL, NULL, "option --%s: %u is no descriptor",
+			       o->ps_socket < -1 ? "ps-socket" : "status-fd",
+			       (unsigned)(o->ps_socket < -1 ? o->ps_socket : o->status_fd));
 	r = check_strv(op, &o->external, "external");
 	r = r ?: check_external(op, &o->external);
 	r = r ?: check_strv(op, &o->irmap_scan_path, "irmap-scan-path");

@@ -14,10 +14,12 @@
 #define C CKPT_FOR_CHECK
 #define I CKPT_FOR_INSPECT
 #define P CKPT_FOR_PRE_DUMP
+#define PS CKPT_FOR_PAGE_SERVER
+#define LP CKPT_FOR_LAZY_PAGES
 #define DR (D | R)
 #define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
-#define ALL (D | R | C | I | P)
+#define ALL (D | R | C | I | P | PS | LP)
 #define NEG CKPT_OPTF_NEGATABLE
 #define HID CKPT_OPTF_HIDDEN
 #define OPTARG CKPT_OPTF_OPTIONAL_ARG
@@ -46,14 +48,16 @@ static const struct ckpt_option table[] = {
 	OPT("verbosity", 'v', VERBOSITY, ALL | OPTARG, log_level, "N",
 	    "more messages: 0 none, 1 errors, 2 warnings (default), 3 what is done, 4 details; -v adds one"),
 	FLAG("display-stats", 0, DRP | NEG, display_stats, "print a table of what took how long"),
-	OPT("pidfile", 0, STRING, R, pidfile, "FILE", "write the PID of the root task to FILE, which must not exist"),
+	OPT("pidfile", 0, STRING, R | PS | LP, pidfile, "FILE",
+	    "write the PID of the root task, or of the server in the background, to FILE, which must not exist"),
 
 	/* what happens to the tasks */
 	FLAG("leave-running", 'R', D, leave_running, "let the tasks run on after the dump instead of killing them"),
 	FLAG("leave-stopped", 's', DR, leave_stopped,
 	     "dump: leave the tasks stopped; restore: let them start stopped (SIGCONT continues them)"),
-	FLAG("restore-detached", 'd', R | NEG, restore_detached,
-	     "return when the tasks run, do not wait for their end"),
+	FLAG("restore-detached", 'd', R | PS | LP | NEG, restore_detached,
+	     "return when the tasks run, do not wait for their end; of a server: go into the background"),
+	FLAG("daemon", 0, PS | LP, restore_detached, "go into the background when the server is ready"),
 	FLAG("restore-sibling", 'S', R | NEG, restore_sibling,
 	     "make the root task a child of the caller's parent; needs --restore-detached"),
 	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
@@ -100,6 +104,27 @@ static const struct ckpt_option table[] = {
 	    "use the open descriptor N in place of KEY: a pipe:[INODE], socket:[INODE], file[MNT:INODE], tty[RDEV:DEV]"
 	    " or path; may be repeated"),
 
+	/* pages that go to another host, or come from there */
+	FLAG("page-server", 0, D | P | NEG, page_server, "send pages to the page server at --address and --port"),
+	FLAG("lazy-pages", 0, D | R | PS, lazy_pages,
+	     "dump, page-server: serve pages when they are asked for; restore: let the program run before its pages are there"),
+	OPT("address", 0, STRING, D | P | PS | LP, address, "ADDRESS",
+	    "name or address of the page server; where it listens (default: any)"),
+	OPT("port", 0, U32, D | P | PS | LP, port, "PORT", "port of the page server; 0, for the server: one that is free"),
+	OPT("ps-socket", 0, U32, D | P | PS | LP, ps_socket, "FD", "use this connected stream socket instead"),
+	OPT("ps-timeout", 0, U32, D | P | PS | LP, ps_timeout, "SECONDS",
+	    "give the other side up when nothing moves for so long (default: 60; 0: never)"),
+	FLAG("tls", 0, D | P | PS | LP | NEG, tls, "encrypt the connection, and verify certificates on both sides"),
+	OPT("tls-cacert", 0, STRING, D | P | PS | LP, tls_cacert, "FILE",
+	    "certificates of the authorities (default: /etc/pki/CA/cacert.pem)"),
+	OPT("tls-cacrl", 0, STRING, D | P | PS | LP, tls_cacrl, "FILE",
+	    "revoked certificates (default: /etc/pki/CA/cacrl.pem, if it is there)"),
+	OPT("tls-cert", 0, STRING, D | P | PS | LP, tls_cert, "FILE", "own certificate (default: /etc/pki/criu/cert.pem)"),
+	OPT("tls-key", 0, STRING, D | P | PS | LP, tls_key, "FILE", "its key (default: /etc/pki/criu/private/key.pem)"),
+	FLAG("tls-no-cn-verify", 0, D | P | LP, tls_no_cn_verify,
+	     "the server's certificate need not be for the name in --address"),
+	OPT("status-fd", 0, U32, D | PS | LP, status_fd, "FD", "write a zero byte to FD, and close it, when the server is ready"),
+
 	/* words that say what this version does anyway */
 	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
 		   "cgroups; only the modes none and ignore are implemented"),
@@ -110,7 +135,6 @@ static const struct ckpt_option table[] = {
 
 	/* not implemented yet: general */
 	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
-	LATER("status-fd", 0, U32, DRP, "FD", "tell by this descriptor when a service is ready"),
 	LATER("libdir", 'L', STRING, DRP, "DIR", "folder of plugins"),
 	LATER("close", 0, U32, DRP, "FD", "close an inherited descriptor first"),
 	LATER_FLAG("deprecated", 0, DRP | NEG, "accept old forms of images"),
@@ -134,17 +158,6 @@ static const struct ckpt_option table[] = {
 	LATER("prev-images-dir", 0, STRING, D | P, "DIR", "folder of the previous dump"),
 	LATER_FLAG("auto-dedup", 0, DRP | NEG, "free pages of images that are not needed any more"),
 	LATER_WORD("pre-dump-mode", 0, D | P, pre_dump_modes, "MODE", "how a pre-dump reads memory"),
-	LATER_FLAG("page-server", 0, D | P | NEG, "send pages to a page server"),
-	LATER_FLAG("lazy-pages", 0, DRP, "leave pages behind and fetch them when they are used"),
-	LATER("address", 0, STRING, DRP, "ADDRESS", "address of the page server"),
-	LATER("port", 0, U32, DRP, "PORT", "port of the page server"),
-	LATER("ps-socket", 0, U32, DRP, "FD", "a connection to the page server"),
-	LATER_FLAG("tls", 0, DRP | NEG, "encrypt the connection"),
-	LATER("tls-cacert", 0, STRING, DRP, "FILE", "certificate of the authority"),
-	LATER("tls-cacrl", 0, STRING, DRP, "FILE", "revocation list of the authority"),
-	LATER("tls-cert", 0, STRING, DRP, "FILE", "own certificate"),
-	LATER("tls-key", 0, STRING, DRP, "FILE", "key of the certificate"),
-	LATER_FLAG("tls-no-cn-verify", 0, DRP | NEG, "do not compare the name in the certificate"),
 
 	/* not implemented yet: namespaces, mounts, cgroups */
 	LATER("ext-mount-map", 'M', STRV, DR, "KEY:VALUE", "an external mount"),

@@ -33,6 +33,7 @@ struct img_sum {
 struct img_dir {
 	int fd;
 	bool writing;
+	int lock; /* of img_dir_receive(): keeps others out */
 	ARRAY(struct img_made) made;
 	size_t n_kept;
 	uint64_t bytes;
@@ -46,6 +47,7 @@ struct img_dir {
 	struct sums *sums;	       /* reading: ckpt-sums, NULL if there is none, or if it is not asked for */
 	bool packed;		       /* reading: the inventory says that page images are not plain */
 	struct pages_reader *reader;   /* reading: what page images share; NULL before the first */
+	void *sink_data;	       /* what that needs to know */
 };
 
 /* Header of an image into @head; returns its length in bytes. */
@@ -60,6 +62,16 @@ void img_made_done(struct img_dir *dir, const char *name, int fd);
 int img_write_all(struct op *op, int fd, const char *name, const void *p, size_t n);
 /* Packs a whole image with one entry; *@buf is the caller's to free. */
 int img_pack(struct op *op, const char *name, enum img_kind kind, const ProtobufCMessage *msg, uint8_t **buf, size_t *n);
+/*
+ * As img_create(), made at once under a name that no reader looks for: img_dir_publish() gives it its own. Returns 0, IMG_EXISTS:
+ * the folder is getting this image already.
+ */
+#define IMG_EXISTS 3
+int img_create_hidden(struct op *op, struct img_dir *dir, enum img_kind kind, uint64_t id, struct img_out **ret);
+#define IMG_HIDDEN_SUFFIX ".tmp"
+/* A whole image with one entry, under a name of the caller's. */
+int img_write_named(struct op *op, struct img_dir *dir, const char *name, enum img_kind kind,
+		    const ProtobufCMessage *msg);
 /* Frees outputs that were never closed. */
 void img_outs_free(struct img_dir *dir);
 

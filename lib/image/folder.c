@@ -19,6 +19,7 @@
 
 #define INVENTORY_TMP ".inventory.img.tmp"
 #define SYNC_BATCH 128
+#define RECEIVE_LOCK ".ckpt-page-server.lock"
 
 static const char *folder_name(const struct op *op)
 {
@@ -47,7 +48,7 @@ static int open_folder(struct op *op, struct img_dir **ret)
 	return 0;
 }
 
-static int check_writable(struct op *op, struct img_dir *dir)
+static int check_vacant(struct op *op, struct img_dir *dir)
 {
 	struct stat st;
 
@@ -57,11 +58,28 @@ static int check_writable(struct op *op, struct img_dir *dir)
 	if (faccessat(dir->fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return op_errno(op, errno, AT(.hint = "choose a folder that can be written to"),
 				"images folder %s cannot be written to", folder_name(op));
+	return 0;
+}
+
+static int check_writable(struct op *op, struct img_dir *dir)
+{
+	int r = check_vacant(op, dir);
+
+	if (r < 0)
+		return r;
 	/* Two dumps into one folder would mix their files. File systems that cannot lock a folder do without. */
 	if (flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return op_fail(op, CKPT_E_BUSY, AT(.hint = "wait for it, or choose another folder"),
 			       "images folder %s: another dump is writing to it", folder_name(op));
 	return 0;
+}
+
+static void begin_writing(struct img_dir *dir)
+{
+	dir->writing = true;
+	/* Only to be told apart: where there is no chance, the time will do. */
+	if (getrandom(&dir->id, sizeof(dir->id), GRND_NONBLOCK) != sizeof(dir->id))
+		dir->id = now_ns();
 }
 
 int img_dir_create(struct op *op, struct img_dir **ret)
@@ -76,10 +94,7 @@ int img_dir_create(struct op *op, struct img_dir **ret)
 		img_dir_close(dir);
 		return r;
 	}
-	dir->writing = true;
-	/* Only to be told apart: where there is no chance, the time will do. */
-	if (getrandom(&dir->id, sizeof(dir->id), GRND_NONBLOCK) != sizeof(dir->id))
-		dir->id = now_ns();
+	begin_writing(dir);
 	*ret = dir;
 	return 0;
 }
@@ -195,6 +210,9 @@ static int remove_leftovers(struct op *op, struct img_dir *dir)
 	while (errno = 0, (e = readdir(d))) {
 		const char *name = e->d_name;
 
+		/* Of memory that went elsewhere: perhaps its page server writes into this very folder. */
+		if (pages_elsewhere(dir) && (!strncmp(name, "pagemap-", 8) || !strncmp(name, "pages-", 6) || !strcmp(name, "ckpt-blocks")))
+			continue;
 		if (!img_name_known(name) || bsearch(&name, names, dir->made.n, sizeof(*names), by_name))
 			continue;
 		log_info(op, "removing %s, left by an earlier dump", name);
@@ -394,12 +412,101 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 		if (dir->made.v[i].fd >= 0)
 			close(dir->made.v[i].fd);
 	dir->made.n = 0;
+	if (dir->lock > 0) { /* nobody else can have it yet */
+		unlinkat(dir->fd, RECEIVE_LOCK, 0);
+		close(dir->lock);
+	}
+	dir->lock = -1;
 	if (dir->fd >= 0) {
 		flock(dir->fd, LOCK_UN); /* a child forked meanwhile may still hold the description */
 		close(dir->fd);
 	}
 	dir->fd = -1;
 	return NULL;
+}
+
+/* ---- receiving */
+
+static bool is_hidden(const char *name)
+{
+	size_t len = strlen(name), tail = strlen(IMG_HIDDEN_SUFFIX);
+
+	return name[0] == '.' && len > tail && strcmp(name + len - tail, IMG_HIDDEN_SUFFIX) == 0 &&
+	       strncmp(name, ".pagemap-", strlen(".pagemap-")) == 0;
+}
+
+/* What a page server that was killed left would look like what this one has got. */
+static int remove_hidden(struct op *op, struct img_dir *dir)
+{
+	_cleanup_(close_dir_p) DIR *d = NULL;
+	int fd = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *e;
+
+	d = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!d) {
+		close_fd_p(&fd);
+		return op_errno(op, errno, NULL, "read images folder %s", folder_name(op));
+	}
+	while ((e = readdir(d)))
+		if (is_hidden(e->d_name))
+			unlinkat(dir->fd, e->d_name, 0);
+	return 0;
+}
+
+/* A lock of its own: that of the folder belongs to a dump, which may write its part there meanwhile. */
+static int lock_for_receiving(struct op *op, struct img_dir *dir)
+{
+	dir->lock = openat(dir->fd, RECEIVE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (dir->lock < 0)
+		return op_errno(op, errno, NULL, "images folder %s: lock it", folder_name(op));
+	if (flock(dir->lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		close(TAKE_FD(dir->lock));
+		return op_fail(op, CKPT_E_BUSY, AT(.hint = "wait for it, or choose another folder"),
+			       "images folder %s: another page server is writing to it", folder_name(op));
+	}
+	return 0;
+}
+
+int img_dir_receive(struct op *op, struct img_dir **ret)
+{
+	struct img_dir *dir;
+	int r = open_folder(op, &dir);
+
+	if (r < 0)
+		return r;
+	dir->lock = -1;
+	r = check_vacant(op, dir);
+	r = r ?: lock_for_receiving(op, dir);
+	r = r ?: remove_hidden(op, dir);
+	if (r < 0) {
+		img_dir_close(dir);
+		return r;
+	}
+	begin_writing(dir);
+	*ret = dir;
+	return 0;
+}
+
+static int reveal(struct op *op, struct img_dir *dir, char *name)
+{
+	char shown[IMG_NAME_MAX];
+
+	if (!is_hidden(name))
+		return 0;
+	snprintf(shown, sizeof(shown), "%.*s", (int)(strlen(name) - 1 - strlen(IMG_HIDDEN_SUFFIX)), name + 1);
+	if (renameat(dir->fd, name, dir->fd, shown) < 0)
+		return op_errno(op, errno, NULL, "rename image %s", shown);
+	strcpy(name, shown);
+	return 0;
+}
+
+int img_dir_publish(struct op *op, struct img_dir *dir)
+{
+	int r = blocks_finish(op, dir) ?: sync_made(op, dir);
+
+	for (size_t i = 0; i < dir->made.n && r == 0; i++)
+		r = reveal(op, dir, dir->made.v[i].name);
+	return r ?: sync_folder(op, dir);
 }
 
 /* ---- reading */

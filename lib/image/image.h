@@ -76,11 +76,25 @@ uint64_t img_dir_bytes(const struct img_dir *dir);
 /* Syncs all files made (started for all, then waited for in a batch; skipped with opts->no_sync), writes and renames the
  * inventory, syncs the folder. After it returned 0 the folder is a checkpoint. */
 int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inventory);
+/*
+ * A folder that pages are received into; the rest of the checkpoint comes from elsewhere, or is written there by a dump of
+ * this machine at the same time. Refused: one that holds a checkpoint, one that another page server is receiving into.
+ */
+int img_dir_receive(struct op *op, struct img_dir **ret);
+/* Everything received to stable storage, and hidden images to their names. After that, img_dir_abort() would be wrong. */
+int img_dir_publish(struct op *op, struct img_dir *dir);
 /* Removes every file made. Best effort, reports nothing. */
 void img_dir_abort(struct op *op, struct img_dir *dir);
 
 /* ---- page images, fast: io_uring and O_DIRECT where the file system takes them, plain calls where not */
 struct pages_out;
+/*
+ * What the pages of the next page image are: those with PRESENT of @entries, which is the pagemap of @kind and @id, and stays
+ * valid until pages_close(). To be said of every pagemap, also of those without pages: another host has to be told.
+ */
+int pages_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries, size_t n);
+/* Pagemaps and page images go to another host, and must not be written here. */
+bool pages_elsewhere(const struct img_dir *dir);
 /* @bytes is the exact size the file will have: it is fallocate'd first. The ring lives in @dir and is shared. */
 int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, struct pages_out **ret);
 /* A free page-aligned buffer of *@cap bytes (>= 256 KiB); waits for one where all are in flight. */

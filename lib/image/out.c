@@ -71,6 +71,23 @@ static int write_out(struct op *op, struct img_out *out, const void *p, size_t n
 	return img_write_all(op, out->fd, out->name, p, n);
 }
 
+int img_create_hidden(struct op *op, struct img_dir *dir, enum img_kind kind, uint64_t id, struct img_out **ret)
+{
+	char name[IMG_NAME_MAX], hidden[IMG_NAME_MAX];
+	int r;
+
+	img_name(kind, id, name, sizeof(name));
+	if (snprintf(hidden, sizeof(hidden), ".%s" IMG_HIDDEN_SUFFIX, name) >= (int)sizeof(hidden))
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "the name %s is too long", name);
+	if (faccessat(dir->fd, hidden, F_OK, 0) == 0)
+		return IMG_EXISTS;
+	r = img_create(op, dir, kind, id, ret);
+	if (r < 0)
+		return r;
+	strcpy((*ret)->name, hidden);
+	return img_touch(op, *ret);
+}
+
 static int flush(struct op *op, struct img_out *out)
 {
 	int r = write_out(op, out, out->buf, out->used);

@@ -5,6 +5,16 @@
  */
 #include "lib/image/pages_sink.h"
 
+bool pages_elsewhere(const struct img_dir *dir)
+{
+	return dir->sink && !dir->sink->in_folder;
+}
+
+int pages_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries, size_t n)
+{
+	return dir->sink && dir->sink->announce ? dir->sink->announce(op, dir, kind, id, entries, n) : 0;
+}
+
 static int create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, bool open_end,
 		  struct pages_out **ret)
 {

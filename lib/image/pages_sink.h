@@ -23,8 +23,11 @@ struct pages_out {
 };
 
 struct pages_sink {
-	bool in_folder;	  /* pages land in this folder: their sums belong into its ckpt-blocks */
+	bool in_folder;	  /* pages land in this folder: their sums belong into its ckpt-blocks, their pagemaps beside them */
 	bool adds_blocks; /* by the sink itself, which knows more of them */
+	/* See pages_announce(); NULL: nobody needs to know. */
+	int (*announce)(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries,
+			size_t n);
 	/* Allocates its struct (in the arena), and what all of the folder share. */
 	int (*create)(struct op *op, struct img_dir *dir, struct pages_out **ret);
 	/* The fields of struct pages_out are filled in. */

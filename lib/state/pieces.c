@@ -113,8 +113,7 @@ int pieces_resolve(struct op *op, struct snapshot *s, const struct snap_pagemap 
 	return err;
 }
 
-/* The first piece that ends after @start. */
-static size_t find(const struct pieces *p, uint64_t start)
+size_t pieces_find(const struct pieces *p, uint64_t start)
 {
 	size_t lo = 0, hi = p->v.n;
 
@@ -133,7 +132,7 @@ int pieces_read(struct op *op, struct snapshot *s, const struct pieces *p, uint6
 {
 	int r = 0;
 
-	for (size_t i = find(p, start); i < p->v.n && p->v.v[i].start < end && !r; i++) {
+	for (size_t i = pieces_find(p, start); i < p->v.n && p->v.v[i].start < end && !r; i++) {
 		const struct page_piece *piece = &p->v.v[i];
 		uint64_t from = MAX(start, piece->start), to = MIN(end, piece->start + piece->n_pages * PAGE_SIZE);
 

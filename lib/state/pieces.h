@@ -22,6 +22,8 @@ uint64_t pagemap_pages(const PagemapEntry *e);
  */
 int pieces_resolve(struct op *op, struct snapshot *s, const struct snap_pagemap *pm, enum img_kind kind, uint64_t id,
 		   uint64_t limit, struct pieces *ret);
+/* Number of the first piece that ends after @start. */
+size_t pieces_find(const struct pieces *p, uint64_t start);
 /* Reads what there is of [@start, @end) to @buf; what is in no piece stays as it is. */
 int pieces_read(struct op *op, struct snapshot *s, const struct pieces *p, uint64_t start, uint64_t end, void *buf);
 /* Closes all sources. */

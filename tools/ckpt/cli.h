@@ -3,6 +3,7 @@
 #ifndef CKPT_TOOLS_CLI_H
 #define CKPT_TOOLS_CLI_H
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,7 @@ struct cli {
 	pid_t tree;
 	bool json, extra, experimental, no_default_config, help, version, man_options, list_options;
 	const char *feature, *config;
+	int ready_fd;		/* of a process in the background: tells the one that started it */
 
 	char **sorted;		/* argv, options first; owned */
 	char **args;		/* what is not an option, after the command */
@@ -103,9 +105,29 @@ int cancel_signal(void);
 /* wait.c: be the parent of @root as a shell expects it, until it ends. Returns the exit status to end with. */
 int wait_for_root(struct cli *cli, pid_t root);
 
+/* pidfile.c */
+struct pidfile {
+	int dir, fd;
+	const char *name;
+	char temp[NAME_MAX + 32];
+};
+#define PIDFILE_INIT { .dir = -1, .fd = -1 }
+int pidfile_prepare(struct cli *cli, struct pidfile *p);
+int pidfile_commit(struct cli *cli, struct pidfile *p, pid_t pid);
+void pidfile_close(struct pidfile *p);
+
+/*
+ * daemon.c: the work of a server, here or (--daemon) in a process of its own that goes on when we return. @fn is to call
+ * daemon_ready() when others can connect.
+ */
+typedef int (*daemon_fn)(struct cli *cli);
+int run_server(struct cli *cli, daemon_fn fn);
+void daemon_ready(struct cli *cli);
+
 int cmd_dump(struct cli *cli);
 int cmd_restore(struct cli *cli);
 int cmd_check(struct cli *cli);
 int cmd_inspect(struct cli *cli);
+int cmd_page_server(struct cli *cli);
 
 #endif

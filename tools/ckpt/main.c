@@ -26,9 +26,15 @@ static const struct command commands[] = {
 	{ "inspect", CKPT_FOR_INSPECT, cmd_inspect, "[DIR]", "what is in a folder of images",
 	  "  ckpt inspect /var/tmp/ck                 for people\n"
 	  "  ckpt inspect /var/tmp/ck --json          for programs\n" },
+	{ "page-server", CKPT_FOR_PAGE_SERVER, cmd_page_server, "-D DIR --port PORT", "receive the memory of a dump made elsewhere",
+	  "  ckpt page-server -D ck --port 9876       for one dump with --page-server\n"
+	  "                                           --address THISHOST --port 9876\n"
+	  "  ckpt page-server -D ck --port 0 -d --pidfile ps.pid -o ps.log\n"
+	  "                                           in the background, at a port that is free\n"
+	  "  ckpt page-server -D ck --lazy-pages --port 9876\n"
+	  "                                           serve the pages of a checkpoint on demand\n" },
 	{ "pre-dump", CKPT_FOR_PRE_DUMP, NULL, NULL, NULL, NULL },
 	{ "lazy-pages", 0, NULL, NULL, NULL, NULL },
-	{ "page-server", 0, NULL, NULL, NULL, NULL },
 	{ "service", 0, NULL, NULL, NULL, NULL },
 	{ "swrk", 0, NULL, NULL, NULL, NULL },
 	{ "dedup", 0, NULL, NULL, NULL, NULL },

@@ -15,7 +15,9 @@ enum own_id {
 	OWN_NO_DEFAULT_CONFIG, OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS,
 };
 
-#define ANY (CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP)
+#define ANY                                                                                         \
+	(CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | \
+	 CKPT_FOR_LAZY_PAGES)
 #define HID CKPT_OPTF_HIDDEN
 #define NEG CKPT_OPTF_NEGATABLE
 #define FLAG(n, s, fl, id, h) { n, s, CKPT_OPT_BOOL, fl, id, NULL, NULL, h }
