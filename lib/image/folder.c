@@ -367,6 +367,7 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 	r = blocks_finish(op, dir);
 	r = r ?: write_inventory(op, dir, inventory);
 	r = r ?: remove_leftovers(op, dir);
+	r = r ?: pages_settle(op, dir); /* the disk had until now */
 	if (r == 0 && sync)
 		r = sync_made(op, dir);
 	if (r == 0 && sync)

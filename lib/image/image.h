@@ -101,8 +101,10 @@ int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t
 int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap);
 /* Writes the first @len bytes (a multiple of the page size) of the buffer last given, after what was written before. */
 int pages_submit(struct op *op, struct pages_out *out, size_t len);
-/* Waits for everything, checks every completion and the size. */
+/* The end of an image, all of which was submitted. It may still be on its way: the next image need not wait for this one. */
 int pages_close(struct op *op, struct pages_out *out);
+/* Waits for all images that were closed; every completion and size has been checked then. img_dir_commit() does it. */
+int pages_settle(struct op *op, struct img_dir *dir);
 
 /* ---- reading */
 /* Opens the images folder for reading: CKPT_E_SYS when missing, CKPT_E_IMAGE "not a checkpoint" without inventory. The

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Page images, seen from those who have the pages: buffers are given out, filled and submitted; pages_close() knows that all
- * of it arrived, and that it was as much as was said in the beginning. Where it goes is a sink's business.
+ * Page images, seen from those who have the pages: buffers are given out, filled and submitted; pages_close() knows that it was
+ * as much as was said in the beginning, pages_settle() that all of it arrived. Where it goes is a sink's business.
  */
 #include "lib/image/pages_sink.h"
 
@@ -81,7 +81,7 @@ int pages_close(struct op *op, struct pages_out *out)
 
 	if (out->open_end)
 		out->bytes = out->off;
-	/* What is in flight is waited for in any case: the error of the disk is the better one. */
+	/* First the sink: the error of the disk is the better one. */
 	r = out->sink->finish(op, out);
 	if (r < 0)
 		return r;
@@ -89,4 +89,11 @@ int pages_close(struct op *op, struct pages_out *out)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "image %s got %llu of %llu bytes", out->name,
 			       (unsigned long long)out->off, (unsigned long long)out->bytes);
 	return block_sum_end(op, out->dir, &out->sum);
+}
+
+int pages_settle(struct op *op, struct img_dir *dir)
+{
+	const struct pages_sink *sink = dir->sink ?: &pages_sink_ring;
+
+	return sink->settle ? sink->settle(op, dir) : 0;
 }

@@ -3,8 +3,9 @@
  * Page images in the folder, as they are: several large writes in flight through io_uring, past the page cache (O_DIRECT),
  * into space that was allocated before. Each of the three has its plain replacement, found out on the file itself.
  *
- * All page images of a folder share one ring and its buffers. Whatever a completion reports short of "all of it" is
- * finished or refused here, so that ring_finish() knows.
+ * All page images of a folder share one ring and its buffers, and none waits for the one before: an image is closed when its
+ * last write is on its way, and settled when that has come back. Whatever a completion reports short of "all of it" is finished
+ * or refused here; the first failure of any image is told to whoever asks for something next.
  */
 #include <fcntl.h>
 #include <liburing.h>
@@ -19,7 +20,8 @@
 #define BUF_SIZE (512ul << 10)
 #define RING_BYTES (N_BUFS * BUF_SIZE)
 #define HUGE_PAGE (2ul << 20)
-#define SMALL (256ul << 10) /* up to here the page cache is quicker than a ring and an extra wait for the disk */
+/* Below this the page cache is quicker. Measured with 200 images of 100 KiB and 300 KiB each: direct is, by a third. */
+#define SMALL (64ul << 10)
 #define PIN_FROM (32ul << 20) /* from here it pays to let the kernel pin the buffers once */
 /* An image whose size is not known grows by as much as it has, from the one to the other. */
 #define GROW_MIN (8ul << 20)
@@ -38,7 +40,8 @@ struct pages_ring {
 	struct io_uring ring;
 	unsigned in_flight;
 	struct pages_buf buf[N_BUFS];
-	struct ring_out *outs;
+	struct ring_out *outs;	 /* those that are not settled */
+	struct ring_out *failed; /* the first one that failed */
 };
 
 struct ring_out {
@@ -46,10 +49,12 @@ struct ring_out {
 	struct ring_out *next;
 	int fd;
 	bool direct, queued;
+	bool closed;	   /* nothing more will be submitted */
 	uint64_t reserved; /* bytes of the file that are allocated */
 	unsigned in_flight;
-	int eno;   /* first failure of a completion */
-	int given; /* index of the buffer the caller has, -1 */
+	int eno;	   /* first failure... */
+	const char *doing; /* ...of what */
+	int given;	   /* index of the buffer the caller has, -1 */
 };
 
 static struct ring_out *ring_out(struct pages_out *out)
@@ -91,7 +96,7 @@ static void ring_start(struct op *op, struct pages_ring *ring)
 	r = io_uring_queue_init(N_BUFS, &ring->ring, 0);
 	ring->usable = r == 0;
 	if (r < 0)
-		log_info(op, "io_uring is not available (%s): pages are written with plain calls", strerror(-r));
+		log_warn(op, "io_uring is not available (%s): pages are written by plain calls, which is slower", strerror(-r));
 }
 
 static void ring_pin(struct pages_ring *ring)
@@ -103,6 +108,61 @@ static void ring_pin(struct pages_ring *ring)
 	for (int i = 0; i < N_BUFS; i++)
 		iov[i] = (struct iovec){ buf_mem(ring, i), BUF_SIZE };
 	ring->pinned = io_uring_register_buffers(&ring->ring, iov, N_BUFS) == 0;
+}
+
+/* ---- failures, and what is settled */
+
+static void out_fail(struct ring_out *out, int eno, const char *doing)
+{
+	struct pages_ring *ring = out->base.dir->ring;
+
+	if (out->eno || !eno)
+		return;
+	out->eno = eno;
+	out->doing = doing;
+	if (!ring->failed)
+		ring->failed = out;
+}
+
+static int disk_errno(struct op *op, int eno, const char *doing, const char *name)
+{
+	const char *hint = eno == ENOSPC || eno == EDQUOT ? "free some space, or choose another folder with -D" : NULL;
+
+	return op_errno(op, eno, AT(.hint = hint), "%s image %s", doing, name);
+}
+
+/* The first failure of any image: nobody goes on filling a full disk. */
+static int ring_state(struct op *op, const struct pages_ring *ring)
+{
+	return ring->failed ? disk_errno(op, ring->failed->eno, ring->failed->doing, ring->failed->base.name) : 0;
+}
+
+static void out_unlink(struct ring_out *out)
+{
+	struct pages_ring *ring = out->base.dir->ring;
+
+	for (struct ring_out **p = &ring->outs; *p; p = &(*p)->next)
+		if (*p == out) {
+			*p = out->next;
+			return;
+		}
+}
+
+/* The last write of a closed image has come back. One that failed stays in the list; its descriptor goes with the ring. */
+static void out_settle(struct ring_out *out)
+{
+	struct stat st;
+
+	if (!out->eno && out->base.open_end && ftruncate(out->fd, (off_t)out->base.bytes) < 0)
+		out_fail(out, errno, "cut to its size");
+	if (!out->eno && fstat(out->fd, &st) < 0)
+		out_fail(out, errno, "look at");
+	if (!out->eno && (uint64_t)st.st_size != out->base.bytes)
+		out_fail(out, EIO, "find all that was written in");
+	if (out->eno)
+		return;
+	out_unlink(out);
+	img_made_done(out->base.dir, out->base.name, TAKE_FD(out->fd));
 }
 
 /* ---- completions */
@@ -150,11 +210,12 @@ static void complete(struct pages_ring *ring, int i, int res)
 		eno = -res;
 	else if (res < 0 || (size_t)res < b->len)
 		eno = write_plain(out, buf_mem(ring, i), b->len, b->off, MAX(res, 0));
-	if (eno && !out->eno)
-		out->eno = eno;
+	out_fail(out, eno, "write");
 	out->in_flight--;
 	ring->in_flight--;
 	*b = (struct pages_buf){ 0 };
+	if (out->closed && !out->in_flight)
+		out_settle(out);
 }
 
 /* Takes completions; waits for at least one with @wait. Returns 0 or a negative errno of the ring. */
@@ -174,21 +235,14 @@ static int reap(struct pages_ring *ring, bool wait)
 	return 0;
 }
 
-static int reap_wait(struct op *op, struct ring_out *out)
+static int reap_wait(struct op *op, struct pages_ring *ring)
 {
 	int r = op_check_cancel(op);
 
 	if (r < 0)
 		return r;
-	r = reap(out->base.dir->ring, true);
-	if (r < 0 && r != -EINTR)
-		return op_errno(op, -r, NULL, "wait for writes to image %s", out->base.name);
-	return 0;
-}
-
-static int out_failed(struct op *op, struct ring_out *out)
-{
-	return op_errno(op, out->eno, NULL, "write image %s", out->base.name);
+	r = reap(ring, true);
+	return r < 0 && r != -EINTR ? op_errno(op, -r, NULL, "wait for the writes of page images") : 0;
 }
 
 /* ---- the sink */
@@ -205,8 +259,7 @@ static int allocate(struct op *op, struct ring_out *out, uint64_t bytes)
 	if (r < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) /* then at least the size, which writes need not extend */
 		r = ftruncate(out->fd, bytes);
 	if (r < 0)
-		return op_errno(op, errno, NULL, "reserve %llu bytes for image %s", (unsigned long long)bytes,
-				out->base.name);
+		return disk_errno(op, errno, "reserve space for", out->base.name);
 	out->reserved = bytes;
 	return 0;
 }
@@ -280,7 +333,7 @@ static int ring_begin(struct op *op, struct pages_out *base)
 	ring->outs = out;
 	if (base->open_end)
 		return 0; /* as it comes */
-	r = allocate(op, out, base->bytes);
+	r = base->bytes < SMALL ? 0 : allocate(op, out, base->bytes); /* a single write reserves as well */
 	if (r < 0)
 		return r;
 	out_prepare(op, out, base->bytes);
@@ -301,20 +354,19 @@ static int ring_buffer(struct op *op, struct pages_out *base, void **buf, size_t
 	struct pages_ring *ring = out->base.dir->ring;
 	int i = out->given, r;
 
-	if (out->eno)
-		return out_failed(op, out);
+	r = ring_state(op, ring);
+	if (r < 0)
+		return r;
 	while (i < 0) {
 		i = free_buf(ring);
 		if (i >= 0)
 			break;
 		if (ring->in_flight == 0)
 			return op_fail(op, CKPT_E_INTERNAL, NULL, "all page buffers are given out");
-		r = reap_wait(op, out);
+		r = reap_wait(op, ring) ?: ring_state(op, ring);
 		if (r < 0)
 			return r;
 	}
-	if (out->eno)
-		return out_failed(op, out);
 	ring->buf[i].out = out;
 	out->given = i;
 	*buf = buf_mem(ring, i);
@@ -375,49 +427,35 @@ static int ring_submit(struct op *op, struct pages_out *base, size_t len)
 		r = reap(ring, false);
 		return r < 0 ? op_errno(op, -r, NULL, "wait for writes to image %s", base->name) : 0;
 	}
-	out->eno = write_plain(out, buf_mem(ring, i), len, ring->buf[i].off, 0);
+	out_fail(out, write_plain(out, buf_mem(ring, i), len, ring->buf[i].off, 0), "write");
 	ring->buf[i] = (struct pages_buf){ 0 };
-	return out->eno ? out_failed(op, out) : 0;
+	return ring_state(op, ring);
 }
 
-static void out_unlink(struct ring_out *out)
-{
-	struct pages_ring *ring = out->base.dir->ring;
-
-	for (struct ring_out **p = &ring->outs; *p; p = &(*p)->next)
-		if (*p == out) {
-			*p = out->next;
-			return;
-		}
-}
-
+/* What is still in flight is waited for by ring_settle(). */
 static int ring_finish(struct op *op, struct pages_out *base)
 {
 	struct ring_out *out = ring_out(base);
 	struct pages_ring *ring = base->dir->ring;
-	struct stat st;
-	int r;
 
-	while (out->in_flight > 0) {
-		r = reap_wait(op, out);
-		if (r < 0)
-			return r; /* the folder's end waits for the rest */
-	}
 	if (out->given >= 0)
 		ring->buf[out->given].out = NULL;
-	if (out->eno)
-		return out_failed(op, out);
-	if (base->open_end && ftruncate(out->fd, base->bytes) < 0)
-		return op_errno(op, errno, NULL, "cut image %s to its size", base->name);
-	if (fstat(out->fd, &st) < 0)
-		return op_errno(op, errno, NULL, "fstat image %s", base->name);
-	if ((uint64_t)st.st_size != base->bytes)
-		return op_fail(op, CKPT_E_SYS, NULL, "image %s has %llu bytes after %llu were written", base->name,
-			       (unsigned long long)st.st_size, (unsigned long long)base->bytes);
-	out_unlink(out);
-	base->dir->bytes += base->bytes;
-	img_made_done(base->dir, base->name, TAKE_FD(out->fd));
-	return 0;
+	out->given = -1;
+	out->closed = base->off == base->bytes; /* else it is refused by who called us */
+	base->dir->bytes += base->off;
+	if (out->closed && !out->in_flight)
+		out_settle(out);
+	return ring_state(op, ring);
+}
+
+static int ring_settle(struct op *op, struct img_dir *dir)
+{
+	struct pages_ring *ring = dir->ring;
+	int r = 0;
+
+	while (!r && ring && ring->in_flight > 0)
+		r = reap_wait(op, ring);
+	return r ?: ring ? ring_state(op, ring) : 0;
 }
 
 const struct pages_sink pages_sink_ring = {
@@ -427,6 +465,7 @@ const struct pages_sink pages_sink_ring = {
 	.buffer = ring_buffer,
 	.submit = ring_submit,
 	.finish = ring_finish,
+	.settle = ring_settle,
 };
 
 struct pages_ring *pages_ring_free(struct pages_ring *ring)

@@ -36,8 +36,10 @@ struct pages_sink {
 	int (*buffer)(struct op *op, struct pages_out *out, void **buf, size_t *cap);
 	/* Takes the first @len bytes of the buffer, which belong at out->off; that moves on afterwards. */
 	int (*submit)(struct op *op, struct pages_out *out, size_t len);
-	/* Everything was submitted: waits, and checks that it arrived. */
+	/* Everything was submitted. It need not have arrived yet, where there is a settle(). */
 	int (*finish)(struct op *op, struct pages_out *out);
+	/* Waits for all images of the folder that were finished, and checks that they arrived. May be NULL. */
+	int (*settle)(struct op *op, struct img_dir *dir);
 };
 
 extern const struct pages_sink pages_sink_ring;

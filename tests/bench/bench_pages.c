@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * How fast do page images get from memory to stable storage? bench_pages FOLDER [MIB [ROUNDS]]: copies that much
- * incompressible memory through the page writer, commits, and prints what each part took.
+ * How fast do page images get from memory to stable storage? bench_pages FOLDER [MIB [ROUNDS [IMAGES]]]: copies that much
+ * incompressible memory through the page writer, in so many images, commits, and prints what each part took.
  */
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -12,6 +12,7 @@ struct bench {
 	const char *folder;
 	char *memory;
 	size_t bytes;
+	size_t images;
 };
 
 static void to_stderr(void *arg, enum ckpt_log_level level, const char *text)
@@ -33,22 +34,32 @@ static void fill(char *p, size_t n)
 	}
 }
 
-static int write_pages(struct op *op, struct img_dir *dir, const struct bench *b)
+static int write_image(struct op *op, struct img_dir *dir, uint32_t id, const char *from, size_t bytes)
 {
 	struct pages_out *out;
 	size_t cap;
 	void *buf;
-	int r = pages_create(op, dir, 1, b->bytes, &out);
+	int r = pages_create(op, dir, id, bytes, &out);
 
-	for (size_t done = 0; r == 0 && done < b->bytes; done += cap) {
+	for (size_t done = 0; r == 0 && done < bytes; done += cap) {
 		r = pages_buffer(op, out, &buf, &cap);
 		if (r < 0)
 			break;
-		cap = MIN(cap, b->bytes - done);
-		memcpy(buf, b->memory + done, cap);
+		cap = MIN(cap, bytes - done);
+		memcpy(buf, from + done, cap);
 		r = pages_submit(op, out, cap);
 	}
 	return r < 0 ? r : pages_close(op, out);
+}
+
+static int write_pages(struct op *op, struct img_dir *dir, const struct bench *b)
+{
+	size_t each = b->bytes / b->images / PAGE_SIZE * PAGE_SIZE;
+	int r = 0;
+
+	for (size_t i = 0; i < b->images && r == 0; i++)
+		r = write_image(op, dir, (uint32_t)i + 1, b->memory + i * each, each);
+	return r;
 }
 
 static int one_round(struct op *op, const struct bench *b)
@@ -86,6 +97,7 @@ int main(int argc, char **argv)
 	int rounds = argc > 3 ? atoi(argv[3]) : 3;
 	struct ckpt_opts opts = CKPT_OPTS_INIT;
 
+	b.images = argc > 4 ? strtoul(argv[4], NULL, 0) : 1;
 	b.memory = mmap(NULL, b.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (b.memory == MAP_FAILED) {
 		perror("mmap");

@@ -20,6 +20,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -654,6 +655,57 @@ static void pages_wrong_amount(void **state)
 	assert_int_equal(count_files(e), 0);
 }
 
+/* Many images one after the other: none waits for the one before, and all are there in the end. */
+static void pages_in_turns(void **state)
+{
+	static const size_t sizes[] = { 4096, 1 << 20, 248 << 10, (3 << 20) + 4096 };
+	struct env *e = *state;
+	struct img_dir *dir = create(e);
+	const uint32_t n = 200; /* more than stay open */
+
+	for (uint32_t i = 1; i <= n; i++)
+		assert_int_equal(try_pages(e, dir, i, sizes[i % ARRAY_SIZE(sizes)], SIZE_MAX, false), 0);
+	assert_int_equal(pages_settle(&e->op, dir), 0);
+	for (uint32_t i = 1; i <= n; i++)
+		check_pages(e, dir, i, sizes[i % ARRAY_SIZE(sizes)]);
+	commit(e, dir);
+	img_dir_abort(&e->op, dir);
+	img_dir_close(dir);
+	assert_int_equal(count_files(e), 0);
+}
+
+/*
+ * An image that cannot be written to its end (here: a limit on the size of files) is named, whoever asks: the next image, the
+ * wait for all, or the commit; and nothing stays in the folder.
+ */
+static void late_failure(void **state)
+{
+	struct env *e = *state;
+	const struct rlimit small = { 8 << 20, RLIM_INFINITY }, all = { RLIM_INFINITY, RLIM_INFINITY };
+	InventoryEntry inv = inventory();
+	struct img_dir *dir = create(e);
+	struct pages_out *out;
+	size_t cap;
+	void *buf;
+	int r = 0;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(pages_create(&e->op, dir, 7, 9 << 20, &out), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	for (size_t done = 0; r == 0 && done < 9 << 20; done += cap) {
+		r = pages_buffer(&e->op, out, &buf, &cap);
+		r = r ?: pages_submit(&e->op, out, cap);
+	}
+	r = r ?: pages_close(&e->op, out);
+	r = r ?: try_pages(e, dir, 8, 1 << 20, SIZE_MAX, false);
+	assert_code(e, r ?: img_dir_commit(&e->op, dir, &inv), CKPT_E_SYS, "pages-7.img");
+	assert_code(e, img_dir_commit(&e->op, dir, &inv), CKPT_E_SYS, "pages-7.img"); /* and stays so */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+	img_dir_abort(&e->op, dir);
+	img_dir_close(dir);
+	assert_int_equal(count_files(e), 0);
+}
+
 /* In a child that may not use io_uring, as containers forbid it. */
 static void pages_without_io_uring(void **state)
 {
@@ -846,7 +898,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(round_trip_of_every_kind), T(payloads), T(truncation_at_every_byte), T(bad_heads), T(deep_nesting),
 		T(commit_makes_a_checkpoint), T(abort_leaves_nothing), T(no_images_without_content), T(bad_inventories),
-		T(pages_round_trip), T(pages_with_an_open_end), T(pages_wrong_amount), T(pages_without_io_uring), T(full_disk), T(reference_sets),
+		T(pages_round_trip), T(pages_with_an_open_end), T(pages_wrong_amount), T(pages_in_turns), T(late_failure), T(pages_without_io_uring), T(full_disk), T(reference_sets),
 	};
 
 	return cmocka_run_group_tests_name("image", tests, NULL, NULL);
