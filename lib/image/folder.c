@@ -503,7 +503,7 @@ static int reveal(struct op *op, struct img_dir *dir, char *name)
 
 int img_dir_publish(struct op *op, struct img_dir *dir)
 {
-	int r = blocks_finish(op, dir) ?: sync_made(op, dir);
+	int r = blocks_finish(op, dir) ?: pages_settle(op, dir) ?: sync_made(op, dir);
 
 	for (size_t i = 0; i < dir->made.n && r == 0; i++)
 		r = reveal(op, dir, dir->made.v[i].name);
