@@ -293,6 +293,31 @@ CKPT_API int ckpt_check_kernel(struct ckpt_ctx *ctx, ckpt_feature_fn fn, void *a
 /* What is in a checkpoint, as JSON text (free(3) it): the model behind `ckpt inspect`, documented in ckpt-inspect(1). */
 CKPT_API int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json, struct ckpt_err **err);
 
+/* -------------------------------------------------------------------------------------------- integrity */
+
+/* What was looked at. */
+struct ckpt_verify_stats {
+	size_t sz;		/* sizeof(struct ckpt_verify_stats) of the caller; set it before the call */
+	uint64_t folders;	/* the images folder, and its parents */
+	uint64_t images;	/* that were compared with their sums, without page images */
+	uint64_t image_bytes;
+	uint64_t page_images;
+	uint64_t pages;		/* of 4 KiB; those that deduplication freed do not count */
+	uint64_t page_bytes;	/* as they are stored */
+	uint64_t unknown;	/* files that nothing is known of: another program wrote them */
+	uint64_t us;
+};
+
+/*
+ * Are the images of the folder of @opts, and of the parents it needs, still what was written? Reads all of it, with several
+ * threads and bounded memory. Each damage is handed to @fn (which may be NULL) as an error value that is valid during the
+ * call. Returns the number of damages, or negative when the question could not be answered. Files without a sum are counted
+ * in @stats (may be NULL) and are no damage. Since 0.1.
+ */
+typedef void (*ckpt_damage_fn)(void *arg, const struct ckpt_err *damage);
+CKPT_API int ckpt_verify(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_verify_stats *stats,
+			 ckpt_damage_fn fn, void *arg, struct ckpt_err **err);
+
 /* ------------------------------------------------------------------------------------ the option table */
 
 enum ckpt_option_type {

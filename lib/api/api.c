@@ -7,6 +7,7 @@
 #include "lib/engine/inspect.h"
 #include "lib/engine/page_server.h"
 #include "lib/engine/restore.h"
+#include "lib/engine/verify.h"
 #include "lib/kernel/features.h"
 
 static void forget_err(struct ckpt_err **err)
@@ -131,5 +132,27 @@ int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json
 	*json = NULL;
 	r = op_begin(&op, ctx, opts, NULL);
 	r = r ?: inspect_run(&op, json);
+	return op_end(&op, r, err);
+}
+
+int ckpt_verify(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_verify_stats *stats, ckpt_damage_fn fn,
+		void *arg, struct ckpt_err **err)
+{
+	struct ckpt_verify_stats own = { 0 };
+	uint64_t begin = now_ns();
+	size_t sz = stats ? stats->sz : 0;
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: verify_run(&op, &own, fn, arg);
+	own.us = (now_ns() - begin) / 1000;
+	if (stats) {
+		memset(stats, 0, sz);
+		memcpy(stats, &own, MIN(sz, sizeof(own)));
+		if (sz >= sizeof(stats->sz))
+			stats->sz = sz;
+	}
 	return op_end(&op, r, err);
 }

@@ -551,12 +551,11 @@ static int check_inventory(struct op *op, const InventoryEntry *inv)
 	return 0;
 }
 
-/* Before anything else is read; but what was left by an unfinished dump is no damaged checkpoint. */
 int img_dir_sums(struct op *op, struct img_dir *dir)
 {
 	int r;
 
-	if (dir->sums || faccessat(dir->fd, "inventory.img", F_OK, 0) < 0)
+	if (dir->sums)
 		return 0;
 	r = sums_read(op, dir->fd, &dir->sums);
 	if (r == IMG_ABSENT)
@@ -572,7 +571,8 @@ static int open_checkpoint(struct op *op, bool verify, struct img_dir **ret, Inv
 
 	if (r < 0)
 		return r;
-	if (verify)
+	/* What was left by an unfinished dump is no damaged checkpoint. */
+	if (verify && faccessat(dir->fd, "inventory.img", F_OK, 0) == 0)
 		r = img_dir_sums(op, dir);
 	r = r ?: img_read_one(op, dir, IMG_INVENTORY, 0, &msg);
 	if (r == IMG_ABSENT)
@@ -599,4 +599,29 @@ int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory
 int img_dir_open_verified(struct op *op, struct img_dir **ret, InventoryEntry **inventory)
 {
 	return open_checkpoint(op, !op->opts->no_verify, ret, inventory);
+}
+
+int img_dir_open_any(struct op *op, struct img_dir **ret)
+{
+	return open_folder(op, ret);
+}
+
+int img_dir_open_parent(struct op *op, const struct img_dir *child, struct img_dir **ret)
+{
+	struct img_dir *dir = op_new(op, struct img_dir);
+
+	if (!dir)
+		return CKPT_E_NOMEM;
+	dir->fd = openat(child->fd, "parent", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir->fd < 0 && errno == ENOENT) {
+		struct stat st;
+
+		if (fstatat(child->fd, "parent", &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return IMG_ABSENT;
+		return op_fail(op, CKPT_E_IMAGE, NULL, "the folder that the link parent leads to is not there");
+	}
+	if (dir->fd < 0)
+		return op_errno(op, errno, NULL, "open the parent folder");
+	*ret = dir;
+	return 0;
 }

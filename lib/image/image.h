@@ -115,6 +115,9 @@ int img_dir_open(struct op *op, struct img_dir **ret, InventoryEntry **inventory
  * CKPT_E_IMAGE if not. Not with opts->no_verify.
  */
 int img_dir_open_verified(struct op *op, struct img_dir **ret, InventoryEntry **inventory);
+/* The folder whatever is in it, and the one its link `parent` leads to (IMG_ABSENT: there is no link). */
+int img_dir_open_any(struct op *op, struct img_dir **ret);
+int img_dir_open_parent(struct op *op, const struct img_dir *child, struct img_dir **ret);
 struct img_dir *img_dir_close(struct img_dir *dir); /* for both; NULL allowed; returns NULL */
 
 struct img_in;

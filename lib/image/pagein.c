@@ -411,6 +411,29 @@ int pagein_read(struct op *op, struct pagein *in, uint64_t first, size_t n, void
 	return read_bytes(op, in->fd, in->name, buf, n * PAGE_SIZE, first * PAGE_SIZE);
 }
 
+int pagein_check(struct op *op, struct pagein *in, uint64_t block, size_t n_blocks, void *buf)
+{
+	const struct block_record *r = in->blocks->v + block, *end = r + n_blocks;
+	_cleanup_free_ char *tmp = NULL;
+	char *to = buf;
+	int e = 0;
+
+	while (r < end && !e) {
+		size_t done = 0;
+
+		e = read_run(op, in, r, (end - r) * BLOCK_PAGES, to, &done);
+		if (!e && !done && !tmp && !(tmp = malloc(2 * BLOCK_BYTES)))
+			return op_nomem(op);
+		if (!e && !done) {
+			e = read_block(op, in, r, tmp, to);
+			done = r->n_pages;
+		}
+		r += (done + BLOCK_PAGES - 1) / BLOCK_PAGES;
+		to += ALIGN_UP(done, (size_t)BLOCK_PAGES) * PAGE_SIZE;
+	}
+	return e;
+}
+
 /* ---- opening */
 
 /* Does the file have what the records say? */

@@ -21,6 +21,8 @@ int pagein_read(struct op *op, struct pagein *in, uint64_t first, size_t n, void
 int pagein_plain(const struct pagein *in);
 /* Records of the blocks, for who reads pages by pagein_plain(): NULL, not to be verified (opts->no_verify, or none there). */
 const struct block_file *pagein_blocks(const struct pagein *in);
+/* Reads whole blocks that are known, only to see whether they are what was written. @buf has room for them. */
+int pagein_check(struct op *op, struct pagein *in, uint64_t block, size_t n_blocks, void *buf);
 /* Its name in the folder, for messages. */
 const char *pagein_name(const struct pagein *in);
 

@@ -23,22 +23,17 @@ static bool is_experimental(const char *name)
 	return false;
 }
 
-static void add_string(struct json_object *o, const char *key, const char *value)
-{
-	json_object_object_add(o, key, value ? json_object_new_string(value) : NULL);
-}
-
 /* ----------------------------------------------------------------------------------------------- features */
 
 static void add_feature(struct json_object *list, const struct ckpt_feature *f)
 {
 	struct json_object *o = json_object_new_object();
 
-	add_string(o, "name", f->name);
+	json_add_string(o, "name", f->name);
 	json_object_object_add(o, "available", json_object_new_boolean(f->available));
 	json_object_object_add(o, "required", json_object_new_boolean(f->required));
-	add_string(o, "sentence", f->sentence);
-	add_string(o, "cost", f->cost);
+	json_add_string(o, "sentence", f->sentence);
+	json_add_string(o, "cost", f->cost);
 	json_object_array_add(list, o);
 }
 
@@ -102,12 +97,6 @@ static int verdict(struct check *check, int missing)
 	return missing || wanted ? 1 : 0;
 }
 
-static void print_json(struct json_object *o)
-{
-	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
-}
-
 static int check_kernel(struct cli *cli)
 {
 	struct check check = { .cli = cli };
@@ -130,36 +119,19 @@ static int check_kernel(struct cli *cli)
 		top = json_object_new_object();
 		json_object_object_add(top, "good", json_object_new_boolean(r == 0));
 		json_object_object_add(top, "features", check.list);
-		print_json(top);
+		json_print(top);
 	}
 	return verdict(&check, r);
 }
 
 /* ----------------------------------------------------------------------------------------------- a process */
 
-static void add_obstacle(struct json_object *list, const struct ckpt_err *err)
-{
-	struct json_object *o = json_object_new_object();
-
-	add_string(o, "code", ckpt_code_name(ckpt_err_code(err)));
-	add_string(o, "message", ckpt_err_message(err));
-	add_string(o, "hint", ckpt_err_hint(err));
-	add_string(o, "kind", ckpt_err_kind(err));
-	if (ckpt_err_pid(err))
-		json_object_object_add(o, "pid", json_object_new_int(ckpt_err_pid(err)));
-	if (ckpt_err_fd(err) >= 0)
-		json_object_object_add(o, "fd", json_object_new_int(ckpt_err_fd(err)));
-	if (ckpt_err_addr(err))
-		json_object_object_add(o, "addr", json_object_new_uint64(ckpt_err_addr(err)));
-	json_object_array_add(list, o);
-}
-
 static void on_obstacle(void *arg, const struct ckpt_err *err)
 {
 	struct check *check = arg;
 
 	if (check->list) {
-		add_obstacle(check->list, err);
+		json_add_err(check->list, err);
 		return;
 	}
 	printf("in the way: %s\n", ckpt_err_message(err));
@@ -186,7 +158,7 @@ static int check_task(struct cli *cli)
 		json_object_object_add(top, "pid", json_object_new_int(cli->tree));
 		json_object_object_add(top, "good", json_object_new_boolean(r == 0));
 		json_object_object_add(top, "obstacles", check.list);
-		print_json(top);
+		json_print(top);
 	} else if (r == 0) {
 		printf("Process %d can be checkpointed.\n", (int)cli->tree);
 	} else {

@@ -124,10 +124,19 @@ typedef int (*daemon_fn)(struct cli *cli);
 int run_server(struct cli *cli, daemon_fn fn);
 void daemon_ready(struct cli *cli);
 
+/* json.c */
+struct json_object;
+void json_add_string(struct json_object *o, const char *key, const char *value);
+/* An error value, as an object in a list. */
+void json_add_err(struct json_object *list, const struct ckpt_err *err);
+/* Prints and frees. */
+void json_print(struct json_object *o);
+
 int cmd_dump(struct cli *cli);
 int cmd_restore(struct cli *cli);
 int cmd_check(struct cli *cli);
 int cmd_inspect(struct cli *cli);
 int cmd_page_server(struct cli *cli);
+int cmd_verify(struct cli *cli);
 
 #endif

@@ -33,6 +33,9 @@ static const struct command commands[] = {
 	  "                                           in the background, at a port that is free\n"
 	  "  ckpt page-server -D ck --lazy-pages --port 9876\n"
 	  "                                           serve the pages of a checkpoint on demand\n" },
+	{ "verify", CKPT_FOR_INSPECT, cmd_verify, "[DIR]", "are images still what was written?",
+	  "  ckpt verify /var/tmp/ck                  reads all of it, and its parents\n"
+	  "  ckpt verify /var/tmp/ck --json           for programs\n" },
 	{ "pre-dump", CKPT_FOR_PRE_DUMP, NULL, NULL, NULL, NULL },
 	{ "lazy-pages", 0, NULL, NULL, NULL, NULL },
 	{ "service", 0, NULL, NULL, NULL, NULL },
