@@ -144,6 +144,13 @@ enum ckpt_file_validation {
 	CKPT_VALIDATE_FILESIZE = 1,
 };
 
+/* How dumps that write to one disk at the same time share it. */
+enum ckpt_io_policy {
+	CKPT_IO_LEAST_LEFT = 0,	   /* who has least left to write goes first; stopped trees before running ones */
+	CKPT_IO_FAIR = 1,	   /* each as much as the others */
+	CKPT_IO_NONE = 2,	   /* it neither waits for others nor do they for it */
+};
+
 /*
  * Optional things of an operation. Start from CKPT_OPTS_INIT; NULL stands for that. A field means what the option of
  * the same name means on the command line (see ckpt_option_table()); fields an operation has no use for are ignored.
@@ -202,6 +209,8 @@ struct ckpt_opts {
 	const char *tls_cacert, *tls_cacrl, *tls_cert, *tls_key; /* PEM files; NULL: those below /etc/pki */
 	bool tls_no_cn_verify;	      /* client: the certificate need not be for the name in address */
 	int status_fd;		      /* where >= 0: a zero byte is written to it, and it is closed, when a server is ready */
+	enum ckpt_io_policy io_policy; /* dump: beside other dumps on this machine */
+	uint64_t io_max;	      /* dump: write so many bytes of memory a second at most; 0: no limit */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

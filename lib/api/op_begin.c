@@ -82,6 +82,8 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a method to choose PIDs", (int)o->pid_method);
 	if ((unsigned)o->file_validation > CKPT_VALIDATE_FILESIZE)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to validate files", (int)o->file_validation);
+	if ((unsigned)o->io_policy > CKPT_IO_NONE)
+		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a policy to share the disk", (int)o->io_policy);
 	if (o->tcp_close)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
 	if (o->port > UINT16_MAX)

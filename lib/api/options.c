@@ -34,6 +34,7 @@
 
 static const char *const pid_methods[] = { "auto", "set-tid", "ns-last-pid", NULL };
 static const char *const validations[] = { "buildid", "filesize", NULL };
+static const char *const io_policies[] = { "least-left", "fair", "none", NULL };
 static const char *const pre_dump_modes[] = { "splice", "read", NULL };
 static const char *const network_locks[] = { "iptables", "nftables", "skip", "none", NULL };
 static const char *const cgroup_modes[] = { "none", "props", "soft", "full", "strict", "ignore", NULL };
@@ -67,6 +68,10 @@ static const struct ckpt_option table[] = {
 	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
 	    "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
+	WORD("io-policy", 0, D | P, io_policy, io_policies, "POLICY",
+	     "how dumps that write to one disk share it: least-left, who has least left goes first (default); fair, each as much; "
+	     "none, without regard for others"),
+	OPT("io-max", 0, SIZE, D | P, io_max, "RATE", "write at most so many bytes of memory a second, N or N with K, M or G"),
 	OPT("freeze-cgroup", 0, STRING, D, freeze_cgroup, "DIR",
 	    "hold the tasks of this cgroup (v1 freezer, or v2) by its freezer while they are seized"),
 	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD",

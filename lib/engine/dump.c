@@ -11,6 +11,7 @@
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
 #include "lib/engine/tree.h"
+#include "lib/image/gate.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/mem.h"
@@ -84,6 +85,19 @@ static int check_space(struct op *op, void *arg)
 		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->pid), "process %d ended meanwhile", d->pid);
 	/* Half: pages of mapped files are resident, too, and are not written. */
 	return need_space(op, d, ((st.vm_rss_kb + st.vm_swap_kb) << 10) / 2);
+}
+
+/* While others have much to write first, the tree runs on instead of standing still in the queue. */
+static int wait_turn(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+	struct proc_status st;
+
+	if (op->opts->page_server)
+		return 0; /* its memory goes to another disk */
+	if (proc_read_status(op, d->pid, &st) != 0)
+		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->pid), "process %d ended meanwhile", d->pid);
+	return gate_admit(op, img_dir_gate(d->s.dir), (st.vm_rss_kb + st.vm_swap_kb) << 10);
 }
 
 static int start_guardian(struct op *op, void *arg)
@@ -276,6 +290,7 @@ static int collect_pages(struct op *op, void *arg)
 	/* The limit is for stopping and collecting, as in the field. How long writing takes, the size of the memory says. */
 	op->deadline_ns = 0;
 	op_bytes_total(op, need);
+	gate_plan(img_dir_gate(d->s.dir), need);
 	return r ?: need_space(op, d, need + METADATA_BYTES);
 }
 
@@ -359,6 +374,7 @@ static const struct stage stages[] = {
 	{ "prepare", prepare, NULL, 1 },
 	{ "open images", open_folder, close_folder, 1 },
 	{ "check space", check_space, NULL, 1 },
+	{ "turn", wait_turn, NULL, 1 },
 	{ "guardian", start_guardian, stop_guardian, 1 },
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, thaw, 2 },

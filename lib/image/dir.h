@@ -40,6 +40,7 @@ struct img_dir {
 	struct img_out *outs; /* those not closed yet */
 	void *spare;	      /* an output buffer to be used again */
 	struct pages_ring *ring;
+	struct gate *gate;    /* our place among the dumps of this machine */
 	const struct pages_sink *sink; /* where page data goes; NULL: into the folder, as it is */
 	uint64_t id;		       /* writing: the random number that ckpt-blocks and ckpt-sums share */
 	struct blocks_out *blocks;     /* writing: ckpt-blocks; NULL before the first page image */

@@ -15,6 +15,7 @@
 #include <sys/statvfs.h>
 
 #include "lib/image/blocks.h"
+#include "lib/image/gate.h"
 #include "lib/image/sums.h"
 
 #define INVENTORY_TMP ".inventory.img.tmp"
@@ -95,6 +96,11 @@ int img_dir_create(struct op *op, struct img_dir **ret)
 		return r;
 	}
 	begin_writing(dir);
+	r = gate_open(op, dir->fd, &dir->gate);
+	if (r < 0) {
+		img_dir_close(dir);
+		return r;
+	}
 	*ret = dir;
 	return 0;
 }
@@ -102,6 +108,11 @@ int img_dir_create(struct op *op, struct img_dir **ret)
 int img_dir_fd(const struct img_dir *dir)
 {
 	return dir->fd;
+}
+
+struct gate *img_dir_gate(const struct img_dir *dir)
+{
+	return dir->gate;
 }
 
 uint64_t img_dir_bytes(const struct img_dir *dir)
@@ -362,6 +373,7 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 	bool sync = !op->opts->no_sync;
 	int r;
 
+	gate_commit(dir->gate);
 	if (dir->outs)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "commit with an image that is still being written");
 	r = blocks_finish(op, dir);
@@ -377,12 +389,15 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 	if (renameat(dir->fd, INVENTORY_TMP, dir->fd, "inventory.img") < 0)
 		return op_errno(op, errno, NULL, "rename the inventory");
 	strcpy(dir->made.v[dir->made.n - 1].name, "inventory.img"); /* shorter than what it replaces */
-	return sync ? sync_folder(op, dir) : 0;
+	r = sync ? sync_folder(op, dir) : 0;
+	dir->gate = gate_close(dir->gate);
+	return r;
 }
 
 void img_dir_abort(struct op *op, struct img_dir *dir)
 {
 	dir->ring = pages_ring_free(dir->ring);
+	dir->gate = gate_close(dir->gate);
 	img_outs_free(dir);
 	blocks_out_free(dir);
 	dir->summed.n = 0;
@@ -405,6 +420,7 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 	if (!dir)
 		return NULL;
 	dir->ring = pages_ring_free(dir->ring);
+	dir->gate = gate_close(dir->gate);
 	img_outs_free(dir);
 	blocks_out_free(dir);
 	pages_reader_free(dir);

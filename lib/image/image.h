@@ -57,6 +57,8 @@ struct img_dir;
  */
 int img_dir_create(struct op *op, struct img_dir **ret);
 int img_dir_fd(const struct img_dir *dir);
+/* Its place among the dumps of this machine (gate.h); given up when the folder is committed, aborted or closed. */
+struct gate *img_dir_gate(const struct img_dir *dir);
 /* Bytes that fit on the folder's file system for us now. */
 int img_dir_space(struct op *op, struct img_dir *dir, uint64_t *bytes);
 

@@ -3,6 +3,7 @@
  * Page images, seen from those who have the pages: buffers are given out, filled and submitted; pages_close() knows that it was
  * as much as was said in the beginning, pages_settle() that all of it arrived. Where it goes is a sink's business.
  */
+#include "lib/image/gate.h"
 #include "lib/image/pages_sink.h"
 
 bool pages_elsewhere(const struct img_dir *dir)
@@ -42,12 +43,24 @@ int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t
 {
 	if (bytes % PAGE_SIZE || bytes > INT64_MAX)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "page image of %llu bytes", (unsigned long long)bytes);
+	gate_at_least(dir->gate, bytes);
 	return create(op, dir, pages_id, bytes, false, ret);
 }
 
 int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret)
 {
 	return create(op, dir, pages_id, 0, true, ret);
+}
+
+/* Whoever goes before us on this disk also wants our queue to be short. */
+static int wait_turn(struct op *op, struct pages_out *out, size_t len)
+{
+	struct gate *gate = out->dir->gate;
+	int r = out->sink->in_folder ? gate_pass(op, gate, len) : gate_pace(op, gate, len);
+
+	if (!r && out->sink->drain && gate_crowded(gate))
+		r = out->sink->drain(op, out->dir, GATE_CROWDED_BYTES - MIN(len, GATE_CROWDED_BYTES));
+	return r;
 }
 
 int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap)
@@ -69,6 +82,7 @@ int pages_submit(struct op *op, struct pages_out *out, size_t len)
 	if (out->sink->in_folder && !out->sink->adds_blocks)
 		r = block_sum_pages(op, out->dir, &out->sum, out->pages_id, out->given, len / PAGE_SIZE);
 	out->given = NULL;
+	r = r ?: wait_turn(op, out, len);
 	r = r ?: out->sink->submit(op, out, len);
 	out->off += len;
 	op_bytes_done(op, len);

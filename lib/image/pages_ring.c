@@ -403,6 +403,15 @@ static int enqueue(struct pages_ring *ring, struct ring_out *out, int i)
 	return 0;
 }
 
+static int ring_drain(struct op *op, struct img_dir *dir, size_t bytes)
+{
+	int r = 0;
+
+	while (!r && dir->ring->in_flight * BUF_SIZE > bytes)
+		r = reap_wait(op, dir->ring);
+	return r;
+}
+
 static int ring_submit(struct op *op, struct pages_out *base, size_t len)
 {
 	struct ring_out *out = ring_out(base);
@@ -464,6 +473,7 @@ const struct pages_sink pages_sink_ring = {
 	.begin = ring_begin,
 	.buffer = ring_buffer,
 	.submit = ring_submit,
+	.drain = ring_drain,
 	.finish = ring_finish,
 	.settle = ring_settle,
 };

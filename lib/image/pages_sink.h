@@ -36,6 +36,8 @@ struct pages_sink {
 	int (*buffer)(struct op *op, struct pages_out *out, void **buf, size_t *cap);
 	/* Takes the first @len bytes of the buffer, which belong at out->off; that moves on afterwards. */
 	int (*submit)(struct op *op, struct pages_out *out, size_t len);
+	/* Waits until no more than @bytes of all images of the folder are in flight. NULL: there is never much. */
+	int (*drain)(struct op *op, struct img_dir *dir, size_t bytes);
 	/* Everything was submitted. It need not have arrived yet, where there is a settle(). */
 	int (*finish)(struct op *op, struct pages_out *out);
 	/* Waits for all images of the folder that were finished, and checks that they arrived. May be NULL. */
