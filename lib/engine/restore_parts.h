@@ -93,6 +93,9 @@ int restore_resume(struct op *op, struct new_task *t, pid_t tid, int request, in
 int restore_wait(struct op *op, struct new_task *t, pid_t tid, int *status);
 /* Tells how much memory the restorers have read so far. */
 void restore_progress(struct op *op, const struct restore *r);
+/* restore_fill.c: whether a task that stopped wants its memory filled, and that. */
+bool restore_wants_fill(const struct new_task *t);
+int restore_fill(struct op *op, struct new_task *t);
 void restore_warn(struct op *op, struct new_task *t);
 /* restore_report.c: what went wrong in it */
 int restore_report(struct op *op, struct new_task *t, pid_t tid, int status);

@@ -18,6 +18,7 @@
 extern const char blob_restorer_start[], blob_restorer_end[];
 #define BLOB_LEN ((size_t)(blob_restorer_end - blob_restorer_start))
 #define ZONE_MARGIN (64u << 10)
+#define SCRATCH_ALIGN (2ull << 20)
 
 static int new_memfd(struct op *op, const char *name)
 {
@@ -212,6 +213,8 @@ static void lay_out(struct new_task *t)
 	at += b->inherited.n ? PLAN_BOUNCE : 0;
 	PLAN(b)->map_len = at + PLAN_SCRATCH;
 	PLAN(b)->area_len = PLAN(b)->map_len + parking_room(b);
+	if (PLAN(b)->fill.scratch_len)
+		PLAN(b)->area_len += PLAN(b)->fill.scratch_len + SCRATCH_ALIGN;
 }
 
 static uint64_t zone_of(const struct new_task *t, uint64_t *own)
@@ -235,6 +238,7 @@ static int place_all(struct op *op, struct restore *r)
 		struct plan_build *b = &r->tasks[i].build;
 
 		PLAN(b)->base = start + zone_of(&r->tasks[i], &own) * zone;
+		pages_place(b, ALIGN_UP(PLAN(b)->base + PLAN(b)->map_len + parking_room(b), SCRATCH_ALIGN));
 		inherit_keep_area(b);
 	}
 	return ret;

@@ -8,7 +8,7 @@
 static const char *const step_names[PLAN_N_STEPS] = {
 	[PLAN_STEP_FETCH] = "take a descriptor from the engine",
 	[PLAN_STEP_VDSO_PARK] = "move the vDSO", [PLAN_STEP_UNMAP] = "empty the address space",
-	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_PROTECT] = "protect an area",
+	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_MOVE] = "move pages into place", [PLAN_STEP_PROTECT] = "protect an area",
 	[PLAN_STEP_ADVISE] = "give advice on an area", [PLAN_STEP_LOCK] = "lock an area into memory",
 	[PLAN_STEP_GUARD] = "install a guard range", [PLAN_STEP_NAME] = "name an area",
 	[PLAN_STEP_VDSO_OLD] = "keep the old vDSO",

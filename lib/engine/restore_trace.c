@@ -216,7 +216,9 @@ static int follow_thread(struct op *op, struct new_task *t, struct new_thread *t
 			ret = restore_resume(op, t, th->tid, PTRACE_CONT, 0);
 		} else {
 			ret = on_signal(op, t, th->tid);
-			if (ret == 1) {
+			if (ret == 1 && restore_wants_fill(t)) {
+				ret = restore_fill(op, t) ?: restore_resume(op, t, th->tid, PTRACE_CONT, 0);
+			} else if (ret == 1) {
 				th->ready = true;
 				ret = 0;
 			}

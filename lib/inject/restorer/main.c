@@ -28,12 +28,6 @@ _Noreturn void fail(struct plan *p, enum plan_step step, uint64_t index, long er
 		sys(__NR_exit_group, 1);
 }
 
-/* Stops until the engine, which traces us, lets us go on. */
-static void stop(void)
-{
-	__asm__ volatile("int3" : : : "memory");
-}
-
 static void barrier(struct plan *p, enum plan_barrier which)
 {
 	if (p->barriers & which)

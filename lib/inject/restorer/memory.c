@@ -234,6 +234,7 @@ void memory_restore(struct plan *p)
 	unmap_rest(p);
 	map_all(p);
 	drop_all(p);
+	memory_fill(p);
 	fill_all(p);
 	compare_all(p);
 	finish_all(p);

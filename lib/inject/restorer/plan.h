@@ -31,6 +31,7 @@ enum plan_step {
 	PLAN_STEP_UNMAP,
 	PLAN_STEP_MAP,	    /* index: VMA */
 	PLAN_STEP_READ,	    /* index: extent */
+	PLAN_STEP_MOVE,	    /* index: move */
 	PLAN_STEP_PROTECT,  /* index: VMA */
 	PLAN_STEP_ADVISE,   /* index: VMA */
 	PLAN_STEP_LOCK,	    /* index: VMA */
@@ -158,6 +159,28 @@ struct plan_extent { /* page data: a piece of a file */
 
 struct plan_range {
 	uint64_t start, len;
+};
+
+struct plan_move { /* pages that were put at @from are to be at @to */
+	uint64_t from, to, len;
+};
+
+/*
+ * Memory that the engine fills while the task stands still with its areas mapped: through the task's userfaultfd where it
+ * can. Where huge pages are to be it fills scratch memory, whose pages the task then moves.
+ */
+struct plan_fill {
+	/* written by the engine */
+	uint32_t wanted;
+	uint32_t pad;
+	uint64_t scratch, scratch_len; /* address, a multiple of 2 MiB; length 0: none */
+	struct plan_array places;      /* struct plan_range: areas that pages are put into through the userfaultfd */
+	struct plan_array moves;       /* struct plan_move */
+	/* written by the restorer */
+	uint32_t standing;    /* this int3 is that stop */
+	uint32_t has_scratch;
+	int32_t uffd;	      /* -1: there is none */
+	uint32_t pad2;
 };
 
 /* An area that is a copy of the creator's. What the creator has beyond it is unmapped. */
@@ -320,6 +343,7 @@ struct plan {
 	uint32_t rlimits_short; /* bit: resource whose hard limit we may not raise */
 	uint64_t pages_done;
 	uint64_t vdso_now; /* where the vDSO is at the moment */
+	struct plan_fill fill;
 	/* written by the engine */
 	uint64_t base;	    /* where the task maps the memfd */
 	uint64_t map_len;   /* of the memfd */

@@ -19,6 +19,12 @@ static inline long must(struct plan *p, enum plan_step step, uint64_t index, lon
 	return ret;
 }
 
+/* Stops until the engine, which traces us, lets us go on. */
+static inline void stop(void)
+{
+	__asm__ volatile("int3" : : : "memory");
+}
+
 void fetch_all(struct plan *p);			    /* files.c: first of all */
 int fetched(struct plan *p, int32_t file);	    /* the descriptor of a fetch */
 void fetch_close(struct plan *p);		    /* they are not needed any more */
@@ -32,6 +38,7 @@ _Noreturn void end_as_told(struct plan *p);
 _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso); /* main.c: entry in the plan's own copy */
 _Noreturn void restorer_jump(struct plan *p, uint64_t vdso, void *entry, uint64_t stack);
 void memory_restore(struct plan *p); /* memory.c */
+void memory_fill(struct plan *p);    /* fill.c: what the engine fills */
 void task_restore(struct plan *p);		    /* task.c: what belongs to the whole task, before its threads */
 void sigactions_restore(struct plan *p, bool late);
 void rlimits_restore(struct plan *p);		    /* when nothing is made any more that counts against them */

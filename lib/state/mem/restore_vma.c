@@ -12,10 +12,10 @@
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/mem/restore_inherit.h"
+#include "lib/state/mem/restore_pages.h"
 #include "lib/state/mem/uring_area.h"
 #include "lib/state/task/plan_build.h"
 
-#define TASK_SIZE 0x7ffffffff000ull
 #define FLAGS_KEPT (MAP_SHARED | MAP_PRIVATE | MAP_DROPPABLE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE)
 #define FLAG_LOCKED 0x2000u
 #define HUGE_SHIFT 26
@@ -26,24 +26,6 @@
 #define AREA_MIN 0x100000000ull
 #define AREA_MAX 0x2a0000000000ull
 #define AREA_MARGIN (1ull << 20)
-
-struct mapped_file {
-	uint64_t id;
-	uint32_t fdflags;
-	int32_t file; /* index of the fetch; -1: a free slot */
-};
-
-struct vmas {
-	struct plan_vma *v;
-	const VmaEntry **e; /* of the same index */
-	size_t n;
-	struct mapped_file *files; /* hash table of a power of two */
-	size_t n_files, cap_files;
-	struct plan_range *guards;
-	size_t n_guards;
-	struct plan_extent *extents, *compares;
-	size_t n_extents, n_compares;
-};
 
 static int bad_area(struct plan_build *b, uint64_t addr, const char *what)
 {
@@ -221,100 +203,6 @@ static int one_area(struct plan_build *b, struct vmas *m, const VmaEntry *e, uin
 	return e->status & VMA_SYSVIPC ? 0 : add_area(b, m, e);
 }
 
-/* ---------------------------------------------------------------------------------------------- pages */
-
-static int bad_page(struct plan_build *b, uint64_t addr, const char *what)
-{
-	return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .addr = addr, .kind = "pagemap"),
-		       "pages at %#lx of task %d: %s", addr, b->task->pid, what);
-}
-
-/* The fetch of the file that page data of @source is in. */
-static int file_of_source(struct plan_build *b, uint32_t source, int32_t *file)
-{
-	struct plan_source *known;
-	int fd = pagein_plain(b->s->sources.v[source]), r;
-
-	for (size_t i = 0; i < b->sources.n; i++)
-		if (b->sources.v[i].source == source) {
-			*file = b->sources.v[i].file;
-			return 0;
-		}
-	if (fd < 0)
-		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pages"), "%s: pages in this form cannot be restored",
-			       pagein_name(b->s->sources.v[source]));
-	r = plan_fetch(b, fd, false, file);
-	if (r)
-		return r;
-	known = ARRAY_ADD(b->op->arena, &b->sources);
-	if (!known)
-		return op_nomem(b->op);
-	*known = (struct plan_source){ source, *file };
-	return 0;
-}
-
-/* What is not simply loaded: the vDSO's pages are compared (plan_vdso()), AIO rings are made. How many pages; 0: none. */
-static uint64_t taken_elsewhere(const struct plan_build *b, uint64_t start, uint64_t end)
-{
-	if (start >= b->vdso_start && start < b->vdso_end)
-		return (MIN(end, b->vdso_end) - start) / PAGE_SIZE;
-	return aio_has_page(b, start);
-}
-
-/* Gives the pages of a piece to the areas it covers. @at: the first to look at. */
-static int place_pages(struct plan_build *b, struct vmas *m, size_t *at, const struct page_piece *piece)
-{
-	uint64_t start = piece->start, end = start + piece->n_pages * PAGE_SIZE;
-	int32_t file;
-	int r = file_of_source(b, piece->source, &file);
-
-	while (start < end && !r) {
-		struct plan_vma *v;
-		struct plan_extent x;
-		uint64_t n = taken_elsewhere(b, start, end);
-
-		if (n) {
-			start += n * PAGE_SIZE;
-			continue;
-		}
-		while (*at < m->n && m->v[*at].start + m->v[*at].len <= start)
-			(*at)++;
-		v = &m->v[*at];
-		if (*at == m->n || v->start > start || !vma_is_private(m->e[*at]))
-			return bad_page(b, start, "they belong to no private area");
-		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
-			v->prot = PROT_READ | PROT_WRITE;
-		x = (struct plan_extent){ .addr = start, .len = MIN(end, v->start + v->len) - start,
-					  .offset = piece->first * PAGE_SIZE + (start - piece->start), .file = file };
-		if (v->inherited)
-			m->compares[m->n_compares++] = x;
-		else
-			m->extents[m->n_extents++] = x;
-		start += x.len;
-	}
-	return r;
-}
-
-static int plan_pages(struct plan_build *b, struct vmas *m)
-{
-	size_t at = 0, max;
-	int r = pieces_resolve(b->op, b->s, &b->task->pagemap, IMG_PAGEMAP, (uint64_t)b->task->pid, TASK_SIZE, &b->pieces);
-
-	/* Each extent begins with a piece, with an area, or after the vDSO or the ring of an AIO context. */
-	max = b->pieces.v.n + m->n + b->task->mm->n_aios + 2;
-	m->extents = op_alloc(b->op, max * sizeof(*m->extents));
-	m->compares = op_alloc(b->op, max * sizeof(*m->compares));
-	if (!m->extents || !m->compares)
-		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < b->pieces.v.n && !r; i++) {
-		if (b->pieces.v.v[i].source == PIECE_REMOTE)
-			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
-				       "some pages are left with a page server (--lazy-pages), which is not supported yet");
-		r = place_pages(b, m, &at, &b->pieces.v.v[i]);
-	}
-	return r;
-}
-
 /* ---------------------------------------------------------------------------------------- names and fields */
 
 static int plan_names(struct plan_build *b)
@@ -382,17 +270,13 @@ static int plan_mm(struct plan_build *b)
 
 static int put_areas(struct plan_build *b, struct vmas *m)
 {
-	struct plan_array vmas, extents, compares, guards;
+	struct plan_array vmas, guards;
 	int r = plan_put_array(b, m->v, m->n, sizeof(*m->v), &vmas);
 
-	r = r ?: plan_put_array(b, m->extents, m->n_extents, sizeof(*m->extents), &extents);
-	r = r ?: plan_put_array(b, m->compares, m->n_compares, sizeof(*m->compares), &compares);
 	r = r ?: plan_put_array(b, m->guards, m->n_guards, sizeof(*m->guards), &guards);
 	if (r)
 		return r;
 	PLAN(b)->vmas = vmas;
-	PLAN(b)->extents = extents;
-	PLAN(b)->compares = compares;
 	PLAN(b)->guards = guards;
 	return 0;
 }
@@ -414,7 +298,7 @@ int plan_memory(struct plan_build *b)
 		r = r ?: i % 1024 ? r : op_check_cancel(b->op);
 	}
 	r = r ?: inherit_mark(b, m.v, m.e, m.n);
-	r = r ?: plan_pages(b, &m);
+	r = r ?: pages_plan(b, &m);
 	r = r ?: aio_plan(b);
 	r = r ?: put_areas(b, &m);
 	r = r ?: inherit_put(b);

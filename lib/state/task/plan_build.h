@@ -13,11 +13,19 @@
 
 /* What tasks inherit from us, and what they get from this kernel: looked at once a restore. */
 struct vdso_layout;
+/* Where the kernel gives huge pages to anonymous memory. */
+enum thp {
+	THP_NEVER,
+	THP_ADVISED,
+	THP_ALWAYS,
+};
+
 struct plan_host {
 	struct proc_status self; /* of the calling thread */
 	uint32_t securebits;
 	struct proc_limit limits[16];
 	struct vdso_layout *vdso; /* lib/state/mem/restore_vdso.c */
+	enum thp thp;
 };
 
 /* A call as it was planned, and what it does, for messages. */
@@ -34,6 +42,22 @@ struct plan_source {
 	int32_t file;	 /* of a fetch */
 };
 
+enum fill_how {
+	FILL_NEW,     /* nothing is there; through the task's userfaultfd if it has one */
+	FILL_HUGE,    /* the same, by huge pages in its scratch memory if it has that: whole ones */
+	FILL_WRITE,   /* is written */
+	FILL_COMPARE, /* may be there already: what differs is written */
+};
+
+/* Pages of one task that the engine puts in place (lib/engine/restore_fill.c). */
+struct fill_piece {
+	uint64_t addr;
+	uint64_t scratch; /* with FILL_HUGE: offset in the scratch memory */
+	uint64_t first, n_pages; /* of the source */
+	uint32_t source;  /* index in snapshot.sources */
+	enum fill_how how;
+};
+
 struct plan_build {
 	struct op *op;
 	struct snapshot *s;
@@ -46,6 +70,7 @@ struct plan_build {
 	uint32_t numbers;   /* descriptors below this are used while the table is filled, beside the program's own */
 	struct pieces pieces; /* of its private memory */
 	ARRAY(struct plan_source) sources;
+	ARRAY(struct fill_piece) fills; /* ascending addresses; empty: the task reads its pages itself */
 	ARRAY(struct build_call) calls;
 	ARRAY(struct plan_inherited) inherited; /* lib/state/mem/restore_inherit.c */
 	ARRAY(struct plan_range) keeps, drops;
@@ -89,6 +114,8 @@ int plan_finish(struct plan_build *b);
 /* lib/state/mem */
 int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */
 int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
+void pages_place(struct plan_build *b, uint64_t scratch); /* restore_pages.c: the scratch memory is there */
+enum thp thp_look(void);
 int vdso_host_look(struct op *op, struct vdso_layout **ret);
 int areas_plan(struct plan_build *b);	   /* areas.c: after plan_memory; properties of areas */
 int areas_plan_late(struct plan_build *b); /* last of all: seals, and locks of areas to come */
