@@ -118,6 +118,11 @@ static void stop_guardian(struct op *op, void *arg)
 	d->claim = -1;
 }
 
+static int look_ahead(struct op *op, void *arg)
+{
+	return snapshot_look(op, arg);
+}
+
 /* --------------------------------------------------------------------------------------------------- the freeze */
 
 static int freeze(struct op *op, void *arg)
@@ -151,10 +156,10 @@ static int frame(struct op *op, void *arg)
 
 static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
 {
-	int r = proc_read_smaps(op, t->pid, &t->maps);
+	int r = snapshot_areas(op, d, t);
 
 	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "process %d ended meanwhile", t->pid);
+		return r;
 	d->files_begun = true;
 	return vmas_dump(op, &t->td);
 }
@@ -273,10 +278,54 @@ static void ipc_undo(struct op *op, void *arg)
 	ipc_done(op, &d->s, false);
 }
 
+static int take_snapshot(struct op *op, void *arg)
+{
+	return snapshot_take(op, arg);
+}
+
+static void end_snapshot(struct op *op, void *arg)
+{
+	snapshot_end(op, arg);
+}
+
+/* What can be read only while the tree stands still: memory that others may write to as well, and deleted files. */
+static int write_shared(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+	uint64_t begin = now_ns();
+	int r = files_dump_contents(op, &d->s);
+
+	r = r ?: ipc_dump_contents(op, &d->s);
+	op->stats->memwrite_us = (now_ns() - begin) / 1000;
+	return r;
+}
+
+static void note_frozen(struct op *op, struct dump *d)
+{
+	op->stats->frozen_us = (now_ns() - d->tasks.v[0]->target.seized_at) / 1000;
+}
+
+static void let_go(struct op *op, struct dump *d)
+{
+	files_dump_let_go(&d->s);
+	ipc_done(op, &d->s, true);
+	tree_release(op, d);
+	note_frozen(op, d);
+	d->running = true;
+}
+
+static int resume_early(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	if (d->early)
+		let_go(op, d);
+	return 0;
+}
+
 static int task_pages(struct op *op, struct dump *d, struct dump_task *t)
 {
-	(void)d;
-	return pages_collect(op, &t->td);
+	return snapshot_complete(op, d, t) ?: pages_collect(op, &t->td);
 }
 
 static int collect_pages(struct op *op, void *arg)
@@ -308,9 +357,8 @@ static int write_pages(struct op *op, void *arg)
 	uint64_t begin = now_ns();
 	int r = each_owner(op, d, KOBJ_VM, task_write_pages);
 
-	r = r ?: files_dump_shmem(op, &d->s);
-	r = r ?: ipc_dump_contents(op, &d->s);
-	op->stats->memwrite_us = (now_ns() - begin) / 1000;
+	op->stats->memwrite_us += (now_ns() - begin) / 1000;
+	snapshot_end(op, d); /* the memory it takes is better given back at once */
 	return r;
 }
 
@@ -319,20 +367,13 @@ static int write_images(struct op *op, void *arg)
 	return dump_write_images(op, arg);
 }
 
-static void note_frozen(struct op *op, struct dump *d)
-{
-	op->stats->frozen_us = (now_ns() - d->tasks.v[0]->target.seized_at) / 1000;
-}
-
 /* A tree that runs on anyway need not wait for the disk. */
-static int resume_early(struct op *op, void *arg)
+static int resume_late(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 
-	if (!op->opts->leave_running)
-		return 0;
-	tree_release(op, d);
-	note_frozen(op, d);
+	if (op->opts->leave_running && !d->running)
+		let_go(op, d);
 	return 0;
 }
 
@@ -376,6 +417,7 @@ static const struct stage stages[] = {
 	{ "check space", check_space, NULL, 1 },
 	{ "turn", wait_turn, NULL, 1 },
 	{ "guardian", start_guardian, stop_guardian, 1 },
+	{ "look ahead", look_ahead, NULL, 1 },
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, thaw, 2 },
 	{ "clocks", frame, NULL, 1 },
@@ -387,10 +429,14 @@ static const struct stage stages[] = {
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
 	{ "ipc", collect_ipc, ipc_undo, 1 },
+	{ "snapshot", take_snapshot, end_snapshot, 2 },
+	{ "shared memory", write_shared, NULL, 10 },
+	{ "resume", resume_early, NULL, 1 },
+	/* from here on it may run again, with --leave-running: see dump_snapshot.c */
 	{ "page tables", collect_pages, NULL, 2 },
 	{ "write pages", write_pages, NULL, 60 },
 	{ "write images", write_images, NULL, 4 },
-	{ "resume", resume_early, NULL, 1 },
+	{ "resume late", resume_late, NULL, 1 },
 	{ "commit", commit, NULL, 20 },
 	/* the folder is a checkpoint */
 	{ "finish", finish_task, NULL, 1 },
@@ -413,7 +459,7 @@ int dump_run(struct op *op, pid_t pid)
 	op->stats->total_us = (now_ns() - begin) / 1000;
 	freezer_done(op, &d->freezer);
 	if (r)
-		return op_wrap(op, tree_explain(op, d, r), "checkpoint of process %d", pid);
+		return op_wrap(op, d->running ? r : tree_explain(op, d, r), "checkpoint of process %d", pid);
 	stop_guardian(op, d);
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);

@@ -5,6 +5,7 @@
 
 #include "lib/engine/freezer.h"
 #include "lib/inject/guardian.h"
+#include "lib/state/mem/stash.h"
 #include "lib/state/task/task.h"
 
 /* Kernel objects that processes can share (CLONE_VM, CLONE_FILES, CLONE_FS, CLONE_SIGHAND). */
@@ -23,6 +24,14 @@ struct dump_task {
 	struct proc_maps maps;
 	struct parasite parasite;
 	struct task_dump td;
+	uint64_t private_bytes; /* about; with --leave-running */
+};
+
+/* The areas of a large process, looked at before the tree is stopped. */
+struct area_look {
+	pid_t pid;
+	uint64_t starttime;
+	struct proc_maps maps;
 };
 
 struct dump {
@@ -33,6 +42,11 @@ struct dump {
 	int claim; /* on the root */
 	struct freezer freezer;
 	bool files_begun;
+	/* With --leave-running: dump_snapshot.c */
+	ARRAY(struct area_look) looks;
+	struct stash_room room;
+	bool early;   /* nothing that is still to be saved can change: the tree may run before it is written */
+	bool running; /* it was let go */
 };
 
 static inline bool owns(const struct dump *d, size_t i, enum kobj which)
@@ -51,6 +65,17 @@ int tree_explain(struct op *op, const struct dump *d, int r);
 int frame_begin(struct op *op, struct dump *d); /* before the freeze */
 int frame_tasks(struct op *op, struct dump *d); /* after it */
 int frame_clocks(struct op *op, struct dump *d);
+
+/* dump_snapshot.c. Before the freeze: */
+int snapshot_look(struct op *op, struct dump *d);
+/* Fills t->maps, as exactly as it can be had quickly; t->td.flags_later says what is left to snapshot_complete(). */
+int snapshot_areas(struct op *op, const struct dump *d, struct dump_task *t);
+/* Puts the memory of all tasks out of their reach, and sets d->early; or says why it does not. */
+int snapshot_take(struct op *op, struct dump *d);
+/* Before pages_collect(): what is missing of the areas. Of tasks with a memory of their own. */
+int snapshot_complete(struct op *op, struct dump *d, struct dump_task *t);
+/* Never fails; any number of times. */
+void snapshot_end(struct op *op, struct dump *d);
 
 /* dump_write.c */
 int dump_write_images(struct op *op, struct dump *d);

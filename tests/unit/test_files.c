@@ -203,7 +203,7 @@ static void write_images(struct env *e)
 	struct life *l = &e->dump;
 	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
 
-	OK(l, files_dump_shmem(&l->op, &l->s));
+	OK(l, files_dump_contents(&l->op, &l->s));
 	OK(l, files_write(&l->op, &l->s));
 	e->extra_len = ckpt_extra_entry__get_packed_size(l->s.extra);
 	e->extra = malloc(e->extra_len + 1);

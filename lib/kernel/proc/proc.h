@@ -28,7 +28,7 @@ struct proc_status {
 	uint32_t *groups;
 	size_t n_groups;
 	unsigned threads;
-	uint64_t vm_locked_kb, vm_rss_kb, vm_swap_kb;
+	uint64_t vm_locked_kb, vm_rss_kb, rss_anon_kb, vm_swap_kb;
 	uint64_t sig_pending, shd_pending, sig_blocked, sig_ignored, sig_caught;
 	uint64_t cap_inh, cap_prm, cap_eff, cap_bnd, cap_amb;
 	bool no_new_privs;

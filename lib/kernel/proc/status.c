@@ -38,6 +38,7 @@ static const struct {
 	{ "Kthread", T_BOOL, AT_FIELD(kernel_thread), 0 },
 	{ "VmLck", T_KB, AT_FIELD(vm_locked_kb), 0 },
 	{ "VmRSS", T_KB, AT_FIELD(vm_rss_kb), 0 },
+	{ "RssAnon", T_KB, AT_FIELD(rss_anon_kb), 0 },
 	{ "VmSwap", T_KB, AT_FIELD(vm_swap_kb), 0 },
 	{ "THP_enabled", T_INT, AT_FIELD(thp_enabled), 0 },
 	{ "Threads", T_UNSIGNED, AT_FIELD(threads), 0 },

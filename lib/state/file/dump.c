@@ -502,15 +502,12 @@ void files_remove_made(struct op *op, struct file_state *fs, bool success)
 	fs->made.n = 0;
 }
 
-void files_dump_done(struct op *op, struct snapshot *s, bool success)
+void files_dump_let_go(struct snapshot *s)
 {
-	if (!s->file_state)
-		return;
-	files_kinds_done(op, s, success);
-	files_remove_made(op, s->file_state, success);
-	for (size_t i = 0; i < s->file_state->flights.n; i++)
+	for (size_t i = 0; s->file_state && i < s->file_state->flights.n; i++)
 		close_fd_p(&s->file_state->flights.v[i].fd);
-	s->file_state->flights.n = 0;
+	if (s->file_state)
+		s->file_state->flights.n = 0;
 	for (size_t i = 0; i < s->ghosts.n; i++) {
 		close_fd_p(&s->ghosts.v[i].fd);
 		s->ghosts.v[i].fd = -1;
@@ -519,4 +516,13 @@ void files_dump_done(struct op *op, struct snapshot *s, bool success)
 		close_fd_p(&s->shmems.v[i]->fd);
 		s->shmems.v[i]->fd = -1;
 	}
+}
+
+void files_dump_done(struct op *op, struct snapshot *s, bool success)
+{
+	if (!s->file_state)
+		return;
+	files_kinds_done(op, s, success);
+	files_remove_made(op, s->file_state, success);
+	files_dump_let_go(s);
 }

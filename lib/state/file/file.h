@@ -97,8 +97,10 @@ int files_dump_special(struct op *op, struct snapshot *s, pid_t pid, const char 
  */
 int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, uint32_t *id,
 		       bool *is_shmem, uint32_t *fdflags);
-/* Content of all shared memory objects: fills their pagemaps and writes pages-N. After all tasks were looked at. */
-int files_dump_shmem(struct op *op, struct snapshot *s);
+/* Content of all shared memory objects (fills their pagemaps and writes pages-N), and of deleted files. After all tasks were looked at. */
+int files_dump_contents(struct op *op, struct snapshot *s);
+/* What was only kept to read from it. After files_dump_contents(), before the tree runs again: pipes must see their ends. */
+void files_dump_let_go(struct snapshot *s);
 /* Writes files.img, fdinfo (per descriptor table: t->ids must be there), pipes-data, fifo-data, ghost-file-*, remap-fpath,
  * memfd, filelocks, tty-info, pagemap-shmem-*. Adds to s->extra, which must be there and be written afterwards. */
 int files_write(struct op *op, struct snapshot *s);

@@ -188,7 +188,7 @@ int shmem_dump_content(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 	return r ? r : r2;
 }
 
-int files_dump_shmem(struct op *op, struct snapshot *s)
+int shmem_dump_contents(struct op *op, struct snapshot *s)
 {
 	int r = 0;
 

@@ -18,6 +18,7 @@ uint64_t shmem_page_size(const MemfdInodeEntry *m);
 uint32_t shmem_huge_flag(uint64_t size);
 
 /* ---- dump: which pages there are, and their way to pages-N; then the pagemap */
+int shmem_dump_contents(struct op *op, struct snapshot *s);
 int shmem_dump_content(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh);
 /* pagemap-shmem-@id is somebody else's: memfds give the number up. Before anything is written. */

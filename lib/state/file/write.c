@@ -94,9 +94,9 @@ static int write_queues(struct op *op, struct snapshot *s, enum img_kind kind, b
 	return r ? r : r2;
 }
 
-static int write_ghosts(struct op *op, struct snapshot *s)
+int files_dump_contents(struct op *op, struct snapshot *s)
 {
-	int r = 0;
+	int r = shmem_dump_contents(op, s);
 
 	for (size_t i = 0; !r && i < s->ghosts.n; i++)
 		r = ghost_write(op, s, &s->ghosts.v[i]);
@@ -157,7 +157,6 @@ int files_write(struct op *op, struct snapshot *s)
 	r = r ? r : write_queues(op, s, IMG_PIPES_DATA, false);
 	r = r ? r : write_queues(op, s, IMG_FIFO_DATA, true);
 	r = r ? r : fill_extra(op, s);
-	r = r ? r : write_ghosts(op, s);
 	r = r ? r : WRITE_LIST(IMG_REMAP_FPATH, 0, s->remaps);
 	r = r ? r : write_shmems(op, s);
 	r = r ? r : WRITE_LIST(IMG_FILE_LOCKS, 0, s->locks);

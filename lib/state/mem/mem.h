@@ -35,11 +35,22 @@ static inline bool vma_is_private(const VmaEntry *v)
 	return (v->status & VMA_REGULAR) && (v->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE)) && !(v->status & VMA_VVAR);
 }
 
+/* Whether pages_collect() looks for pages in it. */
+static inline bool vma_has_pages(const VmaEntry *v)
+{
+	return vma_is_private(v) || v->status & VMA_AIORING;
+}
+
 /* Whether @child, as it is in the image, may have been forked as a copy of @parent. Both private, or it is false. */
 bool vma_inherits(const VmaEntry *child, const VmaEntry *parent);
 
 /* Fills task->mm but for its vmas and numbers, task->extra->vma_names. Host, task frozen, before injection. */
 int vmas_dump(struct op *op, struct task_dump *d);
+/*
+ * After vmas_dump() with d->flags_later: the rest, from smaps of the same address space or of a copy of it. An area that a copy does
+ * not have keeps the flags it has in d->maps, if those are known.
+ */
+int vmas_set_flags(struct op *op, struct task_dump *d, const struct proc_maps *full);
 /* areas.c: properties that vma_entry has no place for; called by vmas_dump(). */
 int areas_dump(struct op *op, struct task_dump *d);
 /* Only looks: every area that could not be saved is an obstacle. Host, task running. */
@@ -49,9 +60,11 @@ int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg);
 struct plan_build;
 int huge_check(struct plan_build *b);
 
-/* What private pages there are: fills task->pagemap.entries and adds GUARD areas to task->mm. Host, task frozen. */
+/*
+ * What private pages there are: fills task->pagemap.entries and adds GUARD areas to task->mm. Host; task frozen, or d->copy made.
+ */
 int pages_collect(struct op *op, struct task_dump *d);
-/* Writes them to pages-N. Host, task frozen. */
+/* Writes them to pages-N. Likewise. Memory is read by mem_read() (copy.h), each page once, in ascending order. */
 int pages_write(struct op *op, struct task_dump *d);
 
 #endif

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "lib/kernel/uapi.h"
+#include "lib/state/mem/copy.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 
@@ -37,8 +38,8 @@ static bool is_lazy(const struct task_dump *d, const VmaEntry *v)
 {
 	if ((v->status & (VMA_ANON_PRIVATE | VMA_VDSO)) != VMA_ANON_PRIVATE || (v->flags & (MAP_LOCKED | MAP_HUGETLB)))
 		return false;
-	for (size_t i = 0; i < d->target->threads.n; i++) {
-		uint64_t sp = d->target->threads.v[i].regs.rsp;
+	for (size_t i = 0; i < d->task->threads.n; i++) {
+		uint64_t sp = d->task->threads.v[i].core->thread_info->gpregs->sp;
 
 		if (sp >= v->start && sp < v->end)
 			return false;
@@ -88,6 +89,22 @@ static int add_guard(struct op *op, struct scan *s, uint64_t start, uint64_t end
 	return 0;
 }
 
+static int add_region(struct op *op, struct scan *s, const VmaEntry *v, const struct page_region *g, uint32_t flags)
+{
+	if (g->categories & PAGE_IS_GUARD)
+		return add_guard(op, s, g->start, g->end);
+	return is_stored(v, g->categories) ? add_entry(op, &s->d->task->pagemap, g->start, g->end, flags) : 0;
+}
+
+static int from_stash(struct op *op, struct scan *s, const VmaEntry *v, const struct stash_area *area, uint32_t flags)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < area->n && !r; i++)
+		r = add_region(op, s, v, &s->d->copy->stash.regions.v[area->first + i].pages, flags);
+	return r;
+}
+
 static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 {
 	struct pm_scan_arg arg = {
@@ -100,6 +117,7 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE | PAGE_IS_GUARD,
 	};
 	uint32_t flags = PE_PRESENT | (is_lazy(s->d, v) ? PE_LAZY : 0);
+	const struct stash_area *area;
 	int r = 0;
 
 	if (v->status & (VMA_VDSO | VMA_AIORING)) {
@@ -107,6 +125,8 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		return add_entry(op, &s->d->task->pagemap, v->start, v->end, flags);
 	}
 	op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
+	if (s->d->copy && (area = stash_find(&s->d->copy->stash, v->start)))
+		return from_stash(op, s, v, area, flags);
 	while (arg.start < v->end) {
 		int n = ioctl(s->pagemap, PAGEMAP_SCAN, &arg);
 
@@ -115,14 +135,8 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		if (n < 0)
 			return op_errno(op, errno, AT(.pid = s->d->task->pid, .addr = v->start),
 					"scan the page tables of task %d at %lx-%lx", s->d->task->pid, v->start, v->end);
-		for (int i = 0; i < n && !r; i++) {
-			const struct page_region *g = &s->regions[i];
-
-			if (g->categories & PAGE_IS_GUARD)
-				r = add_guard(op, s, g->start, g->end);
-			else if (is_stored(v, g->categories))
-				r = add_entry(op, &s->d->task->pagemap, g->start, g->end, flags);
-		}
+		for (int i = 0; i < n && !r; i++)
+			r = add_region(op, s, v, &s->regions[i], flags);
 		r = r ?: op_check_cancel(op);
 		if (r)
 			return r;
@@ -158,7 +172,7 @@ int pages_collect(struct op *op, struct task_dump *d)
 	char path[64];
 	int r = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->task->pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", mem_target(d)->pid);
 	fd = s.pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return op_errno(op, errno, AT(.pid = d->task->pid), "open %s", path);
@@ -166,7 +180,7 @@ int pages_collect(struct op *op, struct task_dump *d)
 	if (!s.regions)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < d->task->mm->n_vmas && !r; i++)
-		if (vma_is_private(d->task->mm->vmas[i]) || d->task->mm->vmas[i]->status & VMA_AIORING)
+		if (vma_has_pages(d->task->mm->vmas[i]))
 			r = scan_vma(op, &s, d->task->mm->vmas[i]);
 	return r ?: append_guards(op, &s);
 }
@@ -186,7 +200,7 @@ static int copy_range(struct op *op, struct task_dump *d, struct pages_out *out,
 			*used = 0;
 		}
 		n = MIN(left, (uint64_t)(*cap - *used));
-		r = target_read(op, d->target, (struct raddr){ at }, (char *)*buf + *used, n);
+		r = mem_read(op, d, at, (char *)*buf + *used, n);
 		if (r)
 			return r;
 		*used += n;

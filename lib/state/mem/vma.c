@@ -130,6 +130,23 @@ static void anon_vma(const struct proc_vma *v, VmaEntry *e)
 		e->status |= VMA_VVAR;
 }
 
+/* Everything in an entry that follows from flags alone. */
+static void set_flags(const struct proc_vma *v, VmaEntry *e)
+{
+	e->flags &= ~(uint32_t)(MAP_GROWSDOWN | MAP_NORESERVE | MAP_LOCKED | MAP_DROPPABLE);
+	e->has_madv = 0;
+	if (v->vmflags & VMF_GD)
+		e->flags |= MAP_GROWSDOWN;
+	if (v->vmflags & VMF_NR)
+		e->flags |= MAP_NORESERVE;
+	if (v->vmflags & VMF_LO)
+		e->flags |= MAP_LOCKED;
+	if (v->vmflags & VMF_DP)
+		e->flags |= MAP_DROPPABLE;
+	if (madv_bits(v->vmflags))
+		msg_set(e, madv, madv_bits(v->vmflags));
+}
+
 static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v, VmaEntry *e)
 {
 	vma_entry__init(e);
@@ -146,16 +163,7 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 	if (aio_is_ring(v))
 		return aio_dump(op, d, v, e);
 	e->status = VMA_REGULAR;
-	if (v->vmflags & VMF_GD)
-		e->flags |= MAP_GROWSDOWN;
-	if (v->vmflags & VMF_NR)
-		e->flags |= MAP_NORESERVE;
-	if (v->vmflags & VMF_LO)
-		e->flags |= MAP_LOCKED;
-	if (v->vmflags & VMF_DP)
-		e->flags |= MAP_DROPPABLE;
-	if (madv_bits(v->vmflags))
-		msg_set(e, madv, madv_bits(v->vmflags));
+	set_flags(v, e);
 	if (ipc_is_attachment(v))
 		return ipc_dump_attachment(op, d->s, d->task->pid, v, e);
 	if (is_private_huge(v))
@@ -217,10 +225,18 @@ static int auxv_dump(struct op *op, struct task_dump *d)
 	return 0;
 }
 
+static int check_area(struct op *op, const struct task_dump *d, const struct proc_vma *v)
+{
+	const char *kind, *hint, *why = vma_obstacle(v, &kind, &hint);
+
+	return why ? op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = v->start, .kind = kind, .hint = hint),
+			     "task %d: memory at %lx-%lx (%s): %s", d->task->pid, v->start, v->end, v->name[0] ? v->name : kind, why)
+		   : 0;
+}
+
 int vmas_dump(struct op *op, struct task_dump *d)
 {
 	MmEntry *mm = d->task->mm;
-	const char *kind, *hint, *why;
 	VmaEntry *entries;
 	size_t names_cap = 0;
 	int r = 0;
@@ -233,20 +249,59 @@ int vmas_dump(struct op *op, struct task_dump *d)
 		const struct proc_vma *v = &d->maps->vmas.v[i];
 		VmaEntry *e = &entries[i];
 
-		why = vma_obstacle(v, &kind, &hint);
-		if (why)
-			return op_fail(op, CKPT_E_UNSUPPORTED,
-				       AT(.pid = d->task->pid, .addr = v->start, .kind = kind, .hint = hint),
-				       "task %d: memory at %lx-%lx (%s): %s", d->task->pid, v->start, v->end,
-				       v->name[0] ? v->name : kind, why);
+		r = check_area(op, d, v);
+		if (r)
+			return r;
 		if (merge_vvar(v, mm))
 			continue;
 		r = make_vma(op, d, v, e);
 		mm->vmas[mm->n_vmas++] = e;
 		r = r ?: note_name(op, d, v, &names_cap);
 	}
-	r = r ?: areas_dump(op, d);
+	if (!r && !d->flags_later)
+		r = areas_dump(op, d);
 	return r ?: auxv_dump(op, d);
+}
+
+/* What is special about a System V attachment was asked before its key was known. */
+static int late_key(struct op *op, const struct task_dump *d, const VmaEntry *e, const struct proc_vma *v)
+{
+	if (!(e->status & VMA_SYSVIPC) || !v->protection_key)
+		return 0;
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = v->start, .kind = "protection key"),
+		       "task %d: the attachment of a segment at %lx has a protection key, which is not supported", d->task->pid, v->start);
+}
+
+int vmas_set_flags(struct op *op, struct task_dump *d, const struct proc_maps *full)
+{
+	const MmEntry *mm = d->task->mm;
+	size_t k = 0, at = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < d->maps->vmas.n && !r; i++) {
+		struct proc_vma *v = &d->maps->vmas.v[i];
+
+		while (k < full->vmas.n && full->vmas.v[k].start < v->start)
+			k++;
+		if (k < full->vmas.n && full->vmas.v[k].start == v->start) {
+			v->vmflags = full->vmas.v[k].vmflags;
+			v->protection_key = full->vmas.v[k].protection_key;
+			v->has_vmflags = true;
+		}
+		if (!v->has_vmflags)
+			return op_fail(op, CKPT_E_CHANGED, AT(.pid = d->task->pid, .addr = v->start, .hint = "try again"),
+				       "task %d: what the area at %lx is, changed while it was being stopped", d->task->pid, v->start);
+		r = check_area(op, d, v);
+		while (at < mm->n_vmas && mm->vmas[at]->start < v->start)
+			at++;
+		if (r || at == mm->n_vmas || mm->vmas[at]->start != v->start)
+			continue;
+		if (mm->vmas[at]->status & VMA_REGULAR)
+			set_flags(v, mm->vmas[at]);
+		r = late_key(op, d, mm->vmas[at], v);
+	}
+	d->flags_later = false;
+	return r ?: areas_dump(op, d);
 }
 
 int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)

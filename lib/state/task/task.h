@@ -16,6 +16,8 @@ struct task_dump {
 	struct target *target;
 	struct parasite *parasite;
 	struct proc_maps *maps; /* smaps, read before the parasite was injected */
+	bool flags_later;	/* those are without flags, or with old ones: vmas_set_flags() follows */
+	struct mem_copy *copy;	/* lib/state/mem/copy.h: of its memory, so that it need not stand still; NULL: there is none */
 	struct peer *peer;	/* confine.h; one for all tasks, while their cores are dumped */
 };
 
