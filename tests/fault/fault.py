@@ -7,6 +7,7 @@
   kill-dump     kill -9 of the engine at a random moment of dump -R; the target is then alive, not traced, not stopped,
                 has the same threads, areas, descriptors and masks, and no new children; every tenth round it is
                 dumped and restored in earnest, and at the end it passes its own checks
+  kill-snapshot the same, and cancelling, for one that is large enough to be written while it runs
   kill-dump-terminals  the same for a program whose terminals are full
   kill-dump-sockets    the same for one with much in the queues of its sockets
   kill-dump-state      the same for threads with syscall user dispatch, and for threads with AMX tiles in use
@@ -99,6 +100,12 @@ def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w")):
 
 def kill_dump(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGKILL])
+
+
+def kill_snapshot(rounds, rnd):
+    """With enough memory that a copy-on-write snapshot of the program is written while it runs."""
+    disturb_dump(rounds // 4, rnd, [signal.SIGKILL], ("size", "64M,2,w"))
+    disturb_dump(rounds // 4, rnd, [signal.SIGINT, signal.SIGTERM], ("size", "64M,2,w"))
 
 
 def kill_dump_terminals(rounds, rnd):
@@ -217,7 +224,7 @@ def runs(pid):
         return False
 
 
-CASES = {"kill-dump": kill_dump, "kill-dump-terminals": kill_dump_terminals,
+CASES = {"kill-dump": kill_dump, "kill-snapshot": kill_snapshot, "kill-dump-terminals": kill_dump_terminals,
          "kill-dump-sockets": kill_dump_sockets, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
          "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}
