@@ -150,15 +150,16 @@ static int check(struct filler *w, const struct chunk *c, const struct fill_sour
 
 	for (uint64_t at = 0; blocks && at < n && !r; at += BLOCK_PAGES) {
 		uint64_t block = (first + at) / BLOCK_PAGES;
-		const struct block_record *rec = &blocks->v[block];
+		const struct block_record *rec;
 
 		if (block >= blocks->n)
 			return bad_block(w, c, s, first + at, "it was not there when the checkpoint was made");
+		rec = &blocks->v[block];
 		if (rec->n_pages > n - at)
 			return bad_block(w, c, s, first + at, "the image is too short");
 		r = check_punched(w, c, s, rec, first + at);
 		if (!r && page_sums(w->buf + at * PAGE_SIZE, rec->n_pages, rec->punched) != rec->sum)
-			r = bad_block(w, c, s, first + at, "its block is not what was written (checksum)");
+			r = bad_block(w, c, s, first + at, "it, or one of the 15 after it, is not what was written");
 	}
 	return r;
 }

@@ -8,7 +8,7 @@
 static const char *const step_names[PLAN_N_STEPS] = {
 	[PLAN_STEP_FETCH] = "take a descriptor from the engine",
 	[PLAN_STEP_VDSO_PARK] = "move the vDSO", [PLAN_STEP_UNMAP] = "empty the address space",
-	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_MOVE] = "move pages into place", [PLAN_STEP_PROTECT] = "protect an area",
+	[PLAN_STEP_MAP] = "map an area", [PLAN_STEP_READ] = "read pages", [PLAN_STEP_MOVE] = "move pages into place", [PLAN_STEP_CHECK] = "check pages", [PLAN_STEP_PROTECT] = "protect an area",
 	[PLAN_STEP_ADVISE] = "give advice on an area", [PLAN_STEP_LOCK] = "lock an area into memory",
 	[PLAN_STEP_GUARD] = "install a guard range", [PLAN_STEP_NAME] = "name an area",
 	[PLAN_STEP_VDSO_OLD] = "keep the old vDSO",
@@ -58,6 +58,33 @@ static int no_number(struct op *op, pid_t pid, int err, const char *what)
 	return op_errno(op, err, AT(.pid = pid, .kind = what), "make %s %d", what, pid);
 }
 
+/* Where pages go that the task read from check @check, block @block of it. */
+static uint64_t address_of_block(const struct plan *p, struct plan_array extents, uint32_t check, uint64_t block)
+{
+	const struct plan_extent *x = PLAN_AT(p, const struct plan_extent, extents);
+
+	for (uint64_t i = 0; i < extents.n; i++)
+		if (x[i].check == check + 1 && x[i].offset < (block + 1) * PLAN_BLOCK && x[i].offset + x[i].len > block * PLAN_BLOCK)
+			return x[i].addr + (block * PLAN_BLOCK > x[i].offset ? block * PLAN_BLOCK - x[i].offset : 0);
+	return 0;
+}
+
+static int bad_block(struct op *op, const struct new_task *t, const struct plan_error *e)
+{
+	const struct plan *p = (const struct plan *)t->build.buf;
+	uint32_t check = (uint32_t)(e->index >> 32);
+	uint64_t block = (uint32_t)e->index, addr;
+
+	if (check >= p->checks.n || check >= t->build.sources.n)
+		return op_fail(op, CKPT_E_IMAGE, AT(.pid = e->tid), "pages of task %d are not what was written", t->node->pid);
+	block += PLAN_AT(p, const struct plan_check, p->checks)[check].first;
+	addr = address_of_block(p, p->extents, check, block) ?: address_of_block(p, p->compares, check, block);
+	return op_fail(op, CKPT_E_IMAGE, AT(.pid = e->tid, .addr = addr, .kind = "pages"),
+		       "image %s is damaged: pages %lu to %lu (memory at %#lx) are not what was written",
+		       pagein_name(t->r->s.sources.v[t->build.sources.v[check].source]), block * BLOCK_PAGES,
+		       (block + 1) * BLOCK_PAGES - 1, addr);
+}
+
 static int report(struct op *op, const struct new_task *t, const struct plan_error *e)
 {
 	const char *what = e->step < PLAN_N_STEPS && step_names[e->step] ? step_names[e->step] : "an unknown step";
@@ -68,6 +95,8 @@ static int report(struct op *op, const struct new_task *t, const struct plan_err
 		return no_number(op, e->index < t->task->threads.n ? t->task->threads.v[e->index].tid : 0, e->err, "thread");
 	if (e->step == PLAN_STEP_CHILD)
 		return no_number(op, e->index < t->n_kids ? t->kids[e->index]->node->pid : (pid_t)e->index, e->err, "process");
+	if (e->step == PLAN_STEP_CHECK)
+		return bad_block(op, t, e);
 	if (e->step == PLAN_STEP_CALL && e->index < t->build.calls.n) {
 		const struct build_call *c = &t->build.calls.v[e->index];
 

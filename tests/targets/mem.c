@@ -403,6 +403,89 @@ static void manyvmas(void)
 	CHECK(faults(p) == false);
 }
 
+/* Every second page of a large area: as many pieces of page data. */
+static void fragments(void)
+{
+	size_t n = 60000ul * 2 * PAGE;
+	char *p = map(n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE);
+
+	for (size_t i = 0; i < n; i += 2 * PAGE)
+		t_fill(p + i, PAGE, i);
+	t_wait();
+	for (size_t i = 0; i < n; i += 2 * PAGE)
+		CHECK(t_same(p + i, PAGE, i) && !p[i + PAGE]);
+}
+
+static unsigned long huge_kb(const void *p)
+{
+	char line[4096], start[32];
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long kb = 0;
+	bool in = false;
+
+	CHECK(f);
+	snprintf(start, sizeof(start), "%lx-", (unsigned long)p);
+	while (fgets(line, sizeof(line), f)) {
+		if (strchr(line, '-') && !strncmp(line, start, strlen(start)))
+			in = true;
+		else if (in && sscanf(line, "AnonHugePages: %lu", &kb) == 1)
+			break;
+	}
+	fclose(f);
+	return kb;
+}
+
+/* On huge pages, in the middle of which one was given back: what was huge is so again, and nothing else is. */
+static void advised(void)
+{
+	size_t n = 32 << 20, two = 2 << 20;
+	char *all = map(n + two + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE), *other = map(n / 2, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	unsigned long had, have;
+
+	CHECK(!madvise(all, n + two + PAGE, MADV_HUGEPAGE) && !madvise(other, n / 2, MADV_NOHUGEPAGE));
+	for (size_t i = 0; i < n + two; i += two / 2)
+		t_fill(all + i, two / 2, i);
+	t_fill(other, n / 2, 6);
+	CHECK(!madvise(all + n / 2, two / 2, MADV_DONTNEED));
+	had = huge_kb(all);
+	t_wait();
+	have = huge_kb(all);
+	CHECK(t_same(other, n / 2, 6) && !huge_kb(other));
+	for (size_t i = 0; i < n + two; i += two / 2)
+		CHECK(i == n / 2 ? !all[i] && !all[i + two / 2 - 1] : t_same(all + i, two / 2, i));
+	/* the kernel may be short of huge pages */
+	if (had > n >> 11 && !have)
+		FAIL("%lu KiB were on huge pages, and none are now", had);
+	CHECK(vm_flag(all, " hg") && vm_flag(other, " nh"));
+}
+
+/* Kinds of areas that pages come to in different ways, and enough of them. */
+static void assorted(void)
+{
+	size_t n = 3 << 20;
+	char *none = map(n, PROT_READ | PROT_WRITE, MAP_PRIVATE), *locked_ = map(n, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	char *ro = map(n, PROT_READ | PROT_WRITE, MAP_PRIVATE), *down, *file;
+	int fd = make_file("assorted", n, 1);
+
+	map(PAGE, PROT_NONE, MAP_PRIVATE);
+	down = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN, -1, 0);
+	file = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	CHECK(down != MAP_FAILED && file != MAP_FAILED);
+	t_fill(none, n, 11);
+	t_fill(locked_, n, 12);
+	t_fill(ro, n, 13);
+	t_fill(down, n, 14);
+	for (size_t i = 0; i < n; i += 2 * PAGE)
+		t_fill(file + i, PAGE, i);
+	CHECK(!mlock(locked_, n) && !mprotect(none, n, PROT_NONE) && !mprotect(ro, n, PROT_READ));
+	t_wait();
+	CHECK(vm_flag(locked_, " lo") && vm_flag(down, " gd") && !vm_flag(ro, " wr") && !vm_flag(none, " rd"));
+	CHECK(!mprotect(none, n, PROT_READ));
+	CHECK(t_same(none, n, 11) && t_same(locked_, n, 12) && t_same(ro, n, 13) && t_same(down, n, 14));
+	for (size_t i = 0; i < n; i += 2 * PAGE)
+		CHECK(t_same(file + i, PAGE, i));
+}
+
 static void sparse(void)
 {
 	size_t n = 1ul << 40; /* 1 TiB of address space, a few pages in it */
@@ -499,6 +582,7 @@ int main(int argc, char **argv)
 		{ "locked", locked }, { "madv", madv }, { "named", named }, { "guard", guard },
 		{ "growsdown", growsdown }, { "huge", huge }, { "deleted", deleted }, { "manyvmas", manyvmas },
 		{ "sparse", sparse }, { "brk", brk_ }, { "vdso", vdso }, { "novdso", novdso },
+		{ "fragments", fragments }, { "advised", advised }, { "assorted", assorted },
 		{ "droppable", droppable }, { "clocks", clocks },
 	};
 

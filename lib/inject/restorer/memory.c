@@ -3,6 +3,7 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 
+#include "lib/inject/blob/sum.h"
 #include "lib/inject/restorer/restorer.h"
 
 #define MADV_GUARD 102
@@ -84,6 +85,35 @@ static void map_all(struct plan *p)
 	}
 }
 
+/* [@addr, + @len) was read from @offset of the extent's file. */
+static void sum(struct plan *p, const struct plan_extent *e, uint64_t addr, uint64_t len, uint64_t offset)
+{
+	const struct plan_check *c = PLAN_AT(p, struct plan_check, p->checks) + e->check - 1;
+	uint64_t *sums;
+
+	if (!e->check)
+		return;
+	sums = PLAN_AT(p, uint64_t, c->sums) - c->first;
+	while (len) {
+		uint64_t rest = PLAN_BLOCK - offset % PLAN_BLOCK, n = len < rest ? len : rest;
+
+		sums[offset / PLAN_BLOCK] ^= blob_sum((const void *)addr, n / 4096, offset / 4096);
+		addr += n;
+		offset += n;
+		len -= n;
+	}
+}
+
+static void check_all(struct plan *p)
+{
+	const struct plan_check *c = PLAN_AT(p, struct plan_check, p->checks);
+
+	for (uint64_t i = 0; i < p->checks.n; i++)
+		for (uint64_t k = 0; k < c[i].sums.n; k++)
+			if (PLAN_AT(p, uint64_t, c[i].sums)[k])
+				fail(p, PLAN_STEP_CHECK, i << 32 | k, -74 /* EBADMSG */);
+}
+
 /* Reads one batch of extents that follow each other in file @file. */
 static void read_batch(struct plan *p, int32_t file, struct iov *iov, int n, uint64_t offset, uint64_t index)
 {
@@ -123,6 +153,8 @@ static void fill_all(struct plan *p)
 			next += e[i].len;
 		}
 		read_batch(p, e[first].file, iov, n, e[first].offset, first);
+		for (; first < i; first++)
+			sum(p, &e[first], e[first].addr, e[first].len, e[first].offset);
 	}
 }
 
@@ -161,6 +193,7 @@ static void compare_all(struct plan *p)
 			struct iov iov = { (uint64_t)bounce, n };
 
 			read_batch(p, e[i].file, &iov, 1, e[i].offset + done, i);
+			sum(p, &e[i], (uint64_t)bounce, n, e[i].offset + done);
 			compare((char *)e[i].addr + done, bounce, n);
 			done += n;
 		}
@@ -237,6 +270,7 @@ void memory_restore(struct plan *p)
 	memory_fill(p);
 	fill_all(p);
 	compare_all(p);
+	check_all(p);
 	finish_all(p);
 	guards_and_names(p);
 	copies(p);

@@ -16,6 +16,7 @@
 #define PLAN_THREAD_STACK (8u << 10)
 #define PLAN_CHILD_STACK (8u << 10) /* of a child until it has its own plan */
 #define PLAN_BOUNCE (128u << 10) /* pages that may be in memory already, for comparison */
+#define PLAN_BLOCK (64u << 10) /* BLOCK_PAGES of lib/image/block.h */
 #define PLAN_MAX_FD (1u << 20) /* descriptors have lower numbers */
 #define PLAN_SCRATCH 4096u /* behind the stacks: for calls the engine makes in the stopped task */
 
@@ -32,6 +33,7 @@ enum plan_step {
 	PLAN_STEP_MAP,	    /* index: VMA */
 	PLAN_STEP_READ,	    /* index: extent */
 	PLAN_STEP_MOVE,	    /* index: move */
+	PLAN_STEP_CHECK,    /* index: check << 32 | block */
 	PLAN_STEP_PROTECT,  /* index: VMA */
 	PLAN_STEP_ADVISE,   /* index: VMA */
 	PLAN_STEP_LOCK,	    /* index: VMA */
@@ -154,7 +156,17 @@ struct plan_vma {
 
 struct plan_extent { /* page data: a piece of a file */
 	uint64_t addr, len, offset;
-	int32_t file, pad; /* index of a fetch */
+	int32_t file;	/* index of a fetch */
+	uint32_t check; /* 1 + index of a plan_check; 0: what was read is not checked */
+};
+
+/*
+ * What the sums (lib/image/block.h) of pages that the task reads from one file should come to, block by block from @first on.
+ * The restorer takes those of the pages that it has read away: nothing is to be left.
+ */
+struct plan_check {
+	uint64_t first;
+	struct plan_array sums; /* uint64_t */
 };
 
 struct plan_range {
@@ -384,6 +396,7 @@ struct plan {
 	struct plan_array keeps;     /* struct plan_range, ascending: what is not unmapped at first; empty: all is */
 	struct plan_array drops;     /* struct plan_range: pages that the creator has and this one has not */
 	struct plan_array compares;  /* struct plan_extent: pages that may be there already */
+	struct plan_array checks;    /* struct plan_check */
 	struct plan_array children;  /* struct plan_child */
 	struct plan_array helpers;   /* int32_t: children that end while the tree is made, and are waited for */
 	struct plan_array fdops, fowns, locks;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "lib/image/page_sums.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/mem/aio.h"
@@ -127,24 +128,121 @@ static int split_piece(struct plan_build *b, struct vmas *m, size_t *at, const s
 
 /* -------------------------------------------------------------------------------------- read by the task itself */
 
-static int file_of_source(struct plan_build *b, uint32_t source, int32_t *file)
+/* *@index in b->sources. */
+static int file_of_source(struct plan_build *b, uint32_t source, size_t *index)
 {
 	struct plan_source *known;
+	int32_t file;
 	int r;
 
-	for (size_t i = 0; i < b->sources.n; i++)
-		if (b->sources.v[i].source == source) {
-			*file = b->sources.v[i].file;
+	for (*index = 0; *index < b->sources.n; ++*index)
+		if (b->sources.v[*index].source == source)
 			return 0;
-		}
-	r = plan_fetch(b, pagein_plain(b->s->sources.v[source]), false, file);
+	r = plan_fetch(b, pagein_plain(b->s->sources.v[source]), false, &file);
 	if (r)
 		return r;
 	known = ARRAY_ADD(b->op->arena, &b->sources);
 	if (!known)
 		return op_nomem(b->op);
-	*known = (struct plan_source){ source, *file };
+	*known = (struct plan_source){ source, file };
 	return 0;
+}
+
+/* Blocks of one source from which the task reads. */
+struct used {
+	uint64_t first, n;
+	uint16_t *pages; /* of each block */
+	uint64_t *sums;
+};
+
+static bool in_source(const struct plan_build *b, const struct fill_piece *f, size_t i)
+{
+	return f->source == b->sources.v[i].source;
+}
+
+/* Which pages of which blocks. One that is read twice leaves no trace in the sum, nor here. */
+static int mark_used(struct plan_build *b, size_t source, struct used *u)
+{
+	uint64_t end = 0;
+
+	u->first = UINT64_MAX;
+	for (size_t i = 0; i < b->fills.n; i++) {
+		const struct fill_piece *f = &b->fills.v[i];
+
+		if (!in_source(b, f, source))
+			continue;
+		u->first = MIN(u->first, f->first / BLOCK_PAGES);
+		end = MAX(end, (f->first + f->n_pages + BLOCK_PAGES - 1) / BLOCK_PAGES);
+	}
+	u->n = end - u->first;
+	u->pages = op_alloc(b->op, (u->n + 1) * sizeof(*u->pages));
+	u->sums = op_alloc(b->op, (u->n + 1) * sizeof(*u->sums));
+	if (!u->pages || !u->sums)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < b->fills.n; i++) {
+		const struct fill_piece *f = &b->fills.v[i];
+
+		for (uint64_t k = f->first; in_source(b, f, source) && k < f->first + f->n_pages; k++)
+			u->pages[k / BLOCK_PAGES - u->first] ^= (uint16_t)(1u << k % BLOCK_PAGES);
+	}
+	return 0;
+}
+
+/* A block of which the task reads a part is read here, whole. */
+static int sum_part(struct plan_build *b, struct pagein *in, const struct block_record *rec, uint16_t pages, char **buf, uint64_t *sum)
+{
+	int r;
+
+	*buf = *buf ?: malloc(BLOCK_BYTES);
+	if (!*buf)
+		return op_nomem(b->op);
+	r = pagein_read(b->op, in, rec->block * BLOCK_PAGES, rec->n_pages, *buf);
+
+	if (!r && (pages & rec->punched))
+		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
+			       "image %s: pages of block %lu were freed by deduplication, and are needed", pagein_name(in), rec->block);
+	*sum = page_sums(*buf, rec->n_pages, (uint32_t)~pages);
+	return r;
+}
+
+/* What the sums of the pages that are read from this source come to. */
+static int put_check(struct plan_build *b, size_t source, struct plan_check *c)
+{
+	struct pagein *in = b->s->sources.v[b->sources.v[source].source];
+	const struct block_file *blocks = pagein_blocks(in);
+	_cleanup_free_ char *buf = NULL;
+	struct used u = { 0 };
+	int r = mark_used(b, source, &u);
+
+	for (uint64_t i = 0; i < u.n && !r; i++) {
+		const struct block_record *rec;
+
+		if (u.first + i >= blocks->n)
+			return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
+				       "image %s has more pages than when the checkpoint was made", pagein_name(in));
+		rec = &blocks->v[u.first + i];
+		if ((u.pages[i] | rec->punched) == (1u << rec->n_pages) - 1 && !(u.pages[i] & rec->punched))
+			u.sums[i] = rec->sum;
+		else
+			r = sum_part(b, in, rec, u.pages[i], &buf, &u.sums[i]);
+	}
+	c->first = u.first;
+	return r ?: plan_put_array(b, u.sums, u.n, sizeof(*u.sums), &c->sums);
+}
+
+static int put_checks(struct plan_build *b)
+{
+	struct plan_check *c = op_alloc(b->op, (b->sources.n + 1) * sizeof(*c));
+	struct plan_array checks;
+	int r = c ? 0 : CKPT_E_NOMEM;
+
+	for (size_t i = 0; i < b->sources.n && !r; i++)
+		if (pagein_blocks(b->s->sources.v[b->sources.v[i].source]))
+			r = put_check(b, i, &c[i]);
+	r = r ?: plan_put_array(b, c, b->sources.n, sizeof(*c), &checks);
+	if (!r)
+		PLAN(b)->checks = checks;
+	return r;
 }
 
 static int put_extents(struct plan_build *b)
@@ -158,10 +256,14 @@ static int put_extents(struct plan_build *b)
 	for (size_t i = 0; i < b->fills.n && !r; i++) {
 		const struct fill_piece *f = &b->fills.v[i];
 		struct plan_extent *to = f->how == FILL_COMPARE ? &c[n_compares++] : &x[n++];
+		size_t source = 0;
 
 		*to = (struct plan_extent){ .addr = f->addr, .len = f->n_pages * PAGE_SIZE, .offset = f->first * PAGE_SIZE };
-		r = file_of_source(b, f->source, &to->file);
+		r = file_of_source(b, f->source, &source);
+		to->file = r ? -1 : b->sources.v[source].file;
+		to->check = !r && pagein_blocks(b->s->sources.v[f->source]) ? (uint32_t)source + 1 : 0;
 	}
+	r = r ?: put_checks(b);
 	r = r ?: plan_put_array(b, x, n, sizeof(*x), &extents);
 	r = r ?: plan_put_array(b, c, n_compares, sizeof(*c), &compares);
 	if (r)
@@ -290,6 +392,18 @@ void pages_place(struct plan_build *b, uint64_t scratch)
 		m[i].from += scratch;
 }
 
+/* Few enough to be read by the task, and in not too large a part of their images. */
+static bool is_little(const struct plan_build *b)
+{
+	uint64_t first = UINT64_MAX, end = 0;
+
+	for (size_t i = 0; i < b->fills.n; i++) {
+		first = MIN(first, b->fills.v[i].first);
+		end = MAX(end, b->fills.v[i].first + b->fills.v[i].n_pages);
+	}
+	return b->pieces.n_pages <= OWN_PAGES && (!b->fills.n || end - first <= OWN_PAGES * 4);
+}
+
 int pages_plan(struct plan_build *b, struct vmas *m)
 {
 	bool plain = true;
@@ -307,5 +421,5 @@ int pages_plan(struct plan_build *b, struct vmas *m)
 	}
 	if (r)
 		return r;
-	return plain && b->pieces.n_pages <= OWN_PAGES ? put_extents(b) : fill_areas(b, m);
+	return plain && is_little(b) ? put_extents(b) : fill_areas(b, m);
 }
