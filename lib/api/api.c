@@ -22,9 +22,8 @@ static int check_dump_opts(struct op *op)
 
 	if (o->leave_running && o->leave_stopped)
 		return op_fail(op, CKPT_E_INVAL, NULL, "--leave-running and --leave-stopped exclude each other");
-	if (o->page_server || o->lazy_pages)
-		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --%s of a dump is not implemented yet",
-			       o->page_server ? "page-server" : "lazy-pages");
+	if (o->lazy_pages)
+		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --lazy-pages of a dump is not implemented yet");
 	if (o->no_sync && !o->leave_running)
 		return op_fail(op, CKPT_E_INVAL, AT(.hint = "add --leave-running"),
 			       "--no-sync would kill a program whose only copy is not on stable storage");

@@ -63,9 +63,25 @@ static void close_folder(struct op *op, void *arg)
 	d->s.dir = img_dir_close(d->s.dir);
 }
 
-static int need_space(struct op *op, struct dump *d, uint64_t need)
+static int connect_server(struct op *op, void *arg)
 {
-	uint64_t have;
+	struct dump *d = arg;
+
+	return remote_begin(op, d->s.dir, &d->remote);
+}
+
+static void disconnect_server(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	(void)op;
+	remote_end(&d->remote);
+}
+
+/* @pages: bytes of memory; room for them is the page server's business, where there is one. */
+static int need_space(struct op *op, struct dump *d, uint64_t pages)
+{
+	uint64_t have, need = pages_elsewhere(d->s.dir) ? METADATA_BYTES : pages + METADATA_BYTES;
 	int r = img_dir_space(op, d->s.dir, &have);
 
 	if (r || have >= need)
@@ -339,8 +355,8 @@ static int collect_pages(struct op *op, void *arg)
 	/* The limit is for stopping and collecting, as in the field. How long writing takes, the size of the memory says. */
 	op->deadline_ns = 0;
 	op_bytes_total(op, need);
-	gate_plan(img_dir_gate(d->s.dir), need);
-	return r ?: need_space(op, d, need + METADATA_BYTES);
+	gate_plan(img_dir_gate(d->s.dir), op->opts->page_server ? 0 : need);
+	return r ?: need_space(op, d, need);
 }
 
 /* --------------------------------------------------------------------------------------------------- writing */
@@ -381,9 +397,12 @@ static int resume_late(struct op *op, void *arg)
 static int commit(struct op *op, void *arg)
 {
 	struct dump *d = arg;
+	int r;
 
 	op->stats->image_bytes = img_dir_bytes(d->s.dir);
-	return img_dir_commit(op, d->s.dir, d->s.inventory);
+	/* The last copy must not be destroyed before the other host has its part: it says so first, then we do. */
+	r = remote_commit(op, &d->remote);
+	return r ?: img_dir_commit(op, d->s.dir, d->s.inventory);
 }
 
 static int finish_task(struct op *op, void *arg)
@@ -414,6 +433,7 @@ static const struct stage stages[] = {
 	{ "check", check_target, NULL, 1 },
 	{ "prepare", prepare, NULL, 1 },
 	{ "open images", open_folder, close_folder, 1 },
+	{ "page server", connect_server, disconnect_server, 1 },
 	{ "check space", check_space, NULL, 1 },
 	{ "turn", wait_turn, NULL, 1 },
 	{ "guardian", start_guardian, stop_guardian, 1 },
@@ -455,12 +475,14 @@ int dump_run(struct op *op, pid_t pid)
 	d->freezer = (struct freezer)FREEZER_INIT;
 	d->guardian = (struct guardian)GUARDIAN_INIT;
 	d->claim = -1;
+	d->remote = (struct remote)REMOTE_INIT;
 	r = stages_run(op, stages, d);
 	op->stats->total_us = (now_ns() - begin) / 1000;
 	freezer_done(op, &d->freezer);
 	if (r)
 		return op_wrap(op, d->running ? r : tree_explain(op, d, r), "checkpoint of process %d", pid);
 	stop_guardian(op, d);
+	remote_end(&d->remote);
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);
 	dump_write_stats(op, d);

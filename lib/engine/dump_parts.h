@@ -3,6 +3,7 @@
 #ifndef CKPT_ENGINE_DUMP_PARTS_H
 #define CKPT_ENGINE_DUMP_PARTS_H
 
+#include "lib/engine/dump_remote.h"
 #include "lib/engine/freezer.h"
 #include "lib/inject/guardian.h"
 #include "lib/state/mem/stash.h"
@@ -47,6 +48,7 @@ struct dump {
 	struct stash_room room;
 	bool early;   /* nothing that is still to be saved can change: the tree may run before it is written */
 	bool running; /* it was let go */
+	struct remote remote; /* --page-server */
 };
 
 static inline bool owns(const struct dump *d, size_t i, enum kobj which)

@@ -41,7 +41,8 @@ static const char *name_of(struct op *op, const struct sockaddr *sa, socklen_t l
 
 	if (getnameinfo(sa, len, host, sizeof(host), service, sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV))
 		return what;
-	return arena_printf(op->arena, "%s at %s port %s", what, host, service) ?: what;
+	/* One that speaks IPv4 with a socket of IPv6. */
+	return arena_printf(op->arena, "%s at %s port %s", what, host + (strncmp(host, "::ffff:", 7) ? 0 : 7), service) ?: what;
 }
 
 /* Small messages are answers that somebody waits for. A peer whose machine vanished is noticed sooner or later. */

@@ -243,6 +243,53 @@ class Target:
         self.kill()
 
 
+class PageServer:
+    """ckpt page-server in the background, at a port that is free; ended with the block."""
+
+    def __init__(self, folder, *args, wrapper=(), port=0, command="page-server", **kw):
+        os.makedirs(folder, exist_ok=True)
+        self.folder, self.log = folder, folder.rstrip("/") + ".log"
+        ready, theirs = os.pipe()
+        with open(self.log, "wb") as f:
+            self.proc = subprocess.Popen([*wrapper, CKPT, command, "-D", folder, "--port", str(port), "-v3", "--status-fd",
+                                          str(theirs), *map(str, args)], stdin=subprocess.DEVNULL, stdout=f,
+                                         stderr=subprocess.STDOUT, pass_fds=[theirs], **kw)
+        os.close(theirs)
+        self.ready = os.read(ready, 2)
+        os.close(ready)
+        m = re.search(r"listens at .* port (\d+)", self.text())
+        self.port = int(m[1]) if m else None
+
+    def text(self):
+        return read_text(self.log)
+
+    def client(self, *args):
+        require(self.port, f"the page server does not listen: {self.text()}")
+        return ["--page-server", "--address", "127.0.0.1", "--port", str(self.port), *args]
+
+    def result(self, timeout=30):
+        start = time.monotonic()
+        try:
+            rc = self.proc.wait(timeout * PATIENCE)
+        except subprocess.TimeoutExpired:
+            rc = "timeout"
+        return Result(rc, self.text(), time.monotonic() - start)
+
+    def bring(self, images):
+        """What was received to where the rest is."""
+        for name in os.listdir(self.folder):
+            require(not os.path.exists(os.path.join(images, name)), f"{name} is in both folders")
+            shutil.move(os.path.join(self.folder, name), images)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.proc.poll() is None:
+            self.proc.kill()
+        self.proc.wait()
+
+
 def must(result, what):
     require(result.rc == 0, f"{what}: {result}")
     return result

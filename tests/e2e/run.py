@@ -10,6 +10,7 @@ Ways:  self            no checkpoint: the target must pass on its own
        running-restore dump --leave-running; the original is then killed, and restored
        twice           dump, restore, dump, restore
        foreground      dump, restore without -d: ckpt ends as the program ends
+       server          kill, with the pages sent to a page server that stores them in another folder
        nslast          kill, with PIDs chosen through ns_last_pid
        refuse          the dump is refused, saying why; the target goes on and passes
        check           `ckpt check -t` agrees with the dump, and stops nothing
@@ -147,6 +148,16 @@ def way_twice(run):
     run.finish()
 
 
+def way_server(run):
+    with h.PageServer(os.path.join(run.work, "received")) as server:
+        run.dump(*server.client())
+        h.must(server.result(), "the page server")
+    h.require(not [n for n in os.listdir(run.images) if n.startswith("pages-")], "page images in the dump's own folder")
+    server.bring(run.images)
+    run.restore()
+    run.finish()
+
+
 def way_nslast(run):
     run.dump()
     run.restore("--pid-method=ns-last-pid")
@@ -201,7 +212,7 @@ def way_check(run):
 
 
 FUNCTIONS = {"self": way_self, "check": way_check, "kill": way_kill, "running": way_running,
-             "running-restore": way_running_restore, "twice": way_twice, "nslast": way_nslast,
+             "running-restore": way_running_restore, "twice": way_twice, "server": way_server, "nslast": way_nslast,
              "foreground": way_foreground, "refuse": way_refuse}
 
 

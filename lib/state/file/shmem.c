@@ -176,8 +176,9 @@ int shmem_dump_content(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 	if (!s->next_pages_id)
 		s->next_pages_id = 1;
 	sh->pagemap.pages_id = s->next_pages_id++;
-	if (!sh->pagemap.n_pages)
-		return 0;
+	r = pages_announce(op, s->dir, IMG_SHMEM_PAGEMAP, sh->msg->shmid, sh->pagemap.entries.v, sh->pagemap.entries.n);
+	if (r || !sh->pagemap.n_pages)
+		return r;
 	r = pages_create(op, s->dir, sh->pagemap.pages_id, sh->pagemap.n_pages * PAGE_SIZE, &out);
 	if (r)
 		return r;
@@ -203,6 +204,8 @@ int shmem_write(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 	struct img_out *out = NULL;
 	int r, r2;
 
+	if (pages_elsewhere(s->dir))
+		return 0; /* so does what says where they are */
 	r = img_create(op, s->dir, IMG_SHMEM_PAGEMAP, sh->msg->shmid, &out);
 	if (r)
 		return r;

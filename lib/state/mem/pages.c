@@ -227,8 +227,9 @@ int pages_write(struct op *op, struct task_dump *d)
 	void *buf = NULL;
 	int r;
 
-	if (!pm->n_pages)
-		return 0;
+	r = pages_announce(op, d->s->dir, IMG_PAGEMAP, (uint32_t)d->task->pid, pm->entries.v, pm->entries.n);
+	if (r || !pm->n_pages)
+		return r;
 	r = pages_create(op, d->s->dir, pm->pages_id, pm->n_pages * PAGE_SIZE, &out);
 	for (size_t i = 0; i < pm->entries.n && !r; i++)
 		r = copy_range(op, d, out, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE, &buf, &cap,
