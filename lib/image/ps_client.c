@@ -99,9 +99,10 @@ static int client_announce(struct op *op, struct img_dir *dir, enum img_kind kin
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "two pagemaps are sent to the page server at once");
 	c->dst = ps_dst(kind == IMG_PAGEMAP ? PS_TASK : PS_SHMEM, id);
 	r = put_command(op, c, ps_make(PS_OPEN2, 0, c->dst, 0, 0)) ?: flush(op, c);
-	r = r ?: ps_recv_all(op, c->s, &has_parent, 1, "its answer (is it of release 4.2, and both with --tls or both without?)");
+	r = r ?: ps_recv_all(op, c->s, &has_parent, 1, "its answer");
 	if (r)
 		return r;
+	c->s->hint = "its own messages may say why";
 	if (has_parent > 1)
 		return op_fail(op, CKPT_E_SYS, AT(.kind = "page server", .hint = "both sides need --tls, or neither"),
 			       "the %s answers %u, which is no answer: it speaks another protocol", c->s->peer, has_parent);
@@ -200,6 +201,8 @@ int ps_client_new(struct op *op, struct img_dir *dir, struct ps_stream *s, struc
 	if (c->buf == MAP_FAILED)
 		return op_nomem(op);
 	c->s = s;
+	/* Until it has answered once. */
+	s->hint = "it may be of another release than 4.2, or one side has --tls and the other has not; its messages may say more";
 	dir->sink = &sink;
 	dir->sink_data = c;
 	*ret = c;
@@ -232,7 +235,7 @@ int ps_client_close(struct op *op, struct ps_client *c, bool keep)
 	int32_t status;
 	int r = put_command(op, c, ps_make(keep ? PS_FORCE_CLOSE : PS_CLOSE, 0, 0, 0, 0)) ?: flush(op, c);
 
-	r = r ?: ps_recv_all(op, c->s, &status, sizeof(status), "that all is stored; its own messages say why");
+	r = r ?: ps_recv_all(op, c->s, &status, sizeof(status), "that all is stored");
 	if (r)
 		return r;
 	if (status != 0)

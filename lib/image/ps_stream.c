@@ -9,7 +9,8 @@
 
 void ps_stream_init(struct ps_stream *s, int fd, const char *peer, uint32_t stall_s)
 {
-	*s = (struct ps_stream){ .fd = fd, .peer = peer, .stall_s = stall_s };
+	*s = (struct ps_stream){ .fd = fd, .peer = peer, .stall_s = stall_s,
+				   .hint = "the other side's messages may say why" };
 }
 
 void ps_stream_done(struct ps_stream *s)
@@ -26,7 +27,7 @@ static int stalled(struct op *op, struct ps_stream *s, bool sending)
 
 static int lost(struct op *op, struct ps_stream *s, int eno)
 {
-	return op_errno(op, eno, AT(.kind = "page server", .hint = "the other side's messages may say why"), "the connection to the %s was lost", s->peer);
+	return op_errno(op, eno, AT(.kind = "page server", .hint = s->hint), "the connection to the %s was lost", s->peer);
 }
 
 /* Waits until the stream can move on. @since: when it last did. */
@@ -272,7 +273,7 @@ int ps_recv_all(struct op *op, struct ps_stream *s, void *p, size_t n, const cha
 
 	if (r || got == n)
 		return r;
-	return op_fail(op, CKPT_E_SYS, AT(.kind = "page server"), "the %s closed the connection instead of sending %s", s->peer,
+	return op_fail(op, CKPT_E_SYS, AT(.kind = "page server", .hint = s->hint), "the %s closed the connection instead of sending %s", s->peer,
 		       what);
 }
 

@@ -20,6 +20,7 @@ struct ps_stream {
 	struct tls *tls;   /* NULL: plain */
 	uint32_t stall_s;  /* seconds without a byte after which we give up; 0: never */
 	const char *peer;  /* "page server at HOST port N", for messages */
+	const char *hint;  /* where the connection was lost: what may be the reason */
 	uint64_t received, sent;
 	/* What was received beyond what was asked for. */
 	uint8_t *ahead;
