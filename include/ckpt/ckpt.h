@@ -242,6 +242,7 @@ struct ckpt_stats {
 	size_t n_stages;	 /* entries of stages[] that are used */
 	struct ckpt_stage_time stages[32];
 	uint64_t waited_us;	 /* dump: for other dumps on this machine, and for io_max */
+	bool snapshot;		 /* dump: the tree ran while its memory was written */
 };
 
 /*

@@ -196,24 +196,46 @@ static void give_stats(const struct stats_box *box)
 	to->n_stages = MIN(to->n_stages, max);
 }
 
+/* Both columns only of stages that moved memory. */
+static void log_row(struct op *op, const char *name, uint64_t us, uint64_t bytes, bool frozen)
+{
+	char row[96];
+	int n = snprintf(row, sizeof(row), "%-24s %12.3f", name, us / 1e3);
+
+	if (bytes)
+		n += snprintf(row + n, sizeof(row) - n, " %10.1f %9.0f", (double)bytes / (1 << 20),
+			      us ? (double)bytes / (1 << 20) * 1e6 / (double)us : 0);
+	if (frozen)
+		snprintf(row + n, sizeof(row) - n, "%*s", bytes ? 8 : 29, "frozen");
+	log_msg(op, "%s", row);
+}
+
+static void log_count(struct op *op, const char *name, uint64_t n)
+{
+	if (n)
+		log_msg(op, "%-24s %12lu", name, n);
+}
+
 static void log_stats(struct op *op)
 {
 	const struct ckpt_stats *s = op->stats;
 
-	log_msg(op, "%-24s %12s", "stage", "ms");
+	log_msg(op, "%-24s %12s %10s %9s", "stage", "ms", "MiB", "MiB/s");
 	for (size_t i = 0; i < MIN(s->n_stages, ARRAY_SIZE(s->stages)); i++)
-		log_msg(op, "%-24s %12.3f", s->stages[i].name, s->stages[i].us / 1e3);
-	log_msg(op, "%-24s %12.3f", "total", s->total_us / 1e3);
+		log_row(op, s->stages[i].name, s->stages[i].us, s->stages[i].bytes, s->stages[i].frozen);
+	log_row(op, "total", s->total_us, op->moved.bytes_done, false);
 	if (s->frozen_us)
-		log_msg(op, "%-24s %12.3f", "  of it frozen", s->frozen_us / 1e3);
+		log_row(op, "  of it frozen", s->frozen_us, 0, false);
 	if (s->memwrite_us)
-		log_msg(op, "%-24s %12.3f", "  of it pages", s->memwrite_us / 1e3);
-	log_msg(op, "%-24s %12lu", "pages scanned", s->pages_scanned);
+		log_row(op, "  of it pages", s->memwrite_us, 0, false);
+	if (s->waited_us)
+		log_row(op, "  of it waiting", s->waited_us, 0, false);
+	log_count(op, "pages scanned", s->pages_scanned);
 	log_msg(op, "%-24s %12lu", "pages", s->pages_written);
-	if (s->shpages_written)
-		log_msg(op, "%-24s %12lu", "shared pages", s->shpages_written);
-	if (s->image_bytes)
-		log_msg(op, "%-24s %12lu", "bytes of images", s->image_bytes);
+	log_count(op, "shared pages", s->shpages_written);
+	log_count(op, "bytes of images", s->image_bytes);
+	if (s->snapshot)
+		log_msg(op, "The tree ran while its memory was written, from a snapshot.");
 }
 
 int op_end(struct op *op, int r, struct ckpt_err **err)

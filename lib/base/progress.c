@@ -53,7 +53,8 @@ void op_stage(struct op *op, const char *name, uint64_t weight)
 
 void op_bytes_total(struct op *op, uint64_t n)
 {
-	op->moved.bytes_total += n;
+	/* What was moved before its amount was told is no part of it. */
+	op->moved.bytes_total = MAX(op->moved.bytes_total, op->moved.bytes_done) + n;
 }
 
 void op_bytes_done(struct op *op, uint64_t n)

@@ -371,8 +371,10 @@ static int write_pages(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 	uint64_t begin = now_ns();
-	int r = each_owner(op, d, KOBJ_VM, task_write_pages);
+	int r;
 
+	op->stats->snapshot = d->running;
+	r = each_owner(op, d, KOBJ_VM, task_write_pages);
 	op->stats->memwrite_us += (now_ns() - begin) / 1000;
 	snapshot_end(op, d); /* the memory it takes is better given back at once */
 	return r;

@@ -13,6 +13,7 @@ The reference engine is $CRIU or `criu` on PATH; whether it works here is tried 
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -113,9 +114,9 @@ def parse_stages(text):
     """{stage: milliseconds} of a table that --display-stats printed."""
     rows = {}
     for row in text.splitlines():
-        name, _, value = row.rpartition(" ")
-        if name.strip() and "." in value:
-            rows[name.strip()] = float(value)
+        m = re.match(r"(\S.*?|  of it .*?) +(\d+\.\d+)( |$)", row)
+        if m:
+            rows[m.group(1).strip()] = float(m.group(2))
     return rows
 
 

@@ -245,7 +245,7 @@ def segments():
 def stages(said):
     """Names of stages, from the table of --display-stats."""
     rows = said.splitlines()
-    return [r.rpartition(" ")[0].strip() for r in rows[1:[i for i, r in enumerate(rows) if r.startswith("total")][0]]]
+    return [r[:24].strip() for r in rows[1:[i for i, r in enumerate(rows) if r.startswith("total")][0]]]
 
 
 def held(t):

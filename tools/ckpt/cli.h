@@ -40,6 +40,7 @@ struct out {
 	struct timespec begin, last_progress;
 	uint64_t last_bytes;	/* moved until last_progress */
 	double rate;		/* bytes a second, of the last seconds; 0: not known */
+	char *failed;		/* what was said last, of a failure */
 };
 
 struct cli {
@@ -94,6 +95,12 @@ void warn_later(struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
 int fail(struct cli *cli, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int fail_err(struct cli *cli, struct ckpt_err *err);
 
+/*
+ * outcome.c: how an operation on the tree @pid (0: unknown) ended, with --json as an object on stdout, and a failure (@err,
+ * which is freed, or what fail() said) as usual. Returns the exit status.
+ */
+int outcome(struct cli *cli, pid_t pid, const struct ckpt_stats *stats, struct ckpt_err *err, bool failed);
+
 /* progress.c: one line, overwritten, on a terminal */
 void out_progress(void *arg, const struct ckpt_progress *progress);
 
@@ -127,7 +134,8 @@ void daemon_ready(struct cli *cli);
 /* json.c */
 struct json_object;
 void json_add_string(struct json_object *o, const char *key, const char *value);
-/* An error value, as an object in a list. */
+/* An error value, as an object, and in a list. */
+struct json_object *json_err(const struct ckpt_err *err);
 void json_add_err(struct json_object *list, const struct ckpt_err *err);
 /* Prints and frees. */
 void json_print(struct json_object *o);

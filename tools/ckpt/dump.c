@@ -19,8 +19,9 @@ int cmd_dump(struct cli *cli)
 		return EXIT_USAGE;
 	}
 	r = ckpt_dump(cli->ctx, cli->tree, &cli->opts, &stats, &err);
+	r = outcome(cli, cli->tree, &stats, err, r != 0);
 	if (r)
-		return fail_err(cli, err);
+		return r;
 	if (cli->opts.log_level >= CKPT_LOG_INFO)
 		out_log(cli, CKPT_LOG_INFO, "Dumping finished successfully");
 	return 0;

@@ -9,7 +9,7 @@ void json_add_string(struct json_object *o, const char *key, const char *value)
 	json_object_object_add(o, key, value ? json_object_new_string(value) : NULL);
 }
 
-void json_add_err(struct json_object *list, const struct ckpt_err *err)
+struct json_object *json_err(const struct ckpt_err *err)
 {
 	struct json_object *o = json_object_new_object();
 
@@ -23,7 +23,12 @@ void json_add_err(struct json_object *list, const struct ckpt_err *err)
 		json_object_object_add(o, "fd", json_object_new_int(ckpt_err_fd(err)));
 	if (ckpt_err_addr(err))
 		json_object_object_add(o, "addr", json_object_new_uint64(ckpt_err_addr(err)));
-	json_object_array_add(list, o);
+	return o;
+}
+
+void json_add_err(struct json_object *list, const struct ckpt_err *err)
+{
+	json_object_array_add(list, json_err(err));
 }
 
 void json_print(struct json_object *o)

@@ -79,6 +79,8 @@ void out_close(struct cli *cli)
 	if (cli->out.log)
 		fclose(cli->out.log);
 	cli->out.log = NULL;
+	free(cli->out.failed);
+	cli->out.failed = NULL;
 }
 
 void out_clear_line(struct out *out)
@@ -134,6 +136,8 @@ static int report(struct cli *cli, const char *message, const char *hint)
 {
 	struct out *out = &cli->out;
 
+	free(out->failed);
+	out->failed = strdup(message);
 	out_clear_line(out);
 	if (out->log) {
 		log_line(out, out->log, "Error: ", message);

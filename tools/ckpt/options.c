@@ -27,7 +27,8 @@ enum own_id {
 static const struct ckpt_option own[] = {
 	TEXT("tree", 't', CKPT_FOR_DUMP | CKPT_FOR_PRE_DUMP | CKPT_FOR_CHECK, OWN_TREE, "PID",
 	     "the root of the process tree"),
-	FLAG("json", 0, CKPT_FOR_CHECK | CKPT_FOR_INSPECT, OWN_JSON, "print JSON, for programs"),
+	FLAG("json", 0, CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_CHECK | CKPT_FOR_INSPECT, OWN_JSON,
+	     "print JSON, for programs"),
 	TEXT("feature", 0, CKPT_FOR_CHECK, OWN_FEATURE, "NAME", "test one feature; exit status 0 when it is there"),
 	FLAG("extra", 0, CKPT_FOR_CHECK | NEG, OWN_EXTRA, "also fail when an optional feature is missing"),
 	FLAG("experimental", 0, CKPT_FOR_CHECK | NEG, OWN_EXPERIMENTAL, "also fail when an experimental one is"),

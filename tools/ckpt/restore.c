@@ -30,38 +30,37 @@ static int check_usage(struct cli *cli)
 	return 0;
 }
 
-static int restore(struct cli *cli, struct pidfile *pidfile, pid_t *root)
+static int restore(struct cli *cli, struct pidfile *pidfile, pid_t *root, struct ckpt_stats *stats, struct ckpt_err **err)
 {
-	struct ckpt_stats stats = { .sz = sizeof(stats) };
-	struct ckpt_err *err = NULL;
-	int r;
+	int r = cli->opts.pidfile ? pidfile_prepare(cli, pidfile) : 0;
 
-	if (cli->opts.pidfile) {
-		r = pidfile_prepare(cli, pidfile);
-		if (r)
-			return r;
-	}
+	if (r)
+		return r;
 	/* A caller that ignores SIGCHLD would have the kernel reap our child, and its status be lost. */
 	signal(SIGCHLD, SIG_DFL);
-	if (ckpt_restore(cli->ctx, &cli->opts, root, &stats, &err) != 0)
-		return fail_err(cli, err);
-	if (cli->opts.pidfile && pidfile_commit(cli, pidfile, *root) != 0) {
+	r = ckpt_restore(cli->ctx, &cli->opts, root, stats, err);
+	if (!r && cli->opts.pidfile && pidfile_commit(cli, pidfile, *root) != 0) {
 		undo(*root);
-		return 1;
+		r = 1;
 	}
-	if (cli->opts.log_level >= CKPT_LOG_INFO)
+	if (!r && cli->opts.log_level >= CKPT_LOG_INFO)
 		out_log(cli, CKPT_LOG_INFO, "Restore finished successfully. Tasks resumed.");
-	return 0;
+	return r;
 }
 
 int cmd_restore(struct cli *cli)
 {
+	struct ckpt_stats stats = { .sz = sizeof(stats) };
 	struct pidfile pidfile = PIDFILE_INIT;
+	struct ckpt_err *err = NULL;
 	pid_t root = 0;
 	int r = check_usage(cli);
 
-	r = r ? r : restore(cli, &pidfile, &root);
+	if (r)
+		return r;
+	r = restore(cli, &pidfile, &root, &stats, &err);
 	pidfile_close(&pidfile);
+	r = outcome(cli, r ? 0 : root, &stats, err, r != 0);
 	if (r || cli->opts.restore_detached)
 		return r;
 	return wait_for_root(cli, root);
