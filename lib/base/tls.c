@@ -158,6 +158,15 @@ int tls_new(struct op *op, int fd, const char *host, struct tls **ret)
 	return 0;
 }
 
+int tls_check(struct op *op)
+{
+	struct tls *t = op_new(op, struct tls);
+	int r = t ? load(op, &t->f) ?: set_credentials(op, t) : CKPT_E_NOMEM;
+
+	tls_free(t);
+	return r;
+}
+
 struct tls *tls_free(struct tls *t)
 {
 	if (!t)
@@ -207,7 +216,7 @@ static int failed(struct op *op, struct tls *t, int code, const char *what)
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
 		t->f.alert_send_appropriate(t->session, code);
-		return op_fail(op, CKPT_E_PERM, AT(.kind = "tls"), "%s: the peer shows no certificate", what);
+		return op_fail(op, CKPT_E_PERM, AT(.kind = "tls"), "%s: the peer shows no certificate of our authorities", what);
 	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
 	case GNUTLS_E_RECORD_OVERFLOW:

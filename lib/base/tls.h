@@ -18,6 +18,8 @@ struct tls;
  * @host: we are the client, and the peer's certificate has to be for that name; NULL: we are the server.
  */
 int tls_new(struct op *op, int fd, const char *host, struct tls **ret);
+/* Could tls_new() do its part? For those who wait for a peer, and want to know before. */
+int tls_check(struct op *op);
 struct tls *tls_free(struct tls *t); /* NULL allowed; returns NULL */
 /* Returns 0 when done and the peer verified, TLS_WANT_*, or a recorded failure; so do the others. */
 int tls_handshake(struct op *op, struct tls *t);

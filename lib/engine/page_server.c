@@ -101,7 +101,8 @@ int page_server_run(struct op *op, ckpt_ready_fn ready, void *arg)
 	int r;
 
 	op->stage = "page server";
-	r = open_folder(op, &sv);
+	r = op->opts->tls ? tls_check(op) : 0;
+	r = r ?: open_folder(op, &sv);
 	r = r ?: get_peer(op, &sv, ready, arg);
 	r = r ?: serve(op, &sv);
 	done(op, &sv, r);
