@@ -208,6 +208,7 @@ struct ckpt_opts {
 	bool tls;		      /* encrypt, and verify certificates on both sides */
 	const char *tls_cacert, *tls_cacrl, *tls_cert, *tls_key; /* PEM files; NULL: those below /etc/pki */
 	bool tls_no_cn_verify;	      /* client: the certificate need not be for the name in address */
+	const char *record_faults;    /* lazy restore: note the order of first touches here, relative to the images folder */
 	int status_fd;		      /* where >= 0: a zero byte is written to it, and it is closed, when a server is ready */
 	enum ckpt_io_policy io_policy; /* dump: beside other dumps on this machine */
 	uint64_t io_max;	      /* dump: write so many bytes of memory a second at most; 0: no limit */

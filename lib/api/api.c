@@ -72,8 +72,8 @@ int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pid_t *pid,
 
 	forget_err(err);
 	r = op_begin(&op, ctx, opts, stats);
-	if (!r && op.opts->lazy_pages)
-		r = op_fail(&op, CKPT_E_NOT_YET, NULL, "option --lazy-pages of a restore is not implemented yet");
+	if (!r && op.opts->record_faults && !op.opts->lazy_pages)
+		r = op_fail(&op, CKPT_E_INVAL, AT(.hint = "add --lazy-pages"), "--record-faults is for lazy restores");
 	r = r ?: restore_run(&op, &root);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;

@@ -128,6 +128,9 @@ static const struct ckpt_option table[] = {
 	OPT("tls-key", 0, STRING, D | P | PS | LP, tls_key, "FILE", "its key (default: /etc/pki/criu/private/key.pem)"),
 	FLAG("tls-no-cn-verify", 0, D | P | LP, tls_no_cn_verify,
 	     "the server's certificate need not be for the name in --address"),
+	OPT("record-faults", 0, STRING, R | LP, record_faults, "FILE",
+	    "note in which order pages are used first, in FILE in the images folder; later lazy restores go by the one named "
+	    "ckpt-faults"),
 	OPT("status-fd", 0, U32, D | PS | LP, status_fd, "FD", "write a zero byte to FD, and close it, when the server is ready"),
 
 	/* words that say what this version does anyway */

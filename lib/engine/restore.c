@@ -44,6 +44,17 @@ static int check(struct op *op, void *arg)
 	return restore_check(op, arg);
 }
 
+static int lazy_pages(struct op *op, void *arg)
+{
+	return restore_lazy_begin(op, arg);
+}
+
+static void lazy_undo(struct op *op, void *arg)
+{
+	(void)op;
+	restore_lazy_done(arg);
+}
+
 static int make_ipc(struct op *op, void *arg)
 {
 	struct restore *r = arg;
@@ -126,7 +137,7 @@ static int release(struct op *op, void *arg)
 	int ret;
 
 	ipc_detach(&r->s);
-	ret = restore_release(op, r);
+	ret = restore_lazy_end(op, r) ?: restore_release(op, r);
 
 	op->stats->pages_written = r->n_pages;
 	return ret;
@@ -136,6 +147,7 @@ static const struct stage stages[] = {
 	{ "open images", open_images, close_images, 1 },
 	{ "read images", read_images, NULL, 5 },
 	{ "check", check, NULL, 1 },
+	{ "lazy pages", lazy_pages, lazy_undo, 1 },
 	{ "ipc", make_ipc, ipc_undo, 2 },
 	{ "open files", open_files, files_undo, 5 },
 	{ "plan", plan, plan_undo, 3 },
@@ -177,11 +189,12 @@ int restore_run(struct op *op, pid_t *pid)
 	if (!r)
 		return CKPT_E_NOMEM;
 	r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
-	r->init_pidfd = r->init_go = r->own_pidns = -1;
+	r->init_pidfd = r->init_go = r->own_pidns = r->lazy_conn = -1;
 	ret = stages_run(op, stages, r);
 	if (ret)
 		return ret;
 	*pid = r->pid;
+	restore_lazy_done(r);
 	files_restore_done(op, &r->s, true);
 	ipc_done(op, &r->s, true);
 	restore_pidns_done(r, true);

@@ -230,7 +230,7 @@ static int make_tasks(struct op *op, struct restore *r)
 		t->r = r;
 		t->node = &r->tree.nodes.v[i];
 		t->task = t->node->task == TREE_NONE ? NULL : &r->s.tasks.v[t->node->task];
-		t->plan_fd = -1;
+		t->plan_fd = t->uffd = -1;
 		t->n_threads = t->task && !t->task->dead ? t->task->threads.n : 1;
 		t->threads = op_alloc(op, t->n_threads * sizeof(*t->threads));
 		if (!t->threads)

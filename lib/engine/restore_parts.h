@@ -32,6 +32,7 @@ struct new_task {
 	uint64_t syscall_at; /* address of a system call instruction in it */
 	pid_t pid;	     /* as we see it; 0: there is none (any more) */
 	bool ended;	     /* as it should */
+	int uffd;	     /* lazy pages: ours of its userfaultfd; -1: none */
 	pid_t zombie;	     /* what its number was; its parent's to wait for, and ours when that is gone */
 	bool stop_wanted;    /* somebody sent it a SIGSTOP meanwhile */
 	struct new_thread *threads;
@@ -59,6 +60,8 @@ struct restore {
 	char timens[128];  /* offsets of the clocks, as the kernel takes them; "": ours are right */
 	const char *child_step; /* what exec_errno is about */
 	int last_pid_fd; /* /proc/sys/kernel/ns_last_pid, locked */
+	bool lazy;	   /* pages come after the tasks run: restore_lazy.c */
+	int lazy_conn;	   /* to the daemon */
 	uint64_t n_pages;
 	uint64_t forked_at, started_at;
 };
@@ -74,6 +77,8 @@ int restore_pid_taken(struct op *op, pid_t pid);
 /* restore_plan.c: each process's plan in a memfd, and the restorer in another. */
 int restore_plan(struct op *op, struct restore *r);
 void restore_plan_done(struct restore *r);
+/* The task whose memory a fork copies: its creator's, or that of whoever sent a step to fork it. */
+struct snap_task *restore_memory_from(struct restore *r, const struct tree_node *n);
 /* restore_spawn.c: how the PIDs will be had; the root process, seized, about to execute the restorer. */
 int restore_prepare_pids(struct op *op, struct restore *r);
 int restore_spawn(struct op *op, struct restore *r);
@@ -111,6 +116,12 @@ int task_forget_stop(struct op *op, struct new_task *t, pid_t child); /* what th
 int task_load(struct op *op, struct new_task *t); /* the restorer is gone after that */
 int task_set_masks(struct op *op, struct new_task *t);
 int task_release(struct op *op, struct new_task *t);
+/* restore_lazy.c; each does nothing if the restore is not lazy */
+int restore_lazy_begin(struct op *op, struct restore *r);     /* before the plans: areas, and the daemon */
+int restore_lazy_hand_over(struct op *op, struct restore *r); /* all tasks stand at the barrier of the tree */
+int restore_lazy_check(struct op *op, const struct restore *r); /* is the daemon still there? */
+int restore_lazy_end(struct op *op, struct restore *r);	      /* the tasks are about to run */
+void restore_lazy_done(struct restore *r);		      /* they run, or there are none any more */
 /* restore_tiles.c: room for AMX tiles; before anything else is done with a thread that stands at its int3 */
 int restore_tiles(struct op *op, struct new_task *t);
 /* restore_sleep.c: sleeps that go on with what was left of them; before the registers are loaded */

@@ -66,8 +66,7 @@ static int make_elf(struct op *op, struct restore *r)
 
 /* ------------------------------------------------------------------------------------------- what is in a plan */
 
-/* The task whose memory a fork copies: its creator's, or that of whoever sent a step to fork it. */
-static struct snap_task *memory_from(struct restore *r, const struct tree_node *n)
+struct snap_task *restore_memory_from(struct restore *r, const struct tree_node *n)
 {
 	while (n->creator != TREE_NONE) {
 		n = &r->tree.nodes.v[n->creator];
@@ -147,11 +146,12 @@ static int fill_task(struct new_task *t)
 
 	b->shares_memory = t->node->shares & CLONE_VM;
 	b->shares_files = t->node->shares & CLONE_FILES;
-	b->memory_from = t->node->inherits ? memory_from(r, t->node) : NULL;
+	b->memory_from = t->node->inherits ? restore_memory_from(r, t->node) : NULL;
 	PLAN(b)->shares_memory = b->shares_memory;
 	PLAN(b)->shares_files = b->shares_files;
 	PLAN(b)->shares_folders = !!(t->node->shares & CLONE_FS);
 	PLAN(b)->shares_actions = !!(t->node->shares & CLONE_SIGHAND);
+	PLAN(b)->lazy = r->lazy && !b->shares_memory;
 	if (!b->shares_memory)
 		ret = plan_memory(b) ?: plan_vdso(b);
 	ret = ret ?: plan_task(b);
@@ -249,6 +249,9 @@ static uint32_t barriers(const struct restore *r)
 	uint32_t bits = r->n_tasks > 1 ? PLAN_BARRIER_TREE | PLAN_BARRIER_OPEN : 0;
 	bool joins = r->tree.helpers;
 
+	if (r->lazy)
+		bits |= PLAN_BARRIER_TREE;
+
 	for (size_t i = 0; i < r->n_tasks; i++)
 		joins = joins || (r->tasks[i].node->leads_group && r->tasks[i].node->join);
 	return joins ? bits | PLAN_BARRIER_JOINED : bits;
@@ -341,7 +344,7 @@ int restore_plan(struct op *op, struct restore *r)
 	EACH_TASK(r, ret, t) {
 		ret = write_plan(op, t, syscall_off);
 		r->seccomp = r->seccomp || t->build.seccomp;
-		r->n_pages += t->build.pieces.n_pages;
+		r->n_pages += t->build.pieces.n_pages - t->build.n_lazy_pages;
 	}
 	ret = ret ?: make_elf(op, r);
 	op_bytes_total(op, r->n_pages * PAGE_SIZE);

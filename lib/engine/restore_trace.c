@@ -66,7 +66,7 @@ int restore_wait(struct op *op, struct new_task *t, pid_t tid, int *status)
 			sched_yield();
 			continue;
 		}
-		ret = op_check_cancel(op) ?: look_around(op, t);
+		ret = op_check_cancel(op) ?: look_around(op, t) ?: restore_lazy_check(op, t->r);
 		if (ret)
 			return ret;
 		restore_progress(op, t->r);

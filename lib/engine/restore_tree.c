@@ -95,7 +95,7 @@ static int check_threads(struct op *op, const struct new_task *t)
 int restore_drive(struct op *op, struct restore *r)
 {
 	uint32_t barriers = PLAN(&r->tasks[0].build)->barriers;
-	int ret = follow_births(op, r);
+	int ret = follow_births(op, r) ?: restore_lazy_hand_over(op, r);
 
 	for (uint32_t barrier = PLAN_BARRIER_TREE; barrier <= PLAN_BARRIER_OPEN && !ret; barrier <<= 1) {
 		if (!(barriers & barrier))

@@ -93,6 +93,8 @@ static const struct row rows[FEATURE_N] = {
 	[FEATURE_UFFD] = { "uffd", "userfaultfd", "lazy restore is not possible", false, probe_uffd },
 	[FEATURE_UFFD_NONCOOP] = { "uffd-noncoop", "userfaultfd with events of fork, remap, remove and unmap",
 				   "lazy restore is not possible", false, probe_uffd_noncoop },
+	[FEATURE_UFFD_POISON] = { "uffd_poison", "pages whose use is an error (UFFDIO_POISON)", "lazy restore is not possible", false,
+				  probe_uffd_poison },
 	[FEATURE_UFFD_MOVE] = { "uffd_move", "moving pages into place (UFFDIO_MOVE)", "restore of large memory is slower", false,
 				probe_uffd_move },
 	[FEATURE_MEMFD] = { "memfd", "files without a name (memfd_create)", "nothing can be restored", true, probe_memfd },

@@ -42,6 +42,7 @@ struct snap_task {
 	PstreeEntry *ps;
 	TaskKobjIdsEntry *ids;
 	ARRAY(struct snap_thread) threads; /* [0] is the leader; its core has tc */
+	bool *lazy_areas; /* restore: of mm->vmas, those whose pages may come after the program runs; NULL: it is no lazy one */
 	MmEntry *mm; /* NULL of the dead, and of those who share an earlier task's memory (ids->vm_id) */
 	TaskExtra *extra; /* may be NULL on restore */
 	FsEntry *fs;

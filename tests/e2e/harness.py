@@ -145,6 +145,12 @@ def gone(pids):
         wait_until(lambda: not os.path.exists(f"/proc/{pid}"), f"process {pid} to be gone")
 
 
+def lazy_done(pids, seconds=30):
+    """All pages are in: no area of these processes waits for any."""
+    wait_until(lambda: not any(re.search(r"^VmFlags:.*\bum\b", read_text(f"/proc/{p}/smaps"), re.M) for p in pids),
+               "lazy pages to be in", seconds)
+
+
 def kill_hard(pid):
     """Ends a process that this test started or restored, by its number."""
     try:

@@ -11,6 +11,7 @@ Ways:  self            no checkpoint: the target must pass on its own
        twice           dump, restore, dump, restore
        foreground      dump, restore without -d: ckpt ends as the program ends
        server          kill, with the pages sent to a page server that stores them in another folder
+       lazy            kill, with a restore that brings the pages while the target runs
        nslast          kill, with PIDs chosen through ns_last_pid
        refuse          the dump is refused, saying why; the target goes on and passes
        check           `ckpt check -t` agrees with the dump, and stops nothing
@@ -97,6 +98,9 @@ class Run:
 
     def restore(self, *opts):
         r = h.ckpt("restore", "-D", self.images, "-d", *self.log("restore.log"), *self.e.restore, *opts)
+        if "--lazy-pages" in opts and r.rc == 0:
+            h.lazy_done([self.t.pid, *h.descendants(self.t.pid)])
+            r.out += h.read_text(os.path.join(self.images, "lazy-pages.log"))
         self.explain(r, "restore", "restore.log")
         h.require(h.alive(self.t.pid), f"not alive after the restore (state {h.state(self.t.pid)}); {r}\n"
                   + "\n".join(h.read_text(os.path.join(self.work, "restore.log")).splitlines()[-6:]))
@@ -158,6 +162,27 @@ def way_server(run):
     run.finish()
 
 
+def way_lazy(run):
+    run.dump()
+    run.restore("--lazy-pages")
+    run.finish()
+
+
+def way_lazy_at_once(run, *opts):
+    """Checks while the pages are still coming."""
+    run.dump()
+    r = h.ckpt("restore", "-D", run.images, "-d", "--lazy-pages", *opts, *run.log("restore.log"), *run.e.restore)
+    run.explain(r, "restore", "restore.log")
+    run.finish()
+    h.require(not os.path.exists(run.images + "/lazy-pages.log") or "lost" not in h.read_text(run.images + "/lazy-pages.log")
+              or " 0 pages were lost" in h.read_text(run.images + "/lazy-pages.log"), h.read_text(run.images + "/lazy-pages.log"))
+
+
+def way_lazy_recorded(run):
+    """Nothing comes but what is asked for."""
+    way_lazy_at_once(run, "--record-faults", "ckpt-faults")
+
+
 def way_nslast(run):
     run.dump()
     run.restore("--pid-method=ns-last-pid")
@@ -213,6 +238,7 @@ def way_check(run):
 
 FUNCTIONS = {"self": way_self, "check": way_check, "kill": way_kill, "running": way_running,
              "running-restore": way_running_restore, "twice": way_twice, "server": way_server, "nslast": way_nslast,
+             "lazy": way_lazy, "lazy-at-once": way_lazy_at_once, "lazy-recorded": way_lazy_recorded,
              "foreground": way_foreground, "refuse": way_refuse}
 
 

@@ -6,6 +6,7 @@
  * it, then takes the area away and loads the registers.
  */
 #include <linux/auxvec.h>
+#include <linux/fcntl.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
 
@@ -57,6 +58,8 @@ static void take_place(struct plan *p)
 static void join_others(struct plan *p)
 {
 	barrier(p, PLAN_BARRIER_TREE);
+	if (p->lazy) /* the engine has it by now */
+		sys(__NR_close, p->uffd);
 	if (!p->leads_group)
 		group_join(p);
 	barrier(p, PLAN_BARRIER_JOINED);
@@ -77,6 +80,8 @@ _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
 	if (p->kind == PLAN_TASK) {
 		calls_make(p, p->phases[PLAN_MEMORY]);
 		task_restore(p);
+		if (p->lazy)
+			p->uffd = (int32_t)must(p, PLAN_STEP_UFFD, 0, sys(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK));
 		if (p->last_pid_file < 0)
 			fetch_close(p);
 	}

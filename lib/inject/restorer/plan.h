@@ -74,6 +74,7 @@ enum plan_step {
 	PLAN_STEP_SECUREBITS,
 	PLAN_STEP_AMBIENT,
 	PLAN_STEP_BOUNDING,
+	PLAN_STEP_UFFD,
 	PLAN_STEP_CALL,	     /* index: number of the call (struct build_call on the engine's side) */
 	PLAN_N_STEPS,
 };
@@ -385,6 +386,8 @@ struct plan {
 	uint32_t subreaper, thp_disable, io_flusher;
 	uint32_t membarrier;
 	uint32_t restore_ids; /* the kernel takes timer ids */
+	uint32_t lazy;	    /* makes a userfaultfd, and has it until the barrier of the tree */
+	int32_t uffd;	    /* that, written by the restorer */
 	uint32_t share_filters; /* all threads have the leader's filters: it installs them before it makes them */
 	struct plan_mm mm;
 	struct plan_array auxv; /* uint64_t */

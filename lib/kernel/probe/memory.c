@@ -123,6 +123,12 @@ bool probe_uffd_noncoop(struct features *f)
 			UFFD_FEATURE_EVENT_UNMAP);
 }
 
+bool probe_uffd_poison(struct features *f)
+{
+	(void)f;
+	return uffd_has(UFFD_FEATURE_POISON);
+}
+
 bool probe_uffd_move(struct features *f)
 {
 	(void)f;

@@ -25,7 +25,7 @@ probe_fn probe_kcmp, probe_kcmp_epoll, probe_mm_map, probe_tid_address, probe_ti
 probe_fn probe_membarrier_registrations, probe_sched_exec_start, probe_wchan, probe_ns_pid, probe_loginuid;
 probe_fn probe_can_map_vdso, probe_compat_cr;
 probe_fn probe_pagemap_scan, probe_pagemap_scan_guard_pages, probe_pagemap_pfn, probe_map_files, probe_mem_dirty_track;
-probe_fn probe_uffd, probe_uffd_noncoop, probe_uffd_move, probe_memfd, probe_memfd_hugetlb, probe_aio_remap;
+probe_fn probe_uffd, probe_uffd_noncoop, probe_uffd_poison, probe_uffd_move, probe_memfd, probe_memfd_hugetlb, probe_aio_remap;
 probe_fn probe_io_uring, probe_openat2, probe_mnt_id, probe_fdinfo_lock, probe_timerfd, probe_move_mount_set_group;
 probe_fn probe_autofs, probe_userns, probe_cgroupns, probe_timens, probe_always;
 probe_fn probe_tun, probe_sk_ns, probe_sk_unix_file, probe_sockopt_buf_lock, probe_ipv6_freebind, probe_net_diag_raw;

@@ -6,6 +6,10 @@
 #ifndef CKPT_STATE_MEM_H
 #define CKPT_STATE_MEM_H
 
+#include <sys/mman.h>
+
+#include "lib/kernel/uapi.h"
+
 #include "lib/state/pieces.h"
 #include "lib/state/task/task.h"
 
@@ -39,6 +43,15 @@ static inline bool vma_is_private(const VmaEntry *v)
 static inline bool vma_has_pages(const VmaEntry *v)
 {
 	return vma_is_private(v) || v->status & VMA_AIORING;
+}
+
+/* Whether a lazy restore may leave pages of the area for later: nothing that the kernel or the restorer needs at once. */
+static inline bool vma_may_be_lazy(const VmaEntry *v)
+{
+	const uint64_t wipe_on_fork = 1ull << 18;
+
+	return (v->status & (VMA_REGULAR | VMA_ANON_PRIVATE | VMA_VDSO | VMA_VVAR)) == (VMA_REGULAR | VMA_ANON_PRIVATE) &&
+	       !(v->flags & (MAP_LOCKED | MAP_HUGETLB | MAP_DROPPABLE)) && !(v->has_madv && v->madv & wipe_on_fork);
 }
 
 /* Whether @child, as it is in the image, may have been forked as a copy of @parent. Both private, or it is false. */

@@ -93,6 +93,38 @@ static int add_piece(struct plan_build *b, const struct plan_vma *v, const struc
 	return 0;
 }
 
+static bool has_lazy(const struct plan_build *b, const struct plan_vma *v)
+{
+	return b->lazy.n && b->lazy.v[b->lazy.n - 1].start == v->start;
+}
+
+/*
+ * How many of @n pages in area @v come only when the program runs. Of an area that may not be written to one comes now:
+ * protecting it takes it out of the account of memory where it has none.
+ */
+static int leave_for_later(struct plan_build *b, const struct plan_vma *v, const struct page_piece *piece, uint64_t n, uint64_t *left)
+{
+	struct plan_range *last;
+
+	*left = n - (!(v->final_prot & PROT_WRITE) && !has_lazy(b, v) && piece->source != PIECE_REMOTE);
+	b->n_lazy_pages += *left;
+	if (has_lazy(b, v))
+		return 0;
+	last = ARRAY_ADD(b->op->arena, &b->lazy);
+	if (!last)
+		return op_nomem(b->op);
+	*last = (struct plan_range){ v->start, v->len };
+	return 0;
+}
+
+static int must_be_here(struct plan_build *b, const struct page_piece *piece)
+{
+	if (piece->source != PIECE_REMOTE)
+		return 0;
+	return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pagemap", .hint = "restore with --lazy-pages"),
+		       "some pages of task %d are left with a page server, and are needed at once", b->task->pid);
+}
+
 /* Gives the pages of a piece to the areas it covers. @at: the first to look at. */
 static int split_piece(struct plan_build *b, struct vmas *m, size_t *at, const struct page_piece *piece)
 {
@@ -102,7 +134,7 @@ static int split_piece(struct plan_build *b, struct vmas *m, size_t *at, const s
 	while (start < end && !r) {
 		struct plan_vma *v;
 		struct fill_piece f;
-		uint64_t n = taken_elsewhere(b, start, end);
+		uint64_t left = 0, n = taken_elsewhere(b, start, end);
 
 		if (n) {
 			start += n * PAGE_SIZE;
@@ -116,12 +148,22 @@ static int split_piece(struct plan_build *b, struct vmas *m, size_t *at, const s
 		if (!(v->prot & PROT_WRITE) || !(v->prot & PROT_READ))
 			v->prot = PROT_READ | PROT_WRITE;
 		n = (MIN(end, v->start + v->len) - start) / PAGE_SIZE;
+		if (piece->lazy && m->lazy[*at])
+			r = leave_for_later(b, v, piece, n, &left);
+		n -= left;
+		if (r || !n) {
+			start += left * PAGE_SIZE;
+			continue;
+		}
+		r = must_be_here(b, piece);
+		if (r)
+			return r;
 		f = (struct fill_piece){
 			.addr = start, .first = piece->first + (start - piece->start) / PAGE_SIZE, .n_pages = n,
 			.source = piece->source, .how = v->inherited ? FILL_COMPARE : is_simple(v) ? FILL_NEW : FILL_WRITE,
 		};
 		r = add_piece(b, v, &f);
-		start += n * PAGE_SIZE;
+		start += (n + left) * PAGE_SIZE;
 	}
 	return r;
 }
@@ -401,7 +443,7 @@ static bool is_little(const struct plan_build *b)
 		first = MIN(first, b->fills.v[i].first);
 		end = MAX(end, b->fills.v[i].first + b->fills.v[i].n_pages);
 	}
-	return b->pieces.n_pages <= OWN_PAGES && (!b->fills.n || end - first <= OWN_PAGES * 4);
+	return b->pieces.n_pages - b->n_lazy_pages <= OWN_PAGES && (!b->fills.n || end - first <= OWN_PAGES * 4);
 }
 
 int pages_plan(struct plan_build *b, struct vmas *m)
@@ -413,10 +455,7 @@ int pages_plan(struct plan_build *b, struct vmas *m)
 	for (size_t i = 0; i < b->pieces.v.n && !r; i++) {
 		const struct page_piece *p = &b->pieces.v.v[i];
 
-		if (p->source == PIECE_REMOTE)
-			return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, .kind = "pagemap"),
-				       "some pages are left with a page server (--lazy-pages), which is not supported yet");
-		plain = plain && pagein_plain(b->s->sources.v[p->source]) >= 0;
+		plain = plain && (p->source == PIECE_REMOTE || pagein_plain(b->s->sources.v[p->source]) >= 0);
 		r = split_piece(b, m, &at, p);
 	}
 	if (r)

@@ -17,6 +17,8 @@ struct mapped_file {
 struct vmas {
 	struct plan_vma *v;
 	const VmaEntry **e; /* of the same index */
+	bool *lazy;	    /* the same: pages that may come later are left out */
+	size_t image_index; /* of the entry that is looked at, in the image */
 	size_t n;
 	struct mapped_file *files; /* hash table of a power of two */
 	size_t n_files, cap_files;

@@ -163,6 +163,7 @@ static int add_area(struct plan_build *b, struct vmas *m, const VmaEntry *e)
 	} else {
 		v->flags |= MAP_ANONYMOUS | (e->flags & HUGE_FLAGS);
 	}
+	m->lazy[m->n] = b->task->lazy_areas && b->task->lazy_areas[m->image_index];
 	m->e[m->n++] = e;
 	return r;
 }
@@ -291,9 +292,11 @@ int plan_memory(struct plan_build *b)
 	m.v = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.v));
 	m.e = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.e));
 	m.guards = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.guards));
-	if (!m.v || !m.e || !m.guards)
+	m.lazy = op_alloc(b->op, (mm->n_vmas + 1) * sizeof(*m.lazy));
+	if (!m.v || !m.e || !m.guards || !m.lazy)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < mm->n_vmas && !r; i++) {
+		m.image_index = i;
 		r = one_area(b, &m, mm->vmas[i], &after);
 		r = r ?: i % 1024 ? r : op_check_cancel(b->op);
 	}

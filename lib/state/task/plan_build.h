@@ -69,6 +69,8 @@ struct plan_build {
 	ARRAY(const VmaEntry *) ring_areas; /* of io_urings */
 	uint32_t numbers;   /* descriptors below this are used while the table is filled, beside the program's own */
 	struct pieces pieces; /* of its private memory */
+	ARRAY(struct plan_range) lazy; /* areas of which pages are left out, to be brought later */
+	uint64_t n_lazy_pages;
 	ARRAY(struct plan_source) sources;
 	ARRAY(struct fill_piece) fills; /* ascending addresses; empty: the task reads its pages itself */
 	ARRAY(struct build_call) calls;
