@@ -151,6 +151,12 @@ enum ckpt_io_policy {
 	CKPT_IO_NONE = 2,	   /* it neither waits for others nor do they for it */
 };
 
+/* How a pre-dump reads memory. Both do the same here. */
+enum ckpt_pre_dump_mode {
+	CKPT_PRE_DUMP_SPLICE = 0,
+	CKPT_PRE_DUMP_READ = 1,
+};
+
 /*
  * Optional things of an operation. Start from CKPT_OPTS_INIT; NULL stands for that. A field means what the option of
  * the same name means on the command line (see ckpt_option_table()); fields an operation has no use for are ignored.
@@ -212,6 +218,12 @@ struct ckpt_opts {
 	int status_fd;		      /* where >= 0: a zero byte is written to it, and it is closed, when a server is ready */
 	enum ckpt_io_policy io_policy; /* dump: beside other dumps on this machine */
 	uint64_t io_max;	      /* dump: write so many bytes of memory a second at most; 0: no limit */
+	/* dumps that build upon each other: see ckpt_pre_dump() */
+	bool track_mem;		      /* dump: what is written to memory from now on is known to the next dump */
+	const char *prev_images_dir;  /* folder of the previous dump or pre-dump, relative to the images folder */
+	bool auto_dedup;	      /* free pages of images that are not needed any more */
+	enum ckpt_pre_dump_mode pre_dump_mode;
+	bool track_apart;	      /* tracking is kept by a process of its own, for other programs, not by the context */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \
@@ -244,6 +256,7 @@ struct ckpt_stats {
 	struct ckpt_stage_time stages[32];
 	uint64_t waited_us;	 /* dump: for other dumps on this machine, and for io_max */
 	bool snapshot;		 /* dump: the tree ran while its memory was written */
+	uint64_t pages_skipped_parent; /* dump: pages that are with the parent, since nobody wrote to them */
 };
 
 /*
@@ -253,6 +266,22 @@ struct ckpt_stats {
  */
 CKPT_API int ckpt_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, struct ckpt_stats *stats,
 		       struct ckpt_err **err);
+
+/*
+ * Stores the memory of the tree rooted at @pid into the folder of @opts, while it runs: it is stopped only to find out which
+ * pages are to be stored. The folder is no checkpoint, but what the next pre-dump or ckpt_dump() names as its prev_images_dir,
+ * which then stores only what was written since. What is written is tracked by the kernel; the descriptors for that are kept
+ * by @ctx (or, with track_apart, by a process), until the next call or the end of the program. Where they were lost, the next
+ * dump stores everything, and says so. Since 0.1.
+ */
+CKPT_API int ckpt_pre_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, struct ckpt_stats *stats,
+			   struct ckpt_err **err);
+
+/*
+ * Frees the space of pages that the folder of @opts, or a folder between, supersedes: in its parent, the parent's parent, and
+ * so on. None of those can be restored by itself afterwards; the folder can. *@freed (may be NULL) is in bytes. Since 0.1.
+ */
+CKPT_API int ckpt_dedup(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, uint64_t *freed, struct ckpt_err **err);
 
 /*
  * Checkpoint the calling process itself. Returns 0 in the original, which runs on (leave_running is implied), 1 in each
@@ -347,6 +376,7 @@ enum {
 	CKPT_FOR_CHECK = 1 << 2,
 	CKPT_FOR_INSPECT = 1 << 3,
 	CKPT_FOR_PRE_DUMP = 1 << 4,
+	CKPT_FOR_DEDUP = 1 << 5,
 	CKPT_FOR_LAZY_PAGES = 1 << 6,
 	CKPT_FOR_PAGE_SERVER = 1 << 7,
 	CKPT_OPTF_NEGATABLE = 1 << 8, /* --no-NAME exists */

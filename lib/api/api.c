@@ -3,6 +3,7 @@
 #include "lib/api/ctx.h"
 
 #include "lib/engine/check.h"
+#include "lib/engine/dedup.h"
 #include "lib/engine/dump.h"
 #include "lib/engine/inspect.h"
 #include "lib/engine/page_server.h"
@@ -45,6 +46,34 @@ int ckpt_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, str
 	r = r ?: dump_run(&op, pid);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;
+	return op_end(&op, r, err);
+}
+
+int ckpt_pre_dump(struct ckpt_ctx *ctx, pid_t pid, const struct ckpt_opts *opts, struct ckpt_stats *stats,
+		  struct ckpt_err **err)
+{
+	uint64_t begin = now_ns();
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, stats);
+	if (!r && pid <= 0)
+		r = op_fail(&op, CKPT_E_INVAL, NULL, "%d is not a process ID", (int)pid);
+	r = r ?: predump_run(&op, pid);
+	if (op.stats)
+		op.stats->total_us = (now_ns() - begin) / 1000;
+	return op_end(&op, r, err);
+}
+
+int ckpt_dedup(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, uint64_t *freed, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: dedup_run(&op, freed);
 	return op_end(&op, r, err);
 }
 

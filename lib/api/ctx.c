@@ -30,8 +30,10 @@ int ckpt_ctx_new(struct ckpt_ctx **ret)
 
 struct ckpt_ctx *ckpt_ctx_free(struct ckpt_ctx *ctx)
 {
-	if (ctx)
+	if (ctx) {
 		features_free(ctx->features);
+		tracking_list_free(&ctx->trackings);
+	}
 	free(ctx);
 	return NULL;
 }

@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 
-#include "lib/base/op.h"
+#include "lib/inject/tracker.h"
 
 struct features;
 
@@ -13,6 +13,7 @@ struct ckpt_ctx {
 	struct log_sink log;
 	struct progress_sink progress;
 	atomic_bool cancel;
+	struct tracking_list trackings;
 	struct features *features; /* made by the first operation; what was probed once is known from then on */
 };
 

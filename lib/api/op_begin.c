@@ -84,6 +84,8 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to validate files", (int)o->file_validation);
 	if ((unsigned)o->io_policy > CKPT_IO_NONE)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a policy to share the disk", (int)o->io_policy);
+	if ((unsigned)o->pre_dump_mode > CKPT_PRE_DUMP_READ)
+		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to read memory", (int)o->pre_dump_mode);
 	if (o->tcp_close)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
 	if (o->port > UINT16_MAX)
@@ -158,7 +160,7 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 	int r;
 
 	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel,
-			   .features = ctx->features };
+			   .features = ctx->features, .trackings = &ctx->trackings };
 	mask_error_signals(op);
 	op->arena = arena_new();
 	if (!op->arena)
@@ -232,6 +234,7 @@ static void log_stats(struct op *op)
 		log_row(op, "  of it waiting", s->waited_us, 0, false);
 	log_count(op, "pages scanned", s->pages_scanned);
 	log_msg(op, "%-24s %12lu", "pages", s->pages_written);
+	log_count(op, "pages in the parent", s->pages_skipped_parent);
 	log_count(op, "shared pages", s->shpages_written);
 	log_count(op, "bytes of images", s->image_bytes);
 	if (s->snapshot)

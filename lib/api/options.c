@@ -19,7 +19,7 @@
 #define DR (D | R)
 #define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
-#define ALL (D | R | C | I | P | PS | LP)
+#define ALL (D | R | C | I | P | PS | LP | CKPT_FOR_DEDUP)
 #define NEG CKPT_OPTF_NEGATABLE
 #define HID CKPT_OPTF_HIDDEN
 #define OPTARG CKPT_OPTF_OPTIONAL_ARG
@@ -62,17 +62,17 @@ static const struct ckpt_option table[] = {
 	FLAG("restore-sibling", 'S', R | NEG, restore_sibling,
 	     "make the root task a child of the caller's parent; needs --restore-detached"),
 	FLAG("new-pidns", 0, R, new_pidns, "restore into a fresh PID namespace, where all PIDs are free"),
-	OPT("timeout", 0, U32, DR, timeout, "SECONDS",
+	OPT("timeout", 0, U32, DRP, timeout, "SECONDS",
 	    "give up, and undo everything, after this time (0: never). A dump: if the tree is not stopped and collected by then, "
 	    "which does not count the writing of its memory (default: 10)"),
-	OPT("fault-stage", 0, STRING, DR | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
+	OPT("fault-stage", 0, STRING, DRP | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
 	    "tests: fail at the stage of this name"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
 	WORD("io-policy", 0, D | P, io_policy, io_policies, "POLICY",
 	     "how dumps that write to one disk share it: least-left, who has least left goes first (default); fair, each as much; "
 	     "none, without regard for others"),
 	OPT("io-max", 0, SIZE, D | P, io_max, "RATE", "write at most so many bytes of memory a second, N or N with K, M or G"),
-	OPT("freeze-cgroup", 0, STRING, D, freeze_cgroup, "DIR",
+	OPT("freeze-cgroup", 0, STRING, D | P, freeze_cgroup, "DIR",
 	    "hold the tasks of this cgroup (v1 freezer, or v2) by its freezer while they are seized"),
 	WORD("pid-method", 0, R | HID, pid_method, pid_methods, "METHOD",
 	     "how PIDs are chosen: auto, set-tid, ns-last-pid"),
@@ -133,6 +133,16 @@ static const struct ckpt_option table[] = {
 	    "ckpt-faults"),
 	OPT("status-fd", 0, U32, D | PS | LP, status_fd, "FD", "write a zero byte to FD, and close it, when the server is ready"),
 
+	/* memory in several steps */
+	FLAG("track-mem", 0, D | P | NEG, track_mem,
+	     "track what is written to memory from now on, for the next dump; pre-dump does it anyway"),
+	OPT("prev-images-dir", 0, STRING, D | P, prev_images_dir, "DIR",
+	    "folder of the previous dump or pre-dump, relative to the images folder: store only what was written since"),
+	FLAG("auto-dedup", 0, DRP | NEG, auto_dedup,
+	     "dump: free pages of the previous images that this dump supersedes; restore: free the pages that were restored"),
+	WORD("pre-dump-mode", 0, D | P, pre_dump_mode, pre_dump_modes, "MODE",
+	     "how a pre-dump reads memory: splice or read; both do the same here"),
+
 	/* words that say what this version does anyway */
 	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
 		   "cgroups; only the modes none and ignore are implemented"),
@@ -160,12 +170,6 @@ static const struct ckpt_option table[] = {
 	LATER_FLAG("mntns-compat-mode", 0, R | NEG, "restore mount namespaces the old way"),
 	LATER("lsm-profile", 0, STRING, R, "TYPE:NAME", "replace the label of the security module"),
 	LATER("lsm-mount-context", 0, STRING, R, "CONTEXT", "replace the SELinux context of mounts"),
-
-	/* not implemented yet: memory in several steps, or elsewhere */
-	LATER_FLAG("track-mem", 0, D | P | NEG, "track what is written to memory from now on"),
-	LATER("prev-images-dir", 0, STRING, D | P, "DIR", "folder of the previous dump"),
-	LATER_FLAG("auto-dedup", 0, DRP | NEG, "free pages of images that are not needed any more"),
-	LATER_WORD("pre-dump-mode", 0, D | P, pre_dump_modes, "MODE", "how a pre-dump reads memory"),
 
 	/* not implemented yet: namespaces, mounts, cgroups */
 	LATER("ext-mount-map", 'M', STRV, DR, "KEY:VALUE", "an external mount"),

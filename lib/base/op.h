@@ -52,6 +52,7 @@ struct op {
 	bool masked;
 	const char *fault_stage;   /* tests: fail at the stage of this name */
 	struct ckpt_err *err;	   /* the first failure; later ones are only logged */
+	struct tracking_list *trackings; /* lib/inject/tracker.h; kept by the context from one dump to the next; NULL: nobody does */
 	struct features *features; /* lib/kernel/features.h; probed lazily, owned by the context */
 	struct cpu_info *cpu;	   /* lib/kernel/arch: asked for once an operation, for CPUID is slow in guests */
 	const struct ckpt_opts *opts; /* complete (never NULL, current size) */

@@ -7,6 +7,7 @@
 
 #include <signal.h>
 
+#include "lib/engine/dedup.h"
 #include "lib/engine/dump_parts.h"
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
@@ -52,6 +53,11 @@ static int open_folder(struct op *op, void *arg)
 	struct dump *d = arg;
 
 	return img_dir_create(op, &d->s.dir);
+}
+
+static int open_parent(struct op *op, void *arg)
+{
+	return track_open_parent(op, arg);
 }
 
 static void close_folder(struct op *op, void *arg)
@@ -168,6 +174,16 @@ static int check_shape(struct op *op, void *arg)
 static int frame(struct op *op, void *arg)
 {
 	return frame_tasks(op, arg) ?: frame_clocks(op, arg);
+}
+
+static int begin_tracking(struct op *op, void *arg)
+{
+	return track_begin(op, arg);
+}
+
+static void tracking_undo(struct op *op, void *arg)
+{
+	track_undo(op, arg);
 }
 
 static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
@@ -294,6 +310,12 @@ static void ipc_undo(struct op *op, void *arg)
 	ipc_done(op, &d->s, false);
 }
 
+/* While the tree stands still, whatever is done about its memory later. */
+static int find_written(struct op *op, void *arg)
+{
+	return track_scan(op, arg);
+}
+
 static int take_snapshot(struct op *op, void *arg)
 {
 	return snapshot_take(op, arg);
@@ -352,6 +374,7 @@ static int collect_pages(struct op *op, void *arg)
 
 	for (size_t i = 0; i < d->tasks.n; i++)
 		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
+	track_count(op, d);
 	/* The limit is for stopping and collecting, as in the field. How long writing takes, the size of the memory says. */
 	op->deadline_ns = 0;
 	op_bytes_total(op, need);
@@ -432,17 +455,20 @@ static int prepare(struct op *op, void *arg)
 }
 
 static const struct stage stages[] = {
+	/* before the questions: what an engine that was killed left may have to be put back first */
+	{ "guardian", start_guardian, stop_guardian, 1 },
 	{ "check", check_target, NULL, 1 },
 	{ "prepare", prepare, NULL, 1 },
 	{ "open images", open_folder, close_folder, 1 },
+	{ "parent", open_parent, NULL, 1 },
 	{ "page server", connect_server, disconnect_server, 1 },
 	{ "check space", check_space, NULL, 1 },
 	{ "turn", wait_turn, NULL, 1 },
-	{ "guardian", start_guardian, stop_guardian, 1 },
 	{ "look ahead", look_ahead, NULL, 1 },
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, thaw, 2 },
 	{ "clocks", frame, NULL, 1 },
+	{ "tracking", begin_tracking, tracking_undo, 1 },
 	{ "memory areas", read_areas, files_undo, 2 },
 	{ "inject", inject, cure_undo, 1 },
 	{ "tasks", collect_core, NULL, 2 },
@@ -451,6 +477,7 @@ static const struct stage stages[] = {
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
 	{ "ipc", collect_ipc, ipc_undo, 1 },
+	{ "written pages", find_written, NULL, 1 },
 	{ "snapshot", take_snapshot, end_snapshot, 2 },
 	{ "shared memory", write_shared, NULL, 10 },
 	{ "resume", resume_early, NULL, 1 },
@@ -479,10 +506,14 @@ int dump_run(struct op *op, pid_t pid)
 	d->claim = -1;
 	d->remote = (struct remote)REMOTE_INIT;
 	r = stages_run(op, stages, d);
+	pieces_done(&d->s);
 	op->stats->total_us = (now_ns() - begin) / 1000;
 	freezer_done(op, &d->freezer);
 	if (r)
 		return op_wrap(op, d->running ? r : tree_explain(op, d, r), "checkpoint of process %d", pid);
+	track_commit(op, d);
+	if (op->opts->auto_dedup && op->opts->prev_images_dir)
+		dedup_after_dump(op, d->s.dir);
 	stop_guardian(op, d);
 	remote_end(&d->remote);
 	files_dump_done(op, &d->s, true);

@@ -5,6 +5,7 @@
 
 #include "lib/engine/dump_remote.h"
 #include "lib/engine/freezer.h"
+#include "lib/engine/track.h"
 #include "lib/inject/guardian.h"
 #include "lib/state/mem/stash.h"
 #include "lib/state/task/task.h"
@@ -19,6 +20,7 @@ struct dump_task {
 	bool zombie;   /* ended, not waited for: nothing but stat is there */
 	struct proc_stat stat;
 	struct target target;
+	int mem; /* pre-dump: its memory, while it runs; 0: not open */
 	struct snap_task *task;
 	size_t owner[N_KOBJS]; /* index of the first task with the same object; its own where there is none before */
 	/* Of the address space: those of the owner are used. */
@@ -42,6 +44,7 @@ struct dump {
 	struct guardian guardian;
 	int claim; /* on the root */
 	struct freezer freezer;
+	struct track track;
 	bool files_begun;
 	/* With --leave-running: dump_snapshot.c */
 	ARRAY(struct area_look) looks;
@@ -81,6 +84,7 @@ void snapshot_end(struct op *op, struct dump *d);
 
 /* dump_write.c */
 int dump_write_images(struct op *op, struct dump *d);
+int dump_write_pagemap(struct op *op, struct dump *d, const struct snap_task *t);
 void dump_write_stats(struct op *op, struct dump *d);
 
 #endif

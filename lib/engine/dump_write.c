@@ -7,7 +7,7 @@
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
 
-static int write_pagemap(struct op *op, struct dump *d, const struct snap_task *t)
+int dump_write_pagemap(struct op *op, struct dump *d, const struct snap_task *t)
 {
 	PagemapHead head = PAGEMAP_HEAD__INIT;
 	const struct snap_pagemap *pm = &t->pagemap;
@@ -63,7 +63,7 @@ static int write_task(struct op *op, struct dump *d, const struct snap_task *t)
 	if (r || !t->mm)
 		return r;
 	r = img_write_one(op, d->s.dir, IMG_MM, id, &t->mm->base);
-	return r ?: write_pagemap(op, d, t);
+	return r ?: dump_write_pagemap(op, d, t);
 }
 
 int dump_write_images(struct op *op, struct dump *d)
@@ -97,6 +97,7 @@ void dump_write_stats(struct op *op, struct dump *d)
 	ds.memwrite_time = us32(op->stats->memwrite_us);
 	ds.pages_scanned = op->stats->pages_scanned;
 	ds.pages_written = op->stats->pages_written;
+	ds.pages_skipped_parent = op->stats->pages_skipped_parent;
 	msg_set(&ds, shpages_written, op->stats->shpages_written);
 	e.dump = &ds;
 	if (op->opts->work_dir_fd >= 0)

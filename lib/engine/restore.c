@@ -13,6 +13,7 @@
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
+#include "lib/engine/dedup.h"
 #include "lib/state/pieces.h"
 
 static int open_images(struct op *op, void *arg)
@@ -181,6 +182,22 @@ static void write_stats(struct op *op, const struct restore *r)
 	}
 }
 
+/* What was restored is of no use any more, says who asks for it. */
+static void restore_dedup(struct op *op, struct restore *r)
+{
+	const struct pieces **p = op_alloc(op, (r->n_tasks + r->s.shmems.n + 1) * sizeof(*p));
+	size_t n = 0;
+
+	for (size_t i = 0; p && i < r->n_tasks; i++)
+		p[n++] = &r->tasks[i].build.pieces;
+	for (size_t i = 0; p && i < r->s.shmems.n; i++)
+		p[n++] = &r->s.shmems.v[i]->pieces;
+	if (p)
+		dedup_after_restore(op, &r->s, p, n);
+	else
+		op_forget(op);
+}
+
 int restore_run(struct op *op, pid_t *pid)
 {
 	struct restore *r = op_new(op, struct restore);
@@ -199,6 +216,8 @@ int restore_run(struct op *op, pid_t *pid)
 	ipc_done(op, &r->s, true);
 	restore_pidns_done(r, true);
 	write_stats(op, r);
+	if (op->opts->auto_dedup && !op->opts->lazy_pages)
+		restore_dedup(op, r);
 	plan_undo(op, r);
 	close_images(op, r);
 	return 0;

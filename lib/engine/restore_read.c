@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Images of the process tree into the snapshot. What must be there is there afterwards; what it says is checked later. */
 #include "lib/engine/restore_parts.h"
+#include "lib/state/pieces.h"
 
 #define MAX_THREADS 262144
 #define TASK_DEAD 2
@@ -72,31 +73,9 @@ static int read_threads(struct op *op, struct snapshot *s, struct snap_task *t)
 
 static int read_pagemap(struct op *op, struct snapshot *s, struct snap_task *t)
 {
-	struct img_in *in = NULL;
-	ProtobufCMessage *m = NULL;
-	int r = img_open(op, s->dir, IMG_PAGEMAP, (uint64_t)t->pid, &in);
+	int r = pagemap_read(op, s->dir, IMG_PAGEMAP, (uint64_t)t->pid, &t->pagemap);
 
-	if (r == IMG_ABSENT)
-		return missing(op, IMG_PAGEMAP, (uint64_t)t->pid);
-	r = r ?: img_read(op, in, &m);
-	if (r == IMG_END)
-		r = op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "pagemap-%d.img is empty", t->pid);
-	if (!r)
-		t->pagemap.pages_id = ((PagemapHead *)m)->pages_id;
-	while (!r) {
-		PagemapEntry **e;
-
-		r = img_read(op, in, &m);
-		if (r)
-			break;
-		e = ARRAY_ADD(op->arena, &t->pagemap.entries);
-		if (!e)
-			r = op_nomem(op);
-		else
-			*e = (PagemapEntry *)m;
-	}
-	img_in_close(in);
-	return r == IMG_END ? 0 : r;
+	return r == IMG_ABSENT ? missing(op, IMG_PAGEMAP, (uint64_t)t->pid) : r;
 }
 
 /* With a task that came before it, whose images have the memory. */

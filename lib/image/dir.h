@@ -34,6 +34,7 @@ struct img_dir {
 	int fd;
 	bool writing;
 	int lock; /* of img_dir_receive(): keeps others out */
+	bool link_made; /* to the parent: parent.c */
 	ARRAY(struct img_made) made;
 	size_t n_kept;
 	uint64_t bytes;
@@ -50,6 +51,9 @@ struct img_dir {
 	struct pages_reader *reader;   /* reading: what page images share; NULL before the first */
 	void *sink_data;	       /* what that needs to know */
 };
+
+/* What a folder that was opened by itself holds: its inventory, whichever kind of set it is of. Returns IMG_ABSENT. */
+int img_dir_identify(struct op *op, struct img_dir *dir, InventoryEntry **inventory);
 
 /* Header of an image into @head; returns its length in bytes. */
 size_t img_put_head(enum img_kind kind, uint32_t head[2]);

@@ -410,6 +410,9 @@ void img_dir_abort(struct op *op, struct img_dir *dir)
 		if (unlinkat(dir->fd, m->name, 0) < 0 && errno != ENOENT)
 			log_warn(op, "cannot remove %s: %s", m->name, strerror(errno));
 	}
+	if (dir->link_made)
+		unlinkat(dir->fd, "parent", 0);
+	dir->link_made = false;
 	dir->made.n = 0;
 	dir->n_kept = 0;
 	dir->bytes = 0;
@@ -577,6 +580,19 @@ int img_dir_sums(struct op *op, struct img_dir *dir)
 	if (r == IMG_ABSENT)
 		log_debug(op, "there is no ckpt-sums: images are read without verification");
 	return r == IMG_ABSENT ? 0 : r;
+}
+
+int img_dir_identify(struct op *op, struct img_dir *dir, InventoryEntry **inventory)
+{
+	ProtobufCMessage *msg;
+	int r = op->opts->no_verify ? 0 : img_dir_sums(op, dir);
+
+	r = r ?: img_read_one(op, dir, IMG_INVENTORY, 0, &msg);
+	if (r)
+		return r;
+	*inventory = (InventoryEntry *)msg;
+	dir->packed = has_plugin(*inventory, IMG_OWN_PACKED);
+	return 0;
 }
 
 static int open_checkpoint(struct op *op, bool verify, struct img_dir **ret, InventoryEntry **inventory)

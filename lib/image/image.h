@@ -99,6 +99,8 @@ int pages_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint3
 bool pages_elsewhere(const struct img_dir *dir);
 /* @bytes is the exact size the file will have: it is fallocate'd first. The ring lives in @dir and is shared. */
 int pages_create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, struct pages_out **ret);
+/* The same where the size is not known before the end. */
+int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret);
 /* A free page-aligned buffer of *@cap bytes (>= 256 KiB); waits for one where all are in flight. */
 int pages_buffer(struct op *op, struct pages_out *out, void **buf, size_t *cap);
 /* Writes the first @len bytes (a multiple of the page size) of the buffer last given, after what was written before. */

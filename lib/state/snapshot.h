@@ -7,7 +7,7 @@
 #ifndef CKPT_STATE_SNAPSHOT_H
 #define CKPT_STATE_SNAPSHOT_H
 
-#include "lib/image/image.h"
+#include "lib/state/chain.h"
 
 struct snap_thread {
 	pid_t tid;
@@ -29,6 +29,12 @@ struct page_piece {
 	uint64_t first;	 /* number of its first page in the source */
 	uint32_t source; /* index in snapshot.sources, or PIECE_REMOTE */
 	bool lazy;	 /* may come after the program runs */
+};
+
+/* Which file a source is. */
+struct source_place {
+	struct img_dir *dir;
+	uint32_t pages_id;
 };
 
 struct pieces {
@@ -103,6 +109,8 @@ struct snapshot {
 	bool has_rings; /* there are io_urings */
 	uint32_t next_file_id, next_pages_id; /* dump: start at 1 */
 	struct img_dir *dir;
+	struct chain chain; /* of parents of @dir */
+	ARRAY(struct source_place) source_places; /* of the same index as the sources */
 	ARRAY(struct pagein *) sources; /* restore: page images that were opened (lib/state/pieces.h) */
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */

@@ -174,10 +174,10 @@ static void what_is_missing_is_refused_by_name(void **state)
 	struct ckpt_err *err = NULL;
 
 	(void)state;
-	assert_int_equal(ckpt_opts_set(&o, find("track-mem"), NULL, &err), CKPT_E_NOT_YET);
-	assert_string_equal(ckpt_err_message(err), "option --track-mem is not implemented yet");
+	assert_int_equal(ckpt_opts_set(&o, find("stream"), NULL, &err), CKPT_E_NOT_YET);
+	assert_string_equal(ckpt_err_message(err), "option --stream is not implemented yet");
 	ckpt_err_free(err);
-	assert_int_equal(set(&o, "track-mem", "0"), 0);
+	assert_int_equal(set(&o, "stream", "0"), 0);
 	assert_int_equal(set(&o, "close", "80"), CKPT_E_NOT_YET);
 	assert_int_equal(set(&o, "close", "http"), CKPT_E_INVAL);
 	assert_int_equal(set(&o, "close", NULL), CKPT_E_INVAL);

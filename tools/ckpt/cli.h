@@ -141,6 +141,8 @@ void json_add_err(struct json_object *list, const struct ckpt_err *err);
 void json_print(struct json_object *o);
 
 int cmd_dump(struct cli *cli);
+int cmd_pre_dump(struct cli *cli);
+int cmd_dedup(struct cli *cli);
 int cmd_restore(struct cli *cli);
 int cmd_check(struct cli *cli);
 int cmd_inspect(struct cli *cli);

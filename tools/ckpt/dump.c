@@ -18,6 +18,7 @@ int cmd_dump(struct cli *cli)
 		usage(cli, stderr);
 		return EXIT_USAGE;
 	}
+	cli->opts.track_apart = true; /* the next call is another program */
 	r = ckpt_dump(cli->ctx, cli->tree, &cli->opts, &stats, &err);
 	r = outcome(cli, cli->tree, &stats, err, r != 0);
 	if (r)

@@ -132,7 +132,7 @@ void print_help(const struct cli *cli)
 	printf("%s %s: %s\n\nusage: %s %s %s [OPTION...]\n\nExamples:\n%s\nOptions:\n", cli->prog,
 	       command->name, command->help, cli->prog, command->name, command->args, command->examples);
 	each_row(command->for_flag, false, help_row);
-	if (!(command->for_flag & (CKPT_FOR_DUMP | CKPT_FOR_RESTORE)))
+	if (!(command->for_flag & (CKPT_FOR_DUMP | CKPT_FOR_PRE_DUMP | CKPT_FOR_RESTORE)))
 		return;
 	printf("\nKnown, but not implemented yet (refused, not ignored):\n  ");
 	later_at = 2;
@@ -182,7 +182,7 @@ static void man_row(const struct ckpt_option *opt)
 void print_man_options(unsigned for_flag)
 {
 	each_row(for_flag, false, man_row);
-	if (!(for_flag & (CKPT_FOR_DUMP | CKPT_FOR_RESTORE)))
+	if (!(for_flag & (CKPT_FOR_DUMP | CKPT_FOR_PRE_DUMP | CKPT_FOR_RESTORE)))
 		return;
 	printf(".SS Not implemented yet\nThese are parsed, and then refused by name:\n");
 	each_row(for_flag, true, man_row);

@@ -13,6 +13,14 @@ static const struct command commands[] = {
 	  "  ckpt dump -t 1234 -D /var/tmp/ck -R      save it and let it run on\n"
 	  "  ckpt dump -t $! -D ck -j                 a job of this shell\n"
 	  "  ckpt dump -t 1234 -D ck -v4 -o dump.log  with a log, ck/dump.log\n" },
+	{ "pre-dump", CKPT_FOR_PRE_DUMP, cmd_pre_dump, "-t PID -D DIR", "save memory alone, while the tree runs on",
+	  "  ckpt pre-dump -t 1234 -D ck/1            all of its memory\n"
+	  "  ckpt pre-dump -t 1234 -D ck/2 --prev-images-dir ../1\n"
+	  "                                           what was written since\n"
+	  "  ckpt dump -t 1234 -D ck/3 --prev-images-dir ../2\n"
+	  "                                           the rest: only now it is stopped for longer\n" },
+	{ "dedup", CKPT_FOR_DEDUP, cmd_dedup, "-D DIR", "free what later images supersede",
+	  "  ckpt dedup -D ck/3                       free what ck/3 has of ck/2 and ck/1\n" },
 	{ "restore", CKPT_FOR_RESTORE, cmd_restore, "-D DIR", "bring a saved process tree back",
 	  "  ckpt restore -D /var/tmp/ck              bring it back, wait for its end\n"
 	  "  ckpt restore -D /var/tmp/ck -d           bring it back and return\n"
@@ -36,11 +44,9 @@ static const struct command commands[] = {
 	{ "verify", CKPT_FOR_INSPECT, cmd_verify, "[DIR]", "are images still what was written?",
 	  "  ckpt verify /var/tmp/ck                  reads all of it, and its parents\n"
 	  "  ckpt verify /var/tmp/ck --json           for programs\n" },
-	{ "pre-dump", CKPT_FOR_PRE_DUMP, NULL, NULL, NULL, NULL },
 	{ "lazy-pages", 0, NULL, NULL, NULL, NULL },
 	{ "service", 0, NULL, NULL, NULL, NULL },
 	{ "swrk", 0, NULL, NULL, NULL, NULL },
-	{ "dedup", 0, NULL, NULL, NULL, NULL },
 	{ "cpuinfo", 0, NULL, NULL, NULL, NULL },
 };
 

@@ -17,7 +17,7 @@ enum own_id {
 
 #define ANY                                                                                         \
 	(CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | \
-	 CKPT_FOR_LAZY_PAGES)
+	 CKPT_FOR_LAZY_PAGES | CKPT_FOR_DEDUP)
 #define HID CKPT_OPTF_HIDDEN
 #define NEG CKPT_OPTF_NEGATABLE
 #define FLAG(n, s, fl, id, h) { n, s, CKPT_OPT_BOOL, fl, id, NULL, NULL, h }
@@ -322,7 +322,7 @@ int options_parse(struct cli *cli, int argc, char **argv)
 		usage(cli, stderr);
 		return EXIT_USAGE;
 	}
-	if (cli->command->for_flag == CKPT_FOR_DUMP)
+	if (cli->command->for_flag & (CKPT_FOR_DUMP | CKPT_FOR_PRE_DUMP))
 		cli->opts.timeout = 10;
 	r = parse_files(cli);
 	if (r)

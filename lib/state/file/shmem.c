@@ -244,33 +244,15 @@ int shmem_claim_id(struct op *op, struct snapshot *s, uint32_t id)
 int shmem_read(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 {
 	uint64_t page = shmem_page_size(sh->msg);
-	struct img_in *in = NULL;
-	ProtobufCMessage *msg;
 	int r;
 
 	if (!sh->msg->size)
 		return 0;
 	if (sh->msg->size > SHMEM_MAX || !page)
 		return image_bad(op, "memfd.img: the size %lu of %s is absurd", (unsigned long)sh->msg->size, sh->msg->name);
-	r = img_open(op, s->dir, IMG_SHMEM_PAGEMAP, sh->msg->shmid, &in);
+	r = pagemap_read(op, s->dir, IMG_SHMEM_PAGEMAP, sh->msg->shmid, &sh->pagemap);
 	if (r)
 		return r < 0 ? r : image_bad(op, "pagemap-shmem-%u.img of %s is missing", sh->msg->shmid, sh->msg->name);
-	r = img_read(op, in, &msg);
-	if (r == IMG_END)
-		r = image_bad(op, "pagemap-shmem-%u.img is empty", sh->msg->shmid);
-	if (!r)
-		sh->pagemap.pages_id = ((PagemapHead *)msg)->pages_id;
-	while (!r && (r = img_read(op, in, &msg)) == 0) {
-		PagemapEntry **slot = ARRAY_ADD(op->arena, &sh->pagemap.entries);
-
-		if (!slot)
-			r = op_nomem(op);
-		else
-			*slot = (PagemapEntry *)msg;
-	}
-	img_in_close(in);
-	if (r != IMG_END)
-		return r;
 	return pieces_resolve(op, s, &sh->pagemap, IMG_SHMEM_PAGEMAP, sh->msg->shmid, ALIGN_UP(sh->msg->size, page), &sh->pieces);
 }
 

@@ -79,5 +79,9 @@ int huge_check(struct plan_build *b);
 int pages_collect(struct op *op, struct task_dump *d);
 /* Writes them to pages-N. Likewise. Memory is read by mem_read() (copy.h), each page once, in ascending order. */
 int pages_write(struct op *op, struct task_dump *d);
+/*
+ * The same of a task that runs, whose memory @mem is: pages that are gone meanwhile are taken out of task->pagemap. Host.
+ */
+int pages_write_running(struct op *op, struct task_dump *d, int mem);
 
 #endif

@@ -9,7 +9,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/mem/copy.h"
-#include "lib/state/mem/mem.h"
+#include "lib/state/mem/dirty.h"
 #include "lib/state/msg.h"
 
 #define REGIONS 512
@@ -20,6 +20,9 @@ struct scan {
 	struct page_region *regions;
 	size_t guard_cap, guards;
 	VmaEntry **guard;
+	bool tracked;	  /* the area that is looked at */
+	size_t parent_at; /* in tracking->parent: the first piece that may matter still */
+	size_t dirty_at;  /* the same of tracking->dirty */
 };
 
 /* Whether a region's pages belong into the checkpoint: there, and neither the zero page nor just the file's. */
@@ -53,7 +56,8 @@ static int add_entry(struct op *op, struct snap_pagemap *pm, uint64_t start, uin
 	uint64_t n = (end - start) / PAGE_SIZE;
 	PagemapEntry *e;
 
-	pm->n_pages += n;
+	if (flags & PE_PRESENT)
+		pm->n_pages += n;
 	if (last && (*last)->vaddr + (*last)->nr_pages * PAGE_SIZE == start && (*last)->flags == flags) {
 		(*last)->nr_pages += n;
 		return 0;
@@ -89,11 +93,64 @@ static int add_guard(struct op *op, struct scan *s, uint64_t start, uint64_t end
 	return 0;
 }
 
+/* Clean pages: those that the parent has are left to it. */
+static int add_clean(struct op *op, struct scan *s, uint64_t start, uint64_t end, uint32_t flags)
+{
+	struct page_tracking *t = s->d->tracking;
+	int r = 0;
+
+	while (start < end && !r) {
+		const struct page_piece *p;
+		uint64_t stop = end;
+		bool there;
+
+		while (s->parent_at < t->parent.v.n && piece_end(&t->parent.v.v[s->parent_at]) <= start)
+			s->parent_at++;
+		p = s->parent_at < t->parent.v.n ? &t->parent.v.v[s->parent_at] : NULL;
+		there = p && p->start <= start;
+		if (p)
+			stop = MIN(end, there ? piece_end(p) : p->start);
+		if (there)
+			t->n_parent += (stop - start) / PAGE_SIZE;
+		r = add_entry(op, &s->d->task->pagemap, start, stop, there ? (uint32_t)PE_PARENT : flags);
+		start = stop;
+	}
+	return r;
+}
+
+/* Of an area that is tracked: what was written is stored. */
+static int add_tracked(struct op *op, struct scan *s, uint64_t start, uint64_t end, uint32_t flags)
+{
+	struct page_tracking *t = s->d->tracking;
+	int r = 0;
+
+	while (start < end && !r) {
+		const struct dirty_range *x;
+		uint64_t stop = end;
+
+		while (s->dirty_at < t->dirty.n && t->dirty.v[s->dirty_at].end <= start)
+			s->dirty_at++;
+		x = s->dirty_at < t->dirty.n ? &t->dirty.v[s->dirty_at] : NULL;
+		if (x)
+			stop = MIN(end, x->start <= start ? x->end : x->start);
+		if (x && x->start <= start)
+			r = add_entry(op, &s->d->task->pagemap, start, stop, flags);
+		else
+			r = add_clean(op, s, start, stop, flags);
+		start = stop;
+	}
+	return r;
+}
+
 static int add_region(struct op *op, struct scan *s, const VmaEntry *v, const struct page_region *g, uint32_t flags)
 {
 	if (g->categories & PAGE_IS_GUARD)
 		return add_guard(op, s, g->start, g->end);
-	return is_stored(v, g->categories) ? add_entry(op, &s->d->task->pagemap, g->start, g->end, flags) : 0;
+	if (!is_stored(v, g->categories))
+		return 0;
+	if (s->tracked)
+		return add_tracked(op, s, g->start, g->end, flags);
+	return add_entry(op, &s->d->task->pagemap, g->start, g->end, flags);
 }
 
 static int from_stash(struct op *op, struct scan *s, const VmaEntry *v, const struct stash_area *area, uint32_t flags)
@@ -114,7 +171,7 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		.vec = (uint64_t)(uintptr_t)s->regions,
 		.vec_len = REGIONS,
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_GUARD,
-		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE | PAGE_IS_GUARD,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_GUARD,
 	};
 	uint32_t flags = PE_PRESENT | (is_lazy(s->d, v) ? PE_LAZY : 0);
 	const struct stash_area *area;
@@ -124,6 +181,9 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
 		return add_entry(op, &s->d->task->pagemap, v->start, v->end, flags);
 	}
+	/* Whether a page is a file's costs a look at the page itself: only asked where it can be. */
+	if (!(v->status & VMA_ANON_PRIVATE))
+		arg.return_mask |= PAGE_IS_FILE;
 	op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
 	if (s->d->copy && (area = stash_find(&s->d->copy->stash, v->start)))
 		return from_stash(op, s, v, area, flags);
@@ -165,6 +225,11 @@ static int append_guards(struct op *op, struct scan *s)
 	return 0;
 }
 
+static bool is_wanted(const struct task_dump *d, const VmaEntry *v, bool tracked)
+{
+	return vma_has_pages(v) && (tracked || !d->tracking || !d->tracking->only_tracked);
+}
+
 int pages_collect(struct op *op, struct task_dump *d)
 {
 	_cleanup_close_ int fd = -1;
@@ -179,9 +244,11 @@ int pages_collect(struct op *op, struct task_dump *d)
 	s.regions = op_alloc(op, REGIONS * sizeof(*s.regions));
 	if (!s.regions)
 		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < d->task->mm->n_vmas && !r; i++)
-		if (vma_has_pages(d->task->mm->vmas[i]))
+	for (size_t i = 0; i < d->task->mm->n_vmas && !r; i++) {
+		s.tracked = d->tracking && d->tracking->tracked && d->tracking->tracked[i];
+		if (is_wanted(d, d->task->mm->vmas[i], s.tracked))
 			r = scan_vma(op, &s, d->task->mm->vmas[i]);
+	}
 	return r ?: append_guards(op, &s);
 }
 
@@ -232,7 +299,8 @@ int pages_write(struct op *op, struct task_dump *d)
 		return r;
 	r = pages_create(op, d->s->dir, pm->pages_id, pm->n_pages * PAGE_SIZE, &out);
 	for (size_t i = 0; i < pm->entries.n && !r; i++)
-		r = copy_range(op, d, out, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE, &buf, &cap,
+		if (pm->entries.v[i]->flags & PE_PRESENT)
+			r = copy_range(op, d, out, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE, &buf, &cap,
 			       &used, &done);
 	if (!r && buf && used)
 		r = pages_submit(op, out, used);

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include "lib/inject/tracker.h"
+#include "lib/inject/uffd.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/aio.h"
-#include "lib/state/mem/mem.h"
+#include "lib/state/mem/dirty.h"
 #include "lib/state/mem/uring_area.h"
 #include "lib/state/msg.h"
 
@@ -41,8 +43,8 @@ static bool is_vvar(const struct proc_vma *v)
 	return !strncmp(v->name, "[vvar", 5);
 }
 
-/* Why an area cannot be saved, or NULL. Shared by the dump and by the check of a running task. */
-static const char *vma_obstacle(const struct proc_vma *v, const char **kind, const char **hint)
+/* Why an area cannot be saved, or NULL; @ours: its write protection is. Shared by the dump and by the check of a running task. */
+static const char *vma_obstacle(const struct proc_vma *v, bool ours, const char **kind, const char **hint)
 {
 	*hint = NULL;
 	*kind = "mapping";
@@ -71,7 +73,7 @@ static const char *vma_obstacle(const struct proc_vma *v, const char **kind, con
 		*kind = "shadow stack";
 		return "user shadow stacks are not supported";
 	}
-	if (v->vmflags & (VMF_UM | VMF_UW | VMF_UI)) {
+	if (v->vmflags & VMF_UM || v->vmflags & VMF_UI || (v->vmflags & VMF_UW && !ours)) {
 		*kind = "userfaultfd";
 		return "the area is registered with a userfaultfd";
 	}
@@ -225,9 +227,15 @@ static int auxv_dump(struct op *op, struct task_dump *d)
 	return 0;
 }
 
+/* Whether an area is write protected by ourselves, to track what is written to it. */
+static bool is_tracked(const struct task_dump *d, const struct proc_vma *v)
+{
+	return v->vmflags & VMF_UW && d->tracking && d->tracking->uffd >= 0 && !uffd_register(d->tracking->uffd, v->start, v->end);
+}
+
 static int check_area(struct op *op, const struct task_dump *d, const struct proc_vma *v)
 {
-	const char *kind, *hint, *why = vma_obstacle(v, &kind, &hint);
+	const char *kind, *hint, *why = vma_obstacle(v, is_tracked(d, v), &kind, &hint);
 
 	return why ? op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = v->start, .kind = kind, .hint = hint),
 			     "task %d: memory at %lx-%lx (%s): %s", d->task->pid, v->start, v->end, v->name[0] ? v->name : kind, why)
@@ -304,6 +312,18 @@ int vmas_set_flags(struct op *op, struct task_dump *d, const struct proc_maps *f
 	return r ?: areas_dump(op, d);
 }
 
+/* The tree of the process that is looked at: by an earlier dump that somebody will go on from. */
+static bool tree_is_tracked(struct op *op)
+{
+	struct proc_stat st;
+
+	if (proc_read_stat(op, op->root, &st)) {
+		op_forget(op);
+		return false;
+	}
+	return (op->trackings && tracking_list_has(op->trackings, op->root, st.starttime)) || tracker_exists(op->root, st.starttime);
+}
+
 int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
 {
 	struct proc_maps maps = { 0 };
@@ -316,7 +336,7 @@ int vmas_check(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
 		const struct proc_vma *v = &maps.vmas.v[i];
 		struct ckpt_err *e;
 
-		why = vma_obstacle(v, &kind, &hint);
+		why = vma_obstacle(v, v->vmflags & VMF_UW && tree_is_tracked(op), &kind, &hint);
 		if (!why)
 			continue;
 		e = err_new(CKPT_E_UNSUPPORTED, AT(.pid = pid, .addr = v->start, .kind = kind, .hint = hint),

@@ -18,6 +18,7 @@ struct task_dump {
 	struct proc_maps *maps; /* smaps, read before the parasite was injected */
 	bool flags_later;	/* those are without flags, or with old ones: vmas_set_flags() follows */
 	struct mem_copy *copy;	/* lib/state/mem/copy.h: of its memory, so that it need not stand still; NULL: there is none */
+	struct page_tracking *tracking; /* lib/state/mem/dirty.h; NULL: every page is stored */
 	struct peer *peer;	/* confine.h; one for all tasks, while their cores are dumped */
 };
 

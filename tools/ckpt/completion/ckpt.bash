@@ -3,7 +3,7 @@
 _ckpt()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command='' word
-	local commands='dump restore check inspect verify page-server'
+	local commands='dump pre-dump dedup restore check inspect verify page-server'
 
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word; break ;; esac
@@ -13,7 +13,7 @@ _ckpt()
 	-t | --tree)
 		COMPREPLY=($(compgen -W "$(command ps -eo pid=)" -- "$cur"))
 		return ;;
-	-D | -W | --images-dir | --work-dir)
+	-D | -W | --images-dir | --work-dir | --prev-images-dir)
 		compopt -o filenames
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return ;;
