@@ -44,13 +44,17 @@ static void look_at_cache(struct fill *f)
 	uint64_t pages = 0, there = 0;
 	char path[32];
 
-	for (size_t i = 0; i < f->n; i++) {
+	for (size_t i = 0, next; i < f->n; i = next) {
 		int fd = f->sources[f->v[i].source].fd;
+		uint64_t n = 0;
 
+		/* One question for all pieces that lie together. */
+		for (next = i; next < f->n && f->v[next].source == f->v[i].source && f->v[next].first == f->v[i].first + n; next++)
+			n += f->v[next].n_pages;
 		if (fd < 0)
 			continue;
-		pages += f->v[i].n_pages;
-		there += MIN(cached(fd, f->v[i].first, f->v[i].n_pages), f->v[i].n_pages);
+		pages += n;
+		there += MIN(cached(fd, f->v[i].first, n), n);
 	}
 	f->cold = pages && there < pages - pages / 8;
 	for (size_t i = 0; i < f->n_sources && f->cold; i++) {

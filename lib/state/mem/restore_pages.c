@@ -36,7 +36,14 @@ static char choice(const char *path)
 	return at ? at[1] : 0;
 }
 
-enum thp thp_look(void)
+/* Where the kernel gives huge pages to anonymous memory. */
+enum thp {
+	THP_NEVER,
+	THP_ADVISED,
+	THP_ALWAYS,
+};
+
+static enum thp thp_look(void)
 {
 	char c = choice("/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled");
 
@@ -56,14 +63,14 @@ static bool is_simple(const struct plan_vma *v)
 }
 
 /* Only where the kernel itself would give them: whoever wants no huge pages has reasons. */
-static bool wants_huge(const struct plan_build *b, const struct plan_vma *v)
+static bool wants_huge(const struct plan_build *b, enum thp thp, const struct plan_vma *v)
 {
 	const TaskExtra *x = b->task->extra;
 
 	if (!is_simple(v) || (v->madv >> MADV_NOHUGEPAGE & 1) || (b->task->mm->has_thp_disabled && b->task->mm->thp_disabled) ||
 	    (x && x->has_thp_disable && x->thp_disable))
 		return false;
-	return b->host->thp == THP_ALWAYS || (b->host->thp == THP_ADVISED && v->madv >> MADV_HUGEPAGE & 1);
+	return thp == THP_ALWAYS || (thp == THP_ADVISED && v->madv >> MADV_HUGEPAGE & 1);
 }
 
 /* --------------------------------------------------------------------------------- pieces, area by area */
@@ -323,6 +330,7 @@ struct filling {
 	ARRAY(struct plan_range) places;
 	ARRAY(struct plan_move) moves;
 	uint64_t scratch;
+	enum thp thp;
 };
 
 static int add_part(struct plan_build *b, struct filling *w, const struct fill_piece *f, uint64_t from, uint64_t n, enum fill_how how)
@@ -362,7 +370,7 @@ static bool has_huge(const struct fill_piece *f)
 /* The pieces of one area, [@from, @to). */
 static int fill_area(struct plan_build *b, struct filling *w, const struct plan_vma *v, size_t from, size_t to)
 {
-	bool huge = wants_huge(b, v) && feature_has(b->op->features, FEATURE_UFFD_MOVE), place = false;
+	bool huge = wants_huge(b, w->thp, v) && feature_has(b->op->features, FEATURE_UFFD_MOVE), place = false;
 	uint64_t n = 0;
 	int r = 0;
 
@@ -407,7 +415,7 @@ static int put_filling(struct plan_build *b, struct filling *w)
 
 static int fill_areas(struct plan_build *b, const struct vmas *m)
 {
-	struct filling w = { 0 };
+	struct filling w = { .thp = thp_look() };
 	size_t i = 0;
 	int r = 0;
 

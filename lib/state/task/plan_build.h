@@ -13,19 +13,11 @@
 
 /* What tasks inherit from us, and what they get from this kernel: looked at once a restore. */
 struct vdso_layout;
-/* Where the kernel gives huge pages to anonymous memory. */
-enum thp {
-	THP_NEVER,
-	THP_ADVISED,
-	THP_ALWAYS,
-};
-
 struct plan_host {
 	struct proc_status self; /* of the calling thread */
 	uint32_t securebits;
 	struct proc_limit limits[16];
 	struct vdso_layout *vdso; /* lib/state/mem/restore_vdso.c */
-	enum thp thp;
 };
 
 /* A call as it was planned, and what it does, for messages. */
@@ -117,7 +109,6 @@ int plan_finish(struct plan_build *b);
 int plan_memory(struct plan_build *b);	/* restore_vma.c: areas, pages, guards, names, mm fields */
 int plan_vdso(struct plan_build *b);	/* restore_vdso.c; after plan_memory */
 void pages_place(struct plan_build *b, uint64_t scratch); /* restore_pages.c: the scratch memory is there */
-enum thp thp_look(void);
 int vdso_host_look(struct op *op, struct vdso_layout **ret);
 int areas_plan(struct plan_build *b);	   /* areas.c: after plan_memory; properties of areas */
 int areas_plan_late(struct plan_build *b); /* last of all: seals, and locks of areas to come */

@@ -24,7 +24,6 @@ int plan_host_look(struct op *op, struct plan_host *h)
 	if (r)
 		return r < 0 ? r : op_fail(op, CKPT_E_SYS, AT(.hint = "mount /proc for this pid namespace"),
 					   "/proc does not show this process: it belongs to another pid namespace");
-	h->thp = thp_look();
 	return vdso_host_look(op, &h->vdso);
 }
 
