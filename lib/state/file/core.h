@@ -64,6 +64,7 @@ struct file_state {
 	struct file_index known;    /* (dev, ino) -> struct known: open file descriptions */
 	struct file_index specials; /* (dev, ino, mount) -> struct snap_file */
 	struct file_index mappings; /* (dev, ino, name) -> struct known_mapping */
+	struct file_index mapped;   /* (dev, ino) -> something, of each mapped file */
 	struct file_index ghosts;   /* (dev, ino) -> struct snap_ghost */
 	struct file_index shmems;   /* (dev, ino) -> struct snap_shmem */
 	struct file_index queues;   /* (dev, ino) -> struct queue */

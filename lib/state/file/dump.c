@@ -4,11 +4,13 @@
  * kcmp(2), which also orders descriptions: those of one inode are kept sorted, so that thousands of them cost little.
  */
 #include <linux/kcmp.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
+#include "lib/state/file/elf.h"
 
 /* An open file description that was seen, and one descriptor of it, for comparison. */
 struct description {
@@ -420,6 +422,40 @@ static void mapping_link(const struct proc_vma *vma, char name[64])
 	snprintf(name, 64, "map_files/%lx-%lx", (unsigned long)vma->start, (unsigned long)vma->end);
 }
 
+/*
+ * The kernel can tell the build-id of what is mapped, without the file being opened: that might break a lease, and whether there
+ * is one says only a file (/proc/locks) that takes ten milliseconds to read.
+ */
+static int ask_build_id(struct op *op, pid_t pid, const struct proc_vma *vma, struct fd_view *v)
+{
+	uint8_t id[BUILD_ID_MAX];
+	struct procmap_query q = {
+		.size = sizeof(q), .query_addr = vma->start, .build_id_addr = (uint64_t)(uintptr_t)id, .build_id_size = sizeof(id),
+	};
+	_cleanup_close_ int fd = -1;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, PROCMAP_QUERY, &q) < 0 || q.vma_start != vma->start || q.build_id_size > sizeof(id))
+		return 0; /* then it is read */
+	v->build_id_known = true;
+	if (!q.build_id_size)
+		return 0;
+	v->build_id_len = q.build_id_size;
+	v->build_id = arena_memdup(op->arena, id, q.build_id_size);
+	return v->build_id ? 0 : op_nomem(op);
+}
+
+/* Whether it will be opened, which would break a lease: deleted files are, for their contents. */
+static bool will_be_opened(const struct fd_view *v)
+{
+	if (v->st.st_nlink)
+		return !v->build_id_known;
+	/* Shared anonymous memory, which is no file to anybody who could take a lease. */
+	return strncmp(v->link, "/dev/zero", 9) != 0;
+}
+
 static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, struct known_mapping **ret)
 {
 	_cleanup_view_ struct fd_view v = { .copy = -1 };
@@ -432,8 +468,11 @@ static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struc
 		return CKPT_E_NOMEM;
 	mapping_link(vma, name);
 	r = view_special(op, s->file_state, pid, "mapping", name, vma->start, &v);
-	r = r ? r : locks_check_mapped(op, s, &v);
+	r = r ? r : ask_build_id(op, pid, vma, &v);
+	if (!r && will_be_opened(&v))
+		r = locks_check_mapped(op, s, &v);
 	r = r ? r : dump_special(op, s, &v, &f);
+	r = r ? r : index_add(op, &s->file_state->mapped, KEY(v.st.st_dev, v.st.st_ino), f);
 	if (r)
 		return r;
 	k->id = f->id;

@@ -31,6 +31,9 @@ struct fd_view {
 	int copy;	    /* our descriptor of the same description (for special references: O_PATH of the same inode);
 			     * -1 in .check of a running task */
 	uint32_t fs_magic;  /* f_type of the file system it is on */
+	const uint8_t *build_id; /* of a mapping, where the kernel tells; build_id_known, but NULL: it has none */
+	size_t build_id_len;
+	bool build_id_known;
 	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
 	void **keep; /* in .check: what the check of one socket leaves for those of the next ones; NULL in a dump */
 	const struct fd_view *carrier; /* in flight: the socket in whose queue it is; pid and fd are then the engine's */

@@ -103,6 +103,12 @@ static int add(struct op *op, struct snapshot *s, const struct fd_view *v, const
 	return 0;
 }
 
+static int refuse_mapped(struct op *op, const struct fd_view *v)
+{
+	return file_refuse(op, v, "file lease", "the program must give up the lease before the checkpoint",
+			   "%s: a write lease on a file that is mapped is not supported", v->link);
+}
+
 int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool seen_before)
 {
 	int r = locks_check(op, v);
@@ -112,6 +118,8 @@ int locks_dump(struct op *op, struct snapshot *s, const struct fd_view *v, bool 
 
 		if (lock->blocked)
 			continue;
+		if (lock->kind == PROC_LOCK_LEASE && lock->write && index_find(&s->file_state->mapped, KEY(v->st.st_dev, v->st.st_ino)))
+			return refuse_mapped(op, v);
 		/* Locks of the description were recorded with its first descriptor. */
 		if (seen_before && (lock->kind != PROC_LOCK_POSIX || known_posix(s, v, lock)))
 			continue;
@@ -163,8 +171,7 @@ int locks_check_mapped(struct op *op, struct snapshot *s, const struct fd_view *
 		const struct proc_lock *l = &fs->leases.v[i];
 
 		if (l->inode == v->st.st_ino && makedev(l->dev_major, l->dev_minor) == v->st.st_dev && l->write)
-			r = file_refuse(op, v, "file lease", "the program must give up the lease before the checkpoint",
-					"%s: a write lease on a file that is mapped is not supported", v->link);
+			r = refuse_mapped(op, v);
 	}
 	return r;
 }

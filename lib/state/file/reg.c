@@ -199,6 +199,8 @@ static int fill_identity(struct op *op, const struct fd_view *v, RegFileEntry *m
 	m->size = (uint64_t)v->st.st_size;
 	if (op->opts->file_validation == CKPT_VALIDATE_FILESIZE)
 		return 0;
+	if (v->build_id_known)
+		return v->build_id ? words_of(op, v->build_id, v->build_id_len, &m->build_id, &m->n_build_id) : 0;
 	n = build_id_of(v->copy, id);
 	return n ? words_of(op, id, n, &m->build_id, &m->n_build_id) : 0;
 }
