@@ -203,6 +203,7 @@ struct ckpt_opts {
 	bool force_irmap;	      /* dump: names of watched files are always searched for */
 	struct ckpt_strv irmap_scan_path; /* dump: folders to search for them, before the usual ones */
 	const char *ext_unix_sk_inodes; /* dump: "123,456": ext_unix_sk for these peers only */
+	const char *compress;	      /* dump: "lz4", "zstd", "zstd:LEVEL" or "dups"; NULL: pages are stored as they are */
 	bool no_verify;		      /* restore: images need not be what they were when they were written */
 	/* pages that go to another host, or come from there: see ckpt_page_server() */
 	bool page_server;	      /* dump: send pages to the server at address and port */
@@ -393,7 +394,7 @@ struct ckpt_option {
 	unsigned flags;	   /* CKPT_FOR_* | CKPT_OPTF_* */
 	size_t offset;	   /* into struct ckpt_opts; (size_t)-1 where nothing is stored */
 	const char *arg;   /* name of the argument in --help, NULL for none */
-	const char *const *values;
+	const char *const *values; /* the words of an enum; of a string with an optional value: [0] is the value if none is given */
 	const char *help;
 };
 

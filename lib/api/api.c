@@ -25,6 +25,8 @@ static int check_dump_opts(struct op *op)
 		return op_fail(op, CKPT_E_INVAL, NULL, "--leave-running and --leave-stopped exclude each other");
 	if (o->lazy_pages)
 		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --lazy-pages of a dump is not implemented yet");
+	if (o->compress && o->page_server)
+		return op_fail(op, CKPT_E_INVAL, NULL, "--compress and --page-server exclude each other: a page server gets pages as they are");
 	if (o->no_sync && !o->leave_running)
 		return op_fail(op, CKPT_E_INVAL, AT(.hint = "add --leave-running"),
 			       "--no-sync would kill a program whose only copy is not on stable storage");

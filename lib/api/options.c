@@ -38,6 +38,7 @@ static const char *const io_policies[] = { "least-left", "fair", "none", NULL };
 static const char *const pre_dump_modes[] = { "splice", "read", NULL };
 static const char *const network_locks[] = { "iptables", "nftables", "skip", "none", NULL };
 static const char *const cgroup_modes[] = { "none", "props", "soft", "full", "strict", "ignore", NULL };
+static const char *const compress_alone[] = { "lz4", NULL }; /* what the option means without a value */
 static const char *const empty_nss[] = { "net", NULL };
 
 static const struct ckpt_option table[] = {
@@ -97,6 +98,9 @@ static const struct ckpt_option table[] = {
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
 	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	{ "compress", 0, CKPT_OPT_STRING, D | P | OPTARG, AT_FIELD(compress), "HOW", compress_alone,
+	  "store pages compressed, and equal ones once: lz4 (default), zstd, zstd:LEVEL; or dups: only the latter. Such a "
+	  "checkpoint is refused by other programs" },
 	FLAG("no-verify", 0, R, no_verify,
 	     "restore also from images that were changed since they were written: sums are not checked"),
 	FLAG("unprivileged", 0, ALL | NEG, unprivileged, "accept the limits of running without being root"),
@@ -372,7 +376,7 @@ int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const c
 	case CKPT_OPT_SIZE:
 		return parse_size(opt, value, field, err);
 	case CKPT_OPT_STRING:
-		*(const char **)field = value;
+		*(const char **)field = value || !optional ? value : opt->values[0];
 		return 0;
 	case CKPT_OPT_STRV:
 		return strv_add(field, value, err);

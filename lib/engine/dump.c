@@ -84,10 +84,13 @@ static void disconnect_server(struct op *op, void *arg)
 	remote_end(&d->remote);
 }
 
-/* @pages: bytes of memory; room for them is the page server's business, where there is one. */
+/*
+ * @pages: bytes of memory; room for them is the page server's business, where there is one, and what they are compressed
+ * nobody knows: a disk that gets full ends the dump, too.
+ */
 static int need_space(struct op *op, struct dump *d, uint64_t pages)
 {
-	uint64_t have, need = pages_elsewhere(d->s.dir) ? METADATA_BYTES : pages + METADATA_BYTES;
+	uint64_t have, need = pages_elsewhere(d->s.dir) || op->opts->compress ? METADATA_BYTES : pages + METADATA_BYTES;
 	int r = img_dir_space(op, d->s.dir, &have);
 
 	if (r || have >= need)

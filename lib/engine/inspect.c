@@ -11,7 +11,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "lib/image/image.h"
+#include "lib/image/codec.h"
+#include "lib/image/pagein.h"
+#include "lib/image/pages_reader.h"
 
 /* Bits of vma_entry.status and pagemap_entry.flags that matter here. */
 enum {
@@ -293,19 +295,21 @@ static int keep_pages(struct inspect *in, void *arg, ProtobufCMessage *msg)
 
 static int check_pages_size(struct inspect *in, const struct pagemap *pm)
 {
-	uint64_t size = 0;
-	int fd, r;
+	struct pagein *pages = NULL;
+	uint64_t n;
+	int r;
 
 	if (pm->stored == 0)
 		return 0;
-	r = img_open_pages(in->op, in->dir, pm->pages_id, &fd, &size);
+	r = pagein_open(in->op, in->dir, pm->pages_id, &pages);
 	if (r != 0)
 		return r == IMG_ABSENT ? missing(in, IMG_PAGES, pm->pages_id) : r;
-	close(fd);
-	if (size < pm->stored << PAGE_SHIFT)
+	n = pagein_pages(pages);
+	pagein_close(pages);
+	if (n < pm->stored)
 		return op_fail(in->op, CKPT_E_IMAGE, NULL,
-			       "image pages-%u.img is damaged: it has %llu bytes, but %llu pages should be in it",
-			       pm->pages_id, (unsigned long long)size, (unsigned long long)pm->stored);
+			       "image pages-%u.img is damaged: it has %llu pages, but %llu should be in it", pm->pages_id,
+			       (unsigned long long)n, (unsigned long long)pm->stored);
 	return 0;
 }
 
@@ -316,12 +320,30 @@ static int read_pagemap(struct inspect *in, enum img_kind kind, uint64_t id, str
 	return r < 0 ? r : check_pages_size(in, pm);
 }
 
+/* Up to @n bytes from @at of a page image that are within one page and the next. Returns how many. */
+static size_t peek_image(struct inspect *in, uint32_t pages_id, uint64_t at, char *buf, size_t n)
+{
+	_cleanup_free_ char *pages = malloc(2 * PAGE_SIZE);
+	size_t skip = at % PAGE_SIZE, count;
+	struct pagein *image = NULL;
+	int r;
+
+	if (!pages || pagein_open(in->op, in->dir, pages_id, &image) != 0)
+		return 0;
+	n = MIN(n, 2 * PAGE_SIZE - skip);
+	count = (skip + n + PAGE_SIZE - 1) / PAGE_SIZE;
+	r = pagein_read(in->op, image, at / PAGE_SIZE, count, pages);
+	pagein_close(image);
+	if (r)
+		return 0;
+	memcpy(buf, pages + skip, n);
+	return n;
+}
+
 /* The bytes at @addr of a task's memory, as far as they are stored in one piece. Returns how many. */
 static size_t peek(struct inspect *in, const struct pagemap *pm, uint64_t addr, char *buf, size_t n)
 {
-	uint64_t before = 0, size;
-	ssize_t got;
-	int fd;
+	uint64_t before = 0;
 
 	for (size_t i = 0; i < pm->v.n; i++) {
 		const PagemapEntry *e = pm->v.v[i];
@@ -333,11 +355,7 @@ static size_t peek(struct inspect *in, const struct pagemap *pm, uint64_t addr, 
 			before += bytes;
 			continue;
 		}
-		if (img_open_pages(in->op, in->dir, pm->pages_id, &fd, &size) != 0)
-			return 0;
-		got = pread(fd, buf, MIN((uint64_t)n, bytes - (addr - e->vaddr)), before + (addr - e->vaddr));
-		close(fd);
-		return got > 0 ? got : 0;
+		return peek_image(in, pm->pages_id, before + (addr - e->vaddr), buf, MIN((uint64_t)n, bytes - (addr - e->vaddr)));
 	}
 	return 0;
 }
@@ -687,7 +705,7 @@ static int is_image(const struct dirent *e)
 {
 	size_t n = strlen(e->d_name);
 
-	return (n > 4 && strcmp(e->d_name + n - 4, ".img") == 0) || strcmp(e->d_name, "ckpt-extra") == 0;
+	return (n > 4 && strcmp(e->d_name + n - 4, ".img") == 0) || (!strncmp(e->d_name, "ckpt-", 5) && img_name_known(e->d_name));
 }
 
 static int put_images(struct inspect *in, json_object *top)
@@ -714,6 +732,37 @@ static int put_images(struct inspect *in, json_object *top)
 	return 0;
 }
 
+static int put_integrity(struct inspect *in, json_object *top)
+{
+	uint64_t pages = 0, stored = 0, equal = 0, freed = 0, by_codec[BLOCK_ZSTD + 1] = { 0 };
+	json_object *o = put_object(in, top, "integrity");
+	const struct blocks *b;
+	struct pages_reader *rd;
+	int r = pages_reader_get(in->op, in->dir, &rd);
+
+	if (r)
+		return r;
+	put(in, o, "sums", json_object_new_boolean(faccessat(img_dir_fd(in->dir), "ckpt-sums", F_OK, 0) == 0));
+	b = pages_reader_blocks(rd);
+	put(in, o, "block_sums", json_object_new_boolean(b != NULL));
+	o = put_object(in, top, "storage");
+	for (size_t i = 0; b && i < b->n; i++) {
+		pages += b->v[i].n_pages;
+		stored += b->v[i].stored;
+		equal += (unsigned)__builtin_popcount(b->v[i].dups);
+		freed += (unsigned)__builtin_popcount(b->v[i].punched);
+		by_codec[b->v[i].codec]++;
+	}
+	put_text(in, o, "compression", codec_name(by_codec[BLOCK_ZSTD] ? BLOCK_ZSTD : by_codec[BLOCK_LZ4] ? BLOCK_LZ4 : BLOCK_PLAIN));
+	if (!b)
+		return 0;
+	put_number(in, o, "pages", pages);
+	put_number(in, o, "stored_bytes", stored);
+	put_number(in, o, "equal_pages", equal);
+	put_number(in, o, "freed_pages", freed);
+	return 0;
+}
+
 static int describe(struct inspect *in, json_object *top)
 {
 	int r = read_tables(in);
@@ -726,23 +775,30 @@ static int describe(struct inspect *in, json_object *top)
 		r = put_shared_memory(in, top);
 	if (r == 0)
 		r = put_images(in, top);
+	if (r == 0)
+		r = put_integrity(in, top);
 	return r == 0 && in->nomem ? op_nomem(in->op) : r;
 }
 
 int inspect_run(struct op *op, char **json)
 {
 	_cleanup_(put_json_p) json_object *top = json_object_new_object();
+	const struct ckpt_opts *before = op->opts;
+	struct ckpt_opts opts = *before;
 	struct inspect in = { .op = op };
 	const char *s;
 	int r;
 
+	opts.no_verify = true; /* whoever looks wants to see what is there; ckpt verify is for the other question */
+	op->opts = &opts;
+
 	if (!top)
 		return op_nomem(op);
 	r = img_dir_open(op, &in.dir, &in.inventory);
-	if (r < 0)
-		return r;
-	r = describe(&in, top);
+	if (r == 0)
+		r = describe(&in, top);
 	in.dir = img_dir_close(in.dir);
+	op->opts = before;
 	if (r < 0)
 		return r;
 	s = json_object_to_json_string_ext(top, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);

@@ -53,8 +53,19 @@ struct block_record {
 struct block_ref {
 	uint32_t pages_id;
 	uint32_t reserved; /* 0 */
-	uint64_t page;	   /* in that image, in a block without dups */
+	uint64_t page;	   /* in that image, stored there and not elsewhere */
 };
+
+/*
+ * What the sum of a block that is not simply plain has in it besides its pages: its bytes as they are stored, for there are
+ * bits in compressed data that make no difference.
+ */
+static inline uint64_t block_seal(const struct block_record *r, const void *stored)
+{
+	if (r->codec == BLOCK_PLAIN && !r->dups)
+		return 0;
+	return XXH3_64bits_withSeed(stored, r->stored, BLOCK_PAGES + 1);
+}
 
 /* Sum of a page of 4096 bytes that is number @k of its block. */
 static inline uint64_t page_sum(const void *page, unsigned k)

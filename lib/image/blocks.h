@@ -62,10 +62,10 @@ struct block_range {
 	uint64_t first, n;
 };
 /*
- * Frees pages in the images of the folder @dirfd: first ckpt-blocks says so, on stable storage, then holes are punched. Cut
- * off anywhere in between, it leaves a folder in which everything is valid: pages that are marked count no more, whether
- * they are there or not. Images that are not plain are left as they are. *@freed: bytes.
+ * Says in the ckpt-blocks of the folder @dirfd, on stable storage, that these pages count no more: before their bytes are
+ * freed. Cut off between the two, everything is valid, for they are not looked at, whether they are there or not. A block
+ * that is damaged is refused. Images that are not plain, or of which nothing is known, are left out.
  */
-int blocks_punch(struct op *op, int dirfd, const struct block_range *v, size_t n, uint64_t *freed);
+int blocks_mark(struct op *op, int dirfd, const struct block_range *v, size_t n);
 
 #endif

@@ -43,6 +43,7 @@ struct img_dir {
 	struct pages_ring *ring;
 	struct gate *gate;    /* our place among the dumps of this machine */
 	const struct pages_sink *sink; /* where page data goes; NULL: into the folder, as it is */
+	struct pack_pool *pack;	       /* writing: where page images are packed (pages_pack.h) */
 	uint64_t id;		       /* writing: the random number that ckpt-blocks and ckpt-sums share */
 	struct blocks_out *blocks;     /* writing: ckpt-blocks; NULL before the first page image */
 	ARRAY(struct img_sum) summed;  /* writing: images that are complete, for ckpt-sums */
@@ -83,6 +84,7 @@ void img_outs_free(struct img_dir *dir);
 /* Reads ckpt-sums into @dir->sums, if that was not done, and there is one. */
 int img_dir_sums(struct op *op, struct img_dir *dir);
 void pages_reader_free(struct img_dir *dir);
+void pack_pool_free(struct img_dir *dir);
 /* Closes a ckpt-blocks that was not finished. */
 void blocks_out_free(struct img_dir *dir);
 /* Waits for what is in flight and frees the ring. NULL allowed; returns NULL. */

@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "lib/image/blocks.h"
 #include "lib/image/gate.h"
+#include "lib/image/pages_pack.h"
 #include "lib/image/sums.h"
 
 #define INVENTORY_TMP ".inventory.img.tmp"
@@ -97,6 +97,8 @@ int img_dir_create(struct op *op, struct img_dir **ret)
 	}
 	begin_writing(dir);
 	r = gate_open(op, dir->fd, &dir->gate);
+	if (r == 0 && op->opts->compress)
+		r = pages_pack(op, dir, op->opts->compress);
 	if (r < 0) {
 		img_dir_close(dir);
 		return r;
@@ -368,6 +370,29 @@ static int write_inventory(struct op *op, struct img_dir *dir, const InventoryEn
 	return r;
 }
 
+/* Readers that take page images for plain must not read these. */
+static int mark_packed(struct op *op, const InventoryEntry **inventory)
+{
+	const PluginsEntry *old = (*inventory)->plugins_entry;
+	InventoryEntry *inv = op_new(op, InventoryEntry);
+	PluginsEntry *plugins = op_new(op, PluginsEntry);
+	size_t n = old ? old->n_plugins : 0;
+	char **names = op_alloc(op, (n + 1) * sizeof(*names));
+
+	if (!inv || !plugins || !names)
+		return CKPT_E_NOMEM;
+	*inv = **inventory;
+	plugins_entry__init(plugins);
+	if (n)
+		memcpy(names, old->plugins, n * sizeof(*names));
+	names[n] = (char *)IMG_OWN_PACKED;
+	plugins->plugins = names;
+	plugins->n_plugins = n + 1;
+	inv->plugins_entry = plugins;
+	*inventory = inv;
+	return 0;
+}
+
 int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inventory)
 {
 	bool sync = !op->opts->no_sync;
@@ -376,10 +401,12 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 	gate_commit(dir->gate);
 	if (dir->outs)
 		return op_fail(op, CKPT_E_INTERNAL, NULL, "commit with an image that is still being written");
-	r = blocks_finish(op, dir);
+	/* What is packed has its records with the last page; the disk of the others has until the rest is done. */
+	r = pages_are_packed(dir) ? pages_settle(op, dir) ?: mark_packed(op, &inventory) : 0;
+	r = r ?: blocks_finish(op, dir);
 	r = r ?: write_inventory(op, dir, inventory);
 	r = r ?: remove_leftovers(op, dir);
-	r = r ?: pages_settle(op, dir); /* the disk had until now */
+	r = r ?: pages_settle(op, dir);
 	if (r == 0 && sync)
 		r = sync_made(op, dir);
 	if (r == 0 && sync)
@@ -399,6 +426,7 @@ void img_dir_abort(struct op *op, struct img_dir *dir)
 	dir->ring = pages_ring_free(dir->ring);
 	dir->gate = gate_close(dir->gate);
 	img_outs_free(dir);
+	pack_pool_free(dir);
 	blocks_out_free(dir);
 	dir->summed.n = 0;
 	/* Backwards: the inventory goes first. */
@@ -425,6 +453,7 @@ struct img_dir *img_dir_close(struct img_dir *dir)
 	dir->ring = pages_ring_free(dir->ring);
 	dir->gate = gate_close(dir->gate);
 	img_outs_free(dir);
+	pack_pool_free(dir);
 	blocks_out_free(dir);
 	pages_reader_free(dir);
 	free(TAKE_PTR(dir->spare));
@@ -522,7 +551,7 @@ static int reveal(struct op *op, struct img_dir *dir, char *name)
 
 int img_dir_publish(struct op *op, struct img_dir *dir)
 {
-	int r = blocks_finish(op, dir) ?: pages_settle(op, dir) ?: sync_made(op, dir);
+	int r = pages_settle(op, dir) ?: blocks_finish(op, dir) ?: sync_made(op, dir);
 
 	for (size_t i = 0; i < dir->made.n && r == 0; i++)
 		r = reveal(op, dir, dir->made.v[i].name);

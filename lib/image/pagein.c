@@ -20,6 +20,7 @@ struct slot {
 	uint32_t pages_id;
 	uint64_t block;
 	uint64_t used; /* when; 0: empty */
+	bool own;      /* only the pages that are not elsewhere */
 	char *data;
 };
 
@@ -159,9 +160,11 @@ static int damaged(struct op *op, const struct block_record *r, const char *what
 
 /* ---- one block */
 
-static int check_block(struct op *op, const struct pages_reader *rd, const struct block_record *r, const void *pages)
+/* @seal: see block_seal(). */
+static int check_block(struct op *op, const struct pages_reader *rd, const struct block_record *r, const void *pages,
+		       uint64_t seal)
 {
-	if (!rd->verify || block_sum_of(r, pages) == r->sum)
+	if (!rd->verify || (block_sum_of(r, pages) ^ seal) == r->sum)
 		return 0;
 	return damaged(op, r, "are not what was written");
 }
@@ -171,18 +174,35 @@ static bool is_simple(const struct block_record *r)
 	return r->codec == BLOCK_PLAIN && !r->dups;
 }
 
-/* The bytes of a block that has no pages elsewhere. @tmp has room for a block. */
-static int unpack(struct op *op, int fd, const char *name, const struct block_record *r, char *tmp, void *to)
+static unsigned n_refs(const struct block_record *r)
 {
-	size_t n = r->n_pages * PAGE_SIZE;
+	return (unsigned)__builtin_popcount(r->dups);
+}
+
+/*
+ * The pages of a block that are not elsewhere, one after the other: all, unless it has references, which come to @refs
+ * (NULL: skipped). @tmp has room for a block.
+ */
+static int unpack(struct op *op, int fd, const char *name, const struct block_record *r, char *tmp, char *to,
+		  struct block_ref *refs, uint64_t *seal)
+{
+	size_t n = n_refs(r) * sizeof(*refs), left = (r->n_pages - n_refs(r)) * (size_t)PAGE_SIZE;
 	int e;
 
-	if (is_simple(r) && r->stored == n)
-		return read_bytes(op, fd, name, to, n, r->offset);
+	*seal = 0;
+	if (is_simple(r) && r->stored == left)
+		return read_bytes(op, fd, name, to, left, r->offset);
+	if (r->stored < n)
+		return damaged(op, r, "have no room for their references");
 	e = read_bytes(op, fd, name, tmp, r->stored, r->offset);
-	if (!e && !codec_unpack(r->codec, tmp, r->stored, to, n))
-		e = damaged(op, r, "cannot be decompressed");
-	return e;
+	if (e)
+		return e;
+	*seal = block_seal(r, tmp);
+	if (refs)
+		memcpy(refs, tmp, n);
+	if (left ? !codec_unpack(r->codec, tmp + n, r->stored - n, to, left) : r->stored != n)
+		return damaged(op, r, "cannot be decompressed");
+	return 0;
 }
 
 /* Descriptor of the image that pages of another one refer to. With the lock. */
@@ -207,12 +227,13 @@ static int other_fd(struct op *op, struct pages_reader *rd, uint32_t pages_id, c
 	return fd;
 }
 
-static struct slot *slot_find(struct pages_reader *rd, uint32_t pages_id, uint64_t block)
+/* @own: without the pages that are elsewhere. */
+static struct slot *slot_find(struct pages_reader *rd, const struct block_record *r, bool own)
 {
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct slot *s = &rd->slots[i];
 
-		if (s->used && s->pages_id == pages_id && s->block == block) {
+		if (s->used && s->pages_id == r->pages_id && s->block == r->block && s->own == own) {
 			s->used = ++rd->clock;
 			return s;
 		}
@@ -234,11 +255,38 @@ static struct slot *slot_take(struct pages_reader *rd)
 	return s->data ? s : NULL;
 }
 
-static void slot_set(struct pages_reader *rd, struct slot *s, const struct block_record *r)
+static void slot_set(struct pages_reader *rd, struct slot *s, const struct block_record *r, bool own)
 {
+	s->own = own;
 	s->pages_id = r->pages_id;
 	s->block = r->block;
 	s->used = ++rd->clock;
+}
+
+/* A block that others refer to, as far as it is itself stored. With the lock. */
+static int referred_block(struct op *op, struct pages_reader *rd, const struct block_record *r, char *tmp, struct slot **ret)
+{
+	bool own = r->dups;
+	char name[IMG_NAME_MAX];
+	uint64_t seal;
+	int fd, e;
+
+	*ret = slot_find(rd, r, own);
+	if (*ret)
+		return 0;
+	*ret = slot_take(rd);
+	if (!*ret)
+		return op_nomem(op);
+	img_name(IMG_PAGES, r->pages_id, name, sizeof(name));
+	fd = other_fd(op, rd, r->pages_id, name);
+	if (fd < 0)
+		return fd;
+	e = unpack(op, fd, name, r, tmp, (*ret)->data, NULL, &seal);
+	if (!e && !own) /* else the sum of who refers to it tells */
+		e = check_block(op, rd, r, (*ret)->data, seal);
+	if (!e)
+		slot_set(rd, *ret, r, own);
+	return e;
 }
 
 /* A page that others refer to: it is itself stored, or the reference is a lie. With the lock. */
@@ -246,61 +294,37 @@ static int referred_page(struct op *op, struct pages_reader *rd, const struct bl
 			 char *tmp, char *to)
 {
 	const struct block_file *f = blocks_file(rd->blocks, ref->pages_id);
+	unsigned k = ref->page % BLOCK_PAGES, at;
 	const struct block_record *r;
-	char name[IMG_NAME_MAX];
 	struct slot *s;
-	unsigned k = ref->page % BLOCK_PAGES;
-	int fd, e;
+	int e;
 
 	if (!f || ref->page >= f->n_pages)
 		return damaged(op, from, "refer to pages that there are not");
 	r = &f->v[ref->page / BLOCK_PAGES];
-	if (r->dups || r->punched >> k & 1)
+	if (r->dups >> k & 1 || r->punched >> k & 1)
 		return damaged(op, from, "refer to pages that are not stored");
-	s = slot_find(rd, r->pages_id, r->block);
-	if (!s) {
-		s = slot_take(rd);
-		if (!s)
-			return op_nomem(op);
-		img_name(IMG_PAGES, r->pages_id, name, sizeof(name));
-		fd = other_fd(op, rd, r->pages_id, name);
-		if (fd < 0)
-			return fd;
-		e = unpack(op, fd, name, r, tmp, s->data) ?: check_block(op, rd, r, s->data);
-		if (e)
-			return e;
-		slot_set(rd, s, r);
-	}
-	memcpy(to, s->data + k * PAGE_SIZE, PAGE_SIZE);
-	return 0;
+	at = k - (unsigned)__builtin_popcount(r->dups & ((1u << k) - 1));
+	e = referred_block(op, rd, r, tmp, &s);
+	if (!e)
+		memcpy(to, s->data + at * PAGE_SIZE, PAGE_SIZE);
+	return e;
 }
 
-/* A block some pages of which are elsewhere: references first, then what is left of it, packed. */
-static int gather(struct op *op, struct pagein *in, const struct block_record *r, char *tmp, char *to)
+/* A block some pages of which are elsewhere. */
+static int gather(struct op *op, struct pagein *in, const struct block_record *r, char *tmp, char *to, uint64_t *seal)
 {
+	_cleanup_free_ char *own = malloc(BLOCK_BYTES);
 	struct block_ref refs[BLOCK_PAGES];
-	unsigned n_refs = __builtin_popcount(r->dups), own = 0, ref = 0;
-	size_t n = n_refs * sizeof(refs[0]), left = (r->n_pages - n_refs) * (size_t)PAGE_SIZE;
-	_cleanup_free_ char *packed = malloc(2 * BLOCK_BYTES);
-	char *pages = packed ? packed + BLOCK_BYTES : NULL;
-	int e;
+	unsigned ref = 0, at = 0;
+	int e = own ? unpack(op, in->fd, in->name, r, tmp, own, refs, seal) : op_nomem(op);
 
-	if (!packed)
-		return op_nomem(op);
-	if (r->stored < n)
-		return damaged(op, r, "have no room for their references");
-	e = read_bytes(op, in->fd, in->name, packed, r->stored, r->offset);
-	if (e)
-		return e;
-	memcpy(refs, packed, n);
-	if (left ? !codec_unpack(r->codec, packed + n, r->stored - n, pages, left) : r->stored != n)
-		return damaged(op, r, "cannot be decompressed");
 	pthread_mutex_lock(&in->reader->lock);
 	for (unsigned k = 0; k < r->n_pages && !e; k++) {
 		if (r->dups >> k & 1)
 			e = referred_page(op, in->reader, r, &refs[ref++], tmp, to + k * PAGE_SIZE);
 		else
-			memcpy(to + k * PAGE_SIZE, pages + own++ * PAGE_SIZE, PAGE_SIZE);
+			memcpy(to + k * PAGE_SIZE, own + at++ * PAGE_SIZE, PAGE_SIZE);
 	}
 	pthread_mutex_unlock(&in->reader->lock);
 	return e;
@@ -308,9 +332,10 @@ static int gather(struct op *op, struct pagein *in, const struct block_record *r
 
 static int read_block(struct op *op, struct pagein *in, const struct block_record *r, char *tmp, char *to)
 {
-	int e = r->dups ? gather(op, in, r, tmp, to) : unpack(op, in->fd, in->name, r, tmp, to);
+	uint64_t seal = 0;
+	int e = r->dups ? gather(op, in, r, tmp, to, &seal) : unpack(op, in->fd, in->name, r, tmp, to, NULL, &seal);
 
-	return e ?: check_block(op, in->reader, r, to);
+	return e ?: check_block(op, in->reader, r, to, seal);
 }
 
 /* ---- pages */
@@ -320,7 +345,7 @@ static bool from_cache(struct pagein *in, const struct block_record *r, unsigned
 	struct slot *s;
 
 	pthread_mutex_lock(&in->reader->lock);
-	s = slot_find(in->reader, r->pages_id, r->block);
+	s = slot_find(in->reader, r, false);
 	if (s)
 		memcpy(to, s->data + k * PAGE_SIZE, n * PAGE_SIZE);
 	pthread_mutex_unlock(&in->reader->lock);
@@ -335,7 +360,7 @@ static void to_cache(struct pagein *in, const struct block_record *r, const char
 	s = slot_take(in->reader);
 	if (s) {
 		memcpy(s->data, data, r->n_pages * PAGE_SIZE);
-		slot_set(in->reader, s, r);
+		slot_set(in->reader, s, r, false);
 	}
 	pthread_mutex_unlock(&in->reader->lock);
 }
@@ -372,7 +397,7 @@ static int read_run(struct op *op, struct pagein *in, const struct block_record 
 	*done = pages;
 	e = pages ? read_bytes(op, in->fd, in->name, to, pages * PAGE_SIZE, r->offset) : 0;
 	for (; r < at && !e; r++, to += BLOCK_BYTES)
-		e = check_block(op, in->reader, r, to);
+		e = check_block(op, in->reader, r, to, 0);
 	return e;
 }
 
@@ -470,8 +495,10 @@ int pagein_open(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pa
 	in->n_pages = size / PAGE_SIZE;
 	in->blocks = in->reader->blocks ? blocks_file(in->reader->blocks, pages_id) : NULL;
 	if (in->blocks) {
-		in->n_pages = in->blocks->n_pages;
-		r = in->reader->verify || !in->blocks->plain ? check_size(op, in, size) : 0;
+		if (in->reader->verify || !in->blocks->plain) {
+			in->n_pages = in->blocks->n_pages;
+			r = check_size(op, in, size);
+		}
 	} else if (size && in->reader->verify && dir->sums && dir->sums->blocks) {
 		r = op_fail(op, CKPT_E_IMAGE, AT(.kind = "pages"),
 			    "image %s does not belong to this checkpoint: its ckpt-blocks does not know it", in->name);

@@ -56,7 +56,12 @@ int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id,
 static int wait_turn(struct op *op, struct pages_out *out, size_t len)
 {
 	struct gate *gate = out->dir->gate;
-	int r = out->sink->in_folder ? gate_pass(op, gate, len) : gate_pace(op, gate, len);
+	int r = 0;
+
+	if (!out->sink->in_folder)
+		r = gate_pace(op, gate, len);
+	else if (!out->sink->adds_blocks) /* which knows how little it will write */
+		r = gate_pass(op, gate, len);
 
 	if (!r && out->sink->drain && gate_crowded(gate))
 		r = out->sink->drain(op, out->dir, GATE_CROWDED_BYTES - MIN(len, GATE_CROWDED_BYTES));

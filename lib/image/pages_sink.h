@@ -45,6 +45,7 @@ struct pages_sink {
 };
 
 extern const struct pages_sink pages_sink_ring;
+extern const struct pages_sink pages_sink_pack; /* pages_pack.h */
 
 /* As pages_create(), for those who do not know yet how much it will be: it ends where pages_close() is called. */
 int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret);

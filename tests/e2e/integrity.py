@@ -13,11 +13,11 @@ import harness as h
 
 CASES = []
 # Between them they have images of every kind that libckpt writes today.
-TARGETS = (("files", "pipes"), ("files", "ghost"), ("files", "fifo"), ("mem", "memfd"), ("mem", "shanon"), ("files", "locks"),
+TARGETS = (("files", "pipes"), ("files", "ghost"), ("files", "fifo"), ("mem", "memfd"), ("mem", "shanon"),
            ("ptys", "canon"), ("unix", "queues"), ("files", "devices"))
 NOT_OF_IT = ("stats-dump", "stats-restore", "restore.log")
 # Restore does not need them, or only a part of them.
-NOT_READ = ("ids-", "pages-")
+NOT_READ = ("ids-",)
 
 
 def case(fn):
@@ -42,6 +42,14 @@ def flip(path, at=None, bit=None):
 
 
 class Checkpoint(b.Checkpoint):
+    def __enter__(self):
+        super().__enter__()
+        try:
+            while os.waitpid(-1, 0)[0]:  # the rest of the tree, whose parent we became
+                pass
+        except ChildProcessError:
+            return self
+
     def copy(self):
         path = os.path.join(self.work, "copy")
         shutil.rmtree(path, ignore_errors=True)
@@ -66,10 +74,9 @@ def verified(path, *words):
 
 
 def each_target(fn):
-    opts = {"locks": ("--file-locks",)}
     for name, variant in TARGETS:
         try:
-            with Checkpoint(name, variant, opts.get(variant, ())) as c:
+            with Checkpoint(name, variant) as c:
                 fn(c)
         except h.Failure as e:
             raise h.Failure(f"{name}.{variant}: {e}") from None
@@ -196,6 +203,88 @@ def no_sums_at_all():
         r = h.ckpt("verify", c.images)
         h.require(r.rc == 2 and "nothing can be said" in r.out, f"{r}")
         c.works()
+
+
+HOW = ("--compress", "--compress=zstd:1", "--compress=dups")
+PACKED = (("mem", "anon"), ("mem", "memfd"), ("mem", "huge"), ("tree", "cow"), ("unix", "prefork"), ("size", "40M,4,w"),
+          ("mem", "shanon"), ("files", "ghost"))
+
+
+@case
+def compressed():
+    for i, (name, variant) in enumerate(PACKED):
+        for how in HOW if i < 2 else (HOW[i % 3],):
+            try:
+                with Checkpoint(name, variant, (how,)) as c:
+                    verified(c.images)
+                    r = h.ckpt("inspect", c.images)
+                    h.require(r.rc == 0 and ("lz4", "zstd", "plain")[HOW.index(how)] in r.out, f"inspect: {r}")
+                    c.works()
+            except h.Failure as e:
+                raise h.Failure(f"{name}.{variant} {how}: {e}") from None
+
+
+@case
+def compressed_and_running():
+    with h.Workdir() as w:
+        t = h.Target(w, "size", "20M,4,w")
+        t.ready()
+        images = os.path.join(w, "images")
+        h.must(h.dump(t.pid, images, "-R", "--compress"), "dump -R --compress")
+        verified(images)
+        t.go()
+
+
+@case
+def compressed_one_bit():
+    with Checkpoint("mem", "anon", ("--compress",)) as c:
+        for name in [n for n in os.listdir(c.images) if n.startswith(("pages-", "ckpt-blocks"))] * 8:
+            path = c.copy()
+            where = flip(os.path.join(path, name))
+            try:
+                c.both(path, name)
+                c.fails(path, name)
+            except h.Failure as e:
+                raise h.Failure(f"{name}, {where}: {e}") from None
+        path = c.copy()
+        h.without_sums(path)
+        c.fails(path, "ckpt-blocks is missing")
+        c.works()
+
+
+@case
+def equal_pages_of_relatives():
+    """What a fork shares is stored once."""
+    sizes = []
+    for opts in (), ("--compress=dups",):
+        with Checkpoint("unix", "prefork", opts) as c:
+            sizes.append(sum(os.path.getsize(os.path.join(c.images, n)) for n in os.listdir(c.images) if n.startswith("pages-")))
+            c.works()
+    h.require(sizes[1] * 2 < sizes[0], f"{sizes[1]} bytes, and {sizes[0]} before")
+
+
+@case
+def no_way_to_compress():
+    with b.Bed() as bed:
+        for how in ("lzma", "zstd:0", "zstd:20", "zstd:3x", ""):
+            b.refused(h.dump(bed.pid, bed.images, f"--compress={how}"), "compress")
+            bed.empty()
+
+
+@case
+def disk_full_of_compressed():
+    with h.Workdir() as w:
+        t = h.Target(w, "size", "60M,4,w")
+        t.ready()
+        small = os.path.join(w, "small")
+        os.mkdir(small)
+        h.must(h.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small]), "mount")
+        try:
+            b.refused(h.dump(t.pid, small, "--compress"), "space")
+            h.require(not os.listdir(small), f"left in the folder: {os.listdir(small)}")
+        finally:
+            h.run(["umount", small])
+        t.go()
 
 
 @case

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "lib/image/blocks.h"
+#include "lib/image/pagein.h"
 #include "lib/image/sums.h"
 
 struct env {
@@ -346,12 +347,253 @@ static void records_that_lie(void **state)
 	op_forget(&e->op);
 }
 
+/* ---- packed page images */
+
+/* Page @i of image @id: some compress, some do not, some are equal, some are zero. */
+static void make_page(char *p, uint32_t id, uint64_t i)
+{
+	uint64_t x = i % 5 == 2 ? 7 : id * 100000 + i + 1;
+
+	memset(p, 0, PAGE_SIZE);
+	for (size_t k = 0; i % 5 && k < PAGE_SIZE / sizeof(x); k++) {
+		x = x * 6364136223846793005u + 1442695040888963407u;
+		if (i % 5 != 3 || k % 16 == 0)
+			((uint64_t *)p)[k] = x ^ x >> 29;
+	}
+}
+
+#define PACKED_PAGES 1000
+
+static void write_packed(struct env *e, struct img_dir *dir, uint32_t id, size_t step)
+{
+	uint64_t at = 0;
+	struct pages_out *out;
+
+	ok(e, pages_create(&e->op, dir, id, PACKED_PAGES * PAGE_SIZE, &out));
+	while (at < PACKED_PAGES) {
+		size_t cap, n;
+		void *buf;
+
+		ok(e, pages_buffer(&e->op, out, &buf, &cap));
+		assert_true(cap >= 256 << 10);
+		n = MIN(MIN(cap / PAGE_SIZE, step), PACKED_PAGES - at);
+		for (size_t i = 0; i < n; i++)
+			make_page((char *)buf + i * PAGE_SIZE, id, at + i);
+		ok(e, pages_submit(&e->op, out, n * PAGE_SIZE));
+		at += n;
+	}
+	ok(e, pages_close(&e->op, out));
+}
+
+static void make_packed(struct env *e, const char *how)
+{
+	static TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
+	InventoryEntry inv = INVENTORY_ENTRY__INIT;
+	struct img_dir *dir;
+
+	e->opts.compress = how;
+	ok(e, img_dir_create(&e->op, &dir));
+	write_packed(e, dir, 1, 7);
+	write_packed(e, dir, 2, 1000000);
+	write_packed(e, dir, 3, 300);
+	inv.img_version = 2;
+	inv.has_fdinfo_per_id = inv.fdinfo_per_id = true;
+	inv.root_ids = &ids;
+	ok(e, img_dir_commit(&e->op, dir, &inv));
+	img_dir_close(dir);
+}
+
+static struct img_dir *open_packed(struct env *e)
+{
+	struct img_dir *dir;
+	InventoryEntry *inv;
+
+	ok(e, img_dir_open_verified(&e->op, &dir, &inv));
+	assert_int_equal(inv->plugins_entry->n_plugins, 1);
+	assert_string_equal(inv->plugins_entry->plugins[0], IMG_OWN_PACKED);
+	return dir;
+}
+
+static void compare_pages(struct env *e, struct pagein *in, uint32_t id, uint64_t first, size_t n)
+{
+	char *buf = malloc(n * PAGE_SIZE), want[PAGE_SIZE];
+
+	ok(e, pagein_read(&e->op, in, first, n, buf));
+	for (size_t i = 0; i < n; i++) {
+		make_page(want, id, first + i);
+		assert_memory_equal(buf + i * PAGE_SIZE, want, PAGE_SIZE);
+	}
+	free(buf);
+}
+
+static void packed_round_trip(void **state)
+{
+	static const char *const how[] = { "lz4", "zstd", "zstd:1", "dups" };
+	struct env *e = *state;
+
+	for (size_t h = 0; h < ARRAY_SIZE(how); h++) {
+		struct img_dir *dir;
+
+		make_packed(e, how[h]);
+		assert_true(size_of(e, "pages-1.img") < PACKED_PAGES * PAGE_SIZE * 8 / 10);
+		dir = open_packed(e);
+		for (uint32_t id = 1; id <= 3; id++) {
+			struct pagein *in;
+
+			ok(e, pagein_open(&e->op, dir, id, &in));
+			assert_int_equal(pagein_plain(in), -1);
+			assert_int_equal(pagein_pages(in), PACKED_PAGES);
+			compare_pages(e, in, id, 0, PACKED_PAGES);
+			for (unsigned i = 0; i < 60; i++)
+				compare_pages(e, in, id, i * 16 % 977, 1 + i * 7 % 23);
+			assert_refused(e, pagein_read(&e->op, in, PACKED_PAGES, 1, NULL), "has 1000 pages");
+			pagein_close(in);
+		}
+		img_dir_close(dir);
+		ok(e, unlink(in_folder(e, "inventory.img")));
+	}
+}
+
+static void packed_damage(void **state)
+{
+	struct env *e = *state;
+	struct img_dir *dir;
+	struct pagein *in;
+	off_t size;
+	char *buf = malloc(PACKED_PAGES * PAGE_SIZE);
+
+	make_packed(e, "lz4");
+	size = size_of(e, "pages-2.img");
+	for (off_t at = 0; at < size; at += size / 50 + 1) {
+		flip(e, "pages-2.img", at);
+		dir = open_packed(e);
+		ok(e, pagein_open(&e->op, dir, 2, &in));
+		assert_refused(e, pagein_read(&e->op, in, 0, PACKED_PAGES, buf), "is damaged: pages ");
+		pagein_close(in);
+		img_dir_close(dir);
+		flip(e, "pages-2.img", at);
+	}
+	ok(e, truncate(in_folder(e, "pages-2.img"), size / 2));
+	dir = open_packed(e);
+	assert_refused(e, pagein_open(&e->op, dir, 2, &in), "pages-2.img is damaged: it ends");
+	img_dir_close(dir);
+	/* Without ckpt-blocks nobody knows what is where, wanted or not. */
+	ok(e, unlink(in_folder(e, "ckpt-blocks")));
+	dir = open_packed(e);
+	assert_refused(e, pagein_open(&e->op, dir, 1, &in), "ckpt-blocks is missing");
+	img_dir_close(dir);
+	e->opts.no_verify = true;
+	dir = open_packed(e);
+	assert_refused(e, pagein_open(&e->op, dir, 1, &in), "ckpt-blocks is missing");
+	img_dir_close(dir);
+	free(buf);
+}
+
+static void packed_is_aborted(void **state)
+{
+	struct env *e = *state;
+	struct pages_out *out;
+	struct img_dir *dir;
+	size_t cap;
+	void *buf;
+
+	e->opts.compress = "zstd";
+	ok(e, img_dir_create(&e->op, &dir));
+	write_packed(e, dir, 1, 50);
+	ok(e, pages_create(&e->op, dir, 2, 8 << 20, &out));
+	ok(e, pages_buffer(&e->op, out, &buf, &cap));
+	ok(e, pages_submit(&e->op, out, cap));
+	ok(e, pages_buffer(&e->op, out, &buf, &cap));
+	img_dir_abort(&e->op, dir);
+	img_dir_close(dir);
+	assert_int_equal(rmdir(e->path), 0); /* nothing is left */
+	ok(e, mkdir(e->path, 0700));
+	e->opts.compress = "lzma";
+	assert_int_equal(img_dir_create(&e->op, &dir), CKPT_E_INVAL);
+	op_forget(&e->op);
+}
+
+/* Blocks that tell wrong things about where their pages are. */
+static void references_that_lie(void **state)
+{
+	struct env *e = *state;
+	struct block_ref ref;
+	struct blocks *b;
+	_cleanup_close_ int dirfd = -1, fd = -1;
+	uint64_t at = UINT64_MAX;
+	char buf[BLOCK_BYTES];
+
+	make_packed(e, "dups");
+	dirfd = folder_fd(e);
+	assert_int_equal(blocks_read(&e->op, dirfd, &b), 0);
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].pages_id == 3 && b->v[i].block == 1)
+			at = b->v[i].dups ? b->v[i].offset : at;
+	blocks_free(b);
+	assert_true(at != UINT64_MAX);
+	fd = open(in_folder(e, "pages-3.img"), O_RDWR);
+	const struct block_ref lies[] = { { .pages_id = 9 }, { .pages_id = 1, .page = 1u << 30 }, { .pages_id = 3, .page = 5 },
+					  { .pages_id = 1, .page = UINT64_MAX }, { .pages_id = 2, .page = 1 } };
+	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+		struct img_dir *dir = open_packed(e);
+		struct pagein *in;
+
+		assert_int_equal(pread(fd, &ref, sizeof(ref), (off_t)at), sizeof(ref));
+		assert_int_equal(pwrite(fd, &lies[i], sizeof(ref), (off_t)at), sizeof(ref));
+		ok(e, pagein_open(&e->op, dir, 3, &in));
+		assert_refused(e, pagein_read(&e->op, in, BLOCK_PAGES, BLOCK_PAGES, buf), "pages-3.img is damaged: pages 16 to 31");
+		assert_int_equal(pwrite(fd, &ref, sizeof(ref), (off_t)at), sizeof(ref));
+		pagein_close(in);
+		img_dir_close(dir);
+	}
+}
+
+/* ---- marks of deduplication */
+
+static void marked_pages_do_not_count(void **state)
+{
+	static const struct block_range v[] = { { 1, 3, 30 }, { 1, 48, 16 }, { 2, 49, 1000 }, { 1, 90, 1 }, { 7, 0, 5 } };
+	struct env *e = *state;
+	_cleanup_close_ int dirfd = -1, fd = -1;
+	struct img_dir *dir;
+	struct pagein *in;
+	InventoryEntry *inv;
+	struct blocks *b;
+	char buf[BLOCK_BYTES];
+
+	make_checkpoint(e);
+	dirfd = folder_fd(e);
+	for (int twice = 0; twice < 2; twice++)
+		ok(e, blocks_mark(&e->op, dirfd, v, ARRAY_SIZE(v)));
+	assert_int_equal(blocks_read(&e->op, dirfd, &b), 0);
+	assert_int_equal(blocks_file(b, 1)->v[0].punched, 0xfff8);
+	assert_int_equal(blocks_file(b, 1)->v[3].punched, 0xffff);
+	assert_int_equal(blocks_file(b, 1)->v[3].sum, 0);
+	assert_int_equal(bad_block(e, b, 1), -1); /* marked, and not yet freed: as after a crash in between */
+	fd = open(in_folder(e, "pages-1.img"), O_RDWR);
+	assert_int_equal(pwrite(fd, op_alloc(&e->op, 30 * PAGE_SIZE), 30 * PAGE_SIZE, 3 * PAGE_SIZE), 30 * PAGE_SIZE);
+	assert_int_equal(bad_block(e, b, 1), -1);
+	blocks_free(b);
+	ok(e, img_dir_open_verified(&e->op, &dir, &inv));
+	ok(e, pagein_open(&e->op, dir, 1, &in));
+	ok(e, pagein_read(&e->op, in, 0, 3, buf));
+	ok(e, pagein_read(&e->op, in, 33, 15, buf));
+	assert_refused(e, pagein_read(&e->op, in, 2, 2, buf), "freed by deduplication");
+	pagein_close(in);
+	img_dir_close(dir);
+	flip(e, "pages-1.img", PAGE_SIZE); /* what is damaged is not made valid by a mark */
+	assert_refused(e, blocks_mark(&e->op, dirfd, &(struct block_range){ 1, 2, 1 }, 1), "pages-1.img is damaged");
+	ok(e, unlink(in_folder(e, "ckpt-blocks")));
+	ok(e, blocks_mark(&e->op, dirfd, v, ARRAY_SIZE(v)));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(every_bit_is_covered), T(what_is_missing_or_foreign), T(foreign_image),	T(blocks_cover_pages),
-		T(blocks_guard_themselves), T(records_that_lie),
+		T(blocks_guard_themselves), T(records_that_lie),	T(packed_round_trip),	T(packed_damage),
+		T(packed_is_aborted),	T(references_that_lie),	T(marked_pages_do_not_count),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,27 @@ static void print_line(const char *label, const char *value)
 	printf("\n");
 }
 
+/* How page data is stored, where that is known. */
+static void print_storage(struct json_object *top)
+{
+	struct json_object *o = get(top, "storage");
+	uint64_t pages = number(o, "pages"), equal = number(o, "equal_pages"), freed = number(o, "freed_pages");
+
+	if (pages) {
+		printf("%-12s", "Pages");
+		print_size(pages * 4096);
+		printf(" in ");
+		print_size(number(o, "stored_bytes"));
+		printf(" (%.0f %%), %s", 100.0 * (double)number(o, "stored_bytes") / (double)(pages * 4096), text(o, "compression"));
+		if (equal)
+			printf(", %" PRIu64 " equal ones once", equal);
+		if (freed)
+			printf(", %" PRIu64 " freed", freed);
+		printf("\n");
+	}
+	print_line("Sums", json_object_get_boolean(get(get(top, "integrity"), "sums")) ? "of all images" : "none");
+}
+
 static void print_head(struct json_object *top, const char *dir)
 {
 	struct json_object *o = get(top, "checkpoint");
@@ -85,6 +106,7 @@ static void print_head(struct json_object *top, const char *dir)
 	printf("%-12s", "Size");
 	print_size(number(top, "total_bytes"));
 	printf(" in %zu images\n", get(top, "images") ? json_object_array_length(get(top, "images")) : (size_t)0);
+	print_storage(top);
 }
 
 static void print_memory(struct json_object *memory, int indent)
