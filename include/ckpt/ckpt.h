@@ -225,6 +225,7 @@ struct ckpt_opts {
 	bool auto_dedup;	      /* free pages of images that are not needed any more */
 	enum ckpt_pre_dump_mode pre_dump_mode;
 	bool track_apart;	      /* tracking is kept by a process of its own, for other programs, not by the context */
+	bool copy_pages;	      /* dump: also pages that could be written from where they are go by way of buffers */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

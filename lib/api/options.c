@@ -68,6 +68,8 @@ static const struct ckpt_option table[] = {
 	    "which does not count the writing of its memory (default: 10)"),
 	OPT("fault-stage", 0, STRING, DRP | CKPT_OPTF_HIDDEN, fault_stage, "NAME",
 	    "tests: fail at the stage of this name"),
+	FLAG("copy-pages", 0, D, copy_pages,
+	     "copy all pages before they are written, also those that a helper process could write from where they are"),
 	FLAG("no-sync", 0, D, no_sync, "do not wait for stable storage; only with --leave-running"),
 	WORD("io-policy", 0, D | P, io_policy, io_policies, "POLICY",
 	     "how dumps that write to one disk share it: least-left, who has least left goes first (default); fair, each as much; "

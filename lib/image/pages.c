@@ -94,6 +94,47 @@ int pages_submit(struct op *op, struct pages_out *out, size_t len)
 	return r;
 }
 
+int pages_direct(const struct pages_out *out)
+{
+	return out->sink->direct && !out->sink->adds_blocks ? out->sink->direct(out) : -1;
+}
+
+int pages_skip(struct op *op, struct pages_out *out, uint64_t len)
+{
+	if (out->given || out->open_end || len % BLOCK_BYTES || out->off % BLOCK_BYTES || len > out->bytes - out->off)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "%llu bytes of image %s are left out at %llu", (unsigned long long)len,
+			       out->name, (unsigned long long)out->off);
+	out->off += len;
+	out->sum.r.block += len / BLOCK_BYTES;
+	return 0;
+}
+
+int pages_moved(struct op *op, struct pages_out *out, uint64_t block, uint64_t sum)
+{
+	struct block_record rec = { .pages_id = out->pages_id, .block = block, .sum = sum, .offset = block * BLOCK_BYTES,
+				    .stored = BLOCK_BYTES, .n_pages = BLOCK_PAGES };
+
+	op_bytes_done(op, BLOCK_BYTES);
+	return block_add(op, out->dir, &rec);
+}
+
+int pages_submit_block(struct op *op, struct pages_out *out, uint64_t block)
+{
+	struct block_sum sum = { .r = { .pages_id = out->pages_id, .block = block } };
+	uint64_t off = out->off;
+	int r;
+
+	if (!out->given)
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "no buffer was given for image %s", out->name);
+	r = block_sum_pages(op, out->dir, &sum, out->pages_id, out->given, BLOCK_PAGES);
+	out->given = NULL;
+	out->off = block * BLOCK_BYTES;
+	r = r ?: out->sink->submit(op, out, BLOCK_BYTES);
+	out->off = off;
+	op_bytes_done(op, BLOCK_BYTES);
+	return r;
+}
+
 int pages_close(struct op *op, struct pages_out *out)
 {
 	int r;

@@ -467,6 +467,14 @@ static int ring_settle(struct op *op, struct img_dir *dir)
 	return r ?: ring ? ring_state(op, ring) : 0;
 }
 
+/* Where the kernel takes no ring from us, it takes none from a task. */
+static int ring_direct(const struct pages_out *base)
+{
+	const struct ring_out *out = (const struct ring_out *)base;
+
+	return out->direct && out->queued ? out->fd : -1;
+}
+
 const struct pages_sink pages_sink_ring = {
 	.in_folder = true,
 	.create = ring_create,
@@ -475,6 +483,7 @@ const struct pages_sink pages_sink_ring = {
 	.submit = ring_submit,
 	.drain = ring_drain,
 	.finish = ring_finish,
+	.direct = ring_direct,
 	.settle = ring_settle,
 };
 

@@ -40,12 +40,23 @@ struct pages_sink {
 	int (*drain)(struct op *op, struct img_dir *dir, size_t bytes);
 	/* Everything was submitted. It need not have arrived yet, where there is a settle(). */
 	int (*finish)(struct op *op, struct pages_out *out);
+	/* A descriptor by which somebody else may write directly to the image, -1: not to this one. May be NULL: to none. */
+	int (*direct)(const struct pages_out *out);
 	/* Waits for all images of the folder that were finished, and checks that they arrived. May be NULL. */
 	int (*settle)(struct op *op, struct img_dir *dir);
 };
 
 extern const struct pages_sink pages_sink_ring;
 extern const struct pages_sink pages_sink_pack; /* pages_pack.h */
+
+/*
+ * Parts of an image that somebody else writes, in whole blocks: to the descriptor that pages_direct() gave. pages_skip() leaves
+ * them out; each block is told by pages_moved(), or written later by pages_submit_block(), from the first bytes of the buffer.
+ */
+int pages_direct(const struct pages_out *out); /* -1: every part must be submitted */
+int pages_skip(struct op *op, struct pages_out *out, uint64_t len);
+int pages_moved(struct op *op, struct pages_out *out, uint64_t block, uint64_t sum);
+int pages_submit_block(struct op *op, struct pages_out *out, uint64_t block);
 
 /* As pages_create(), for those who do not know yet how much it will be: it ends where pages_close() is called. */
 int pages_create_open_end(struct op *op, struct img_dir *dir, uint32_t pages_id, struct pages_out **ret);

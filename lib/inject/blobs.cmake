@@ -59,3 +59,4 @@ endfunction()
 ckpt_blob(parasite flat parasite/parasite.c)
 ckpt_blob(restorer elf blob/mem.c restorer/start.S restorer/main.c restorer/memory.c restorer/fill.c restorer/task.c restorer/thread.c restorer/tree.c
 	restorer/files.c restorer/calls.c restorer/timers.c restorer/creds.c restorer/init.c FAST blob/sum.c)
+ckpt_blob(mover flat blob/mem.c mover/mover.c FAST blob/sum.c)

@@ -301,7 +301,7 @@ int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, con
 /* ------------------------------------------------------------------------------------------- the parasite */
 
 /* The start of the largest gap between mappings: nobody's heap or stack grows into the middle of our few milliseconds. */
-static uint64_t find_gap(const struct proc_maps *maps, uint64_t size)
+uint64_t remote_gap(const struct proc_maps *maps, uint64_t size)
 {
 	uint64_t best = 0, best_len = 0, prev_end = 1u << 20;
 
@@ -375,7 +375,7 @@ int parasite_inject(struct op *op, struct target *t, const struct proc_maps *map
 	if (r)
 		return r;
 	p->size = PARASITE_CODE_MAX + ALIGN_UP(sizeof(struct parasite_area), PAGE_SIZE);
-	p->base = find_gap(maps, p->size);
+	p->base = remote_gap(maps, p->size);
 	if (!p->base)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "address space"),
 			       "task %d has no free %lu bytes in its address space", t->pid, p->size);

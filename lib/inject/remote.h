@@ -35,6 +35,9 @@ struct parasite {
 /* Finds what remote calls need in the mappings of a frozen target. */
 int gadgets_find(struct op *op, const struct target *t, const struct proc_maps *maps, struct gadgets *g);
 
+/* A free range of @size bytes in the middle of the largest gap, 0: there is none. */
+uint64_t remote_gap(const struct proc_maps *maps, uint64_t size);
+
 /* One system call in thread @tr. *@ret is what the call gave (-errno on failure). The thread is as before afterwards. */
 int remote_syscall(struct op *op, const struct target *t, struct tracee *tr, const struct gadgets *g, long nr,
 		   const uint64_t args[6], int64_t *ret);

@@ -55,29 +55,32 @@ def settle(pid, before, what, seconds=5):
     h.require(not kids, f"{what}: the target has children now: {kids}")
 
 
-def how_long(t, images, runs=3):
+def how_long(t, images, runs=3, way="-R"):
     took = []
     for _ in range(runs):
         shutil.rmtree(images, ignore_errors=True)
-        took.append(h.must(h.dump(t.pid, images, "-R"), "a dump that nobody disturbs").seconds)
+        took.append(h.must(h.dump(t.pid, images, way), "a dump that nobody disturbs").seconds)
+        os.kill(t.pid, signal.SIGCONT)
     shutil.rmtree(images, ignore_errors=True)
     return sorted(took)[len(took) // 2]
 
 
-def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w")):
+def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w"), way="-R"):
     with h.Workdir() as w, h.Target(w, *target) as t:
         t.ready()
         images = os.path.join(w, "i")
         before = h.settled_snapshot(t.pid)
-        span = how_long(t, images) * 1.1
+        span = how_long(t, images, way=way) * 1.1
         ended_early = 0
         for i in range(rounds):
             os.makedirs(images, exist_ok=True)
             sig, delay = rnd.choice(signals), rnd.uniform(0, span)
-            p = start(["dump", "-R", "-t", t.pid, "-D", images])
+            p = start(["dump", way, "-t", t.pid, "-D", images])
             time.sleep(delay)
             p.send_signal(sig)
             rc = p.wait(20 * h.PATIENCE)
+            if way == "-s":
+                os.kill(t.pid, signal.SIGCONT)  # it may have come to the end
             what = f"round {i}: {sig.name} after {delay * 1000:.2f} ms (engine: {rc})"
             ended_early += rc != 0
             settle(t.pid, before, what)
@@ -124,6 +127,11 @@ def kill_dump_state(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGKILL], ("sud", "threads"))
     if " amx_tile" in h.read_text("/proc/cpuinfo"):
         disturb_dump(rounds, rnd, [signal.SIGKILL], ("x86", "amx"))
+
+
+def kill_dump_moving(rounds, rnd):
+    """A helper of ours writes the memory from within, while the program stands still."""
+    disturb_dump(rounds // 4, rnd, [signal.SIGKILL, signal.SIGKILL, signal.SIGINT], ("size", "64M"), "-s")
 
 
 def cancel_dump(rounds, rnd):
@@ -226,6 +234,7 @@ def runs(pid):
 
 CASES = {"kill-dump": kill_dump, "kill-snapshot": kill_snapshot, "kill-dump-terminals": kill_dump_terminals,
          "kill-dump-sockets": kill_dump_sockets, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
+         "kill-dump-moving": kill_dump_moving,
          "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}
 

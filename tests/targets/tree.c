@@ -485,7 +485,9 @@ static void stopped(void)
 /* ---- memory that a fork shares: pages that nobody wrote stay one */
 
 #define COW_BYTES (24 * MIB)
+#define COW_OWN (40 * MIB)
 static char *cow;
+static size_t cow_own; /* bytes that only the parent has */
 
 static void check_cow_child(void)
 {
@@ -516,6 +518,7 @@ static void cowtree(void)
 {
 	unsigned long before = 0, after = 0;
 	pid_t kids[4];
+	char *own;
 
 	begin();
 	cow = mmap(NULL, COW_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -536,6 +539,9 @@ static void cowtree(void)
 		}
 	}
 	hear(4);
+	own = mmap(NULL, COW_OWN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(own != MAP_FAILED);
+	t_fill(own, cow_own, 11);
 	before = pss_kb(getpid());
 	for (int i = 0; i < 4; i++)
 		before += pss_kb(kids[i]);
@@ -549,11 +555,19 @@ static void cowtree(void)
 		FAIL("%lu KiB became %lu", before, after);
 	CHECK(t_same(cow, COW_BYTES / 2, 7));
 	CHECK(t_same(cow + COW_BYTES / 2, 2 * MIB, 9));
+	CHECK(t_same(own, cow_own, 11));
 	close(go[1]);
 	hear(4);
 	for (int i = 0; i < 4; i++)
 		ended_well(kids[i]);
 	none_left();
+}
+
+/* With so much of its own that a dump takes the direct way for it, and must not for what is shared. */
+static void cowlarge(void)
+{
+	cow_own = COW_OWN;
+	cowtree();
 }
 
 /* ---- objects that processes share by clone flags */
@@ -833,6 +847,7 @@ int main(int argc, char **argv)
 		{ "basic", basic },	  { "chain", chain },		{ "zombies", zombies },	    { "ignored", ignored },
 		{ "orphans", orphans },	  { "deadsession", deadsession }, { "deadgroup", deadgroup }, { "adopted", adopted },
 		{ "outside", outside },	  { "moved", moved },		{ "stopped", stopped },	    { "cow", cowtree },
+		{ "cowlarge", cowlarge },
 		{ "files", sharedfiles }, { "fs", sharedfs },		{ "vm", vm },		    { "vmsighand", vmsighand },
 		{ "offset", sharedoffset }, { "threads", threaded },	{ "shared", sharedmem },    { "many", many },
 		{ "pdeath", pdeath },	  { "zombieleader", zombieleader },

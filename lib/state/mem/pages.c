@@ -7,9 +7,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include "lib/image/pages_sink.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/mem/copy.h"
 #include "lib/state/mem/dirty.h"
+#include "lib/state/mem/move.h"
 #include "lib/state/msg.h"
 
 #define REGIONS 512
@@ -252,59 +254,81 @@ int pages_collect(struct op *op, struct task_dump *d)
 	return r ?: append_guards(op, &s);
 }
 
-/* Fills the writer's buffers from the task's memory; the disk works on one while we fill the next. */
-static int copy_range(struct op *op, struct task_dump *d, struct pages_out *out, uint64_t at, uint64_t left, void **buf,
-		      size_t *cap, size_t *used, uint64_t *done)
-{
-	while (left) {
-		size_t n;
-		int r;
+/* The way of a task's pages into its image. */
+struct writer {
+	struct pages_out *out;
+	struct moves *moves; /* what goes without us, NULL: nothing */
+	uint64_t off;	     /* in the image, of what comes next */
+	char *buf;	     /* NULL: none yet */
+	size_t cap, used;
+};
 
-		if (!*buf) {
-			r = pages_buffer(op, out, buf, cap);
-			if (r)
-				return r;
-			*used = 0;
-		}
-		n = MIN(left, (uint64_t)(*cap - *used));
-		r = mem_read(op, d, at, (char *)*buf + *used, n);
-		if (r)
-			return r;
-		*used += n;
+static int flush(struct op *op, struct writer *w)
+{
+	int r = w->buf && w->used ? pages_submit(op, w->out, w->used) : 0;
+
+	if (w->used)
+		w->buf = NULL;
+	w->used = 0;
+	return r ?: moves_poll(op, w->moves) ?: op_check_cancel(op);
+}
+
+/* Fills the writer's buffers from the task's memory; the disk works on one while we fill the next. */
+static int copy_part(struct op *op, struct task_dump *d, struct writer *w, uint64_t at, uint64_t most, size_t *n)
+{
+	void *buf = w->buf;
+	int r = buf ? 0 : pages_buffer(op, w->out, &buf, &w->cap);
+
+	if (r)
+		return r;
+	w->buf = buf;
+	*n = MIN(most, (uint64_t)(w->cap - w->used));
+	r = mem_read(op, d, at, w->buf + w->used, *n);
+	if (r)
+		return r;
+	w->used += *n;
+	return w->used == w->cap ? flush(op, w) : 0;
+}
+
+static int skip_part(struct op *op, struct writer *w, size_t n)
+{
+	return flush(op, w) ?: pages_skip(op, w->out, n);
+}
+
+static int write_range(struct op *op, struct task_dump *d, struct writer *w, uint64_t at, uint64_t left)
+{
+	int r = 0;
+
+	while (left && !r) {
+		uint64_t until;
+		size_t n = MIN(moves_at(w->moves, w->off, &until), left);
+
+		r = n ? skip_part(op, w, n) : copy_part(op, d, w, at, MIN(left, until - w->off), &n);
+		w->off += n;
 		at += n;
 		left -= n;
-		*done += n;
-		if (*used < *cap)
-			continue;
-		r = pages_submit(op, out, *used);
-		*buf = NULL;
-		r = r ?: op_check_cancel(op);
-		if (r)
-			return r;
 	}
-	return 0;
+	return r;
 }
 
 int pages_write(struct op *op, struct task_dump *d)
 {
 	struct snap_pagemap *pm = &d->task->pagemap;
-	struct pages_out *out;
-	size_t cap = 0, used = 0;
-	uint64_t done = 0;
-	void *buf = NULL;
-	int r;
+	struct writer w = { 0 };
+	int r, r2;
 
 	r = pages_announce(op, d->s->dir, IMG_PAGEMAP, (uint32_t)d->task->pid, pm->entries.v, pm->entries.n);
 	if (r || !pm->n_pages)
 		return r;
-	r = pages_create(op, d->s->dir, pm->pages_id, pm->n_pages * PAGE_SIZE, &out);
+	r = pages_create(op, d->s->dir, pm->pages_id, pm->n_pages * PAGE_SIZE, &w.out);
+	r = r ?: moves_begin(op, d, w.out, &w.moves);
 	for (size_t i = 0; i < pm->entries.n && !r; i++)
 		if (pm->entries.v[i]->flags & PE_PRESENT)
-			r = copy_range(op, d, out, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE, &buf, &cap,
-			       &used, &done);
-	if (!r && buf && used)
-		r = pages_submit(op, out, used);
-	r = r ?: pages_close(op, out);
+			r = write_range(op, d, &w, pm->entries.v[i]->vaddr, pm->entries.v[i]->nr_pages * PAGE_SIZE);
+	r = r ?: flush(op, &w);
+	r = r ?: moves_finish(op, w.moves);
+	r2 = moves_end(op, w.moves);
+	r = r ?: r2;
 	op->stats->pages_written += pm->n_pages;
-	return r;
+	return r ?: pages_close(op, w.out);
 }
