@@ -203,6 +203,7 @@ static int copy_task(struct op *op, struct dump *d, struct dump_task *t, uint64_
 /* Copies of all pages may come to be made. They count in the cgroups of whoever has them. */
 static int check_room(struct op *op, struct dump *d, uint64_t total, const char **why)
 {
+	struct room room = { 0 };
 	uint64_t bytes = 0;
 	int r = 0;
 
@@ -211,7 +212,7 @@ static int check_room(struct op *op, struct dump *d, uint64_t total, const char 
 			bytes += d->tasks.v[i]->private_bytes + d->tasks.v[i]->private_bytes / PAGE_TABLE_SHARE;
 	for (size_t i = 0; i < d->tasks.n && bytes && !r && !*why; i++)
 		if (owns(d, i, KOBJ_VM))
-			r = room_check(op, d->tasks.v[i]->pid, bytes, why);
+			r = room_check(op, &room, d->tasks.v[i]->pid, bytes, why);
 	return r;
 }
 

@@ -100,18 +100,22 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
-static int check_cgroups(struct op *op, pid_t pid, uint64_t bytes, const char **why)
+static int check_cgroups(struct op *op, struct room *room, pid_t pid, uint64_t bytes, const char **why)
 {
 	struct proc_cgroups groups = { 0 };
-	struct proc_mounts mounts = { 0 };
+	size_t len;
+	char *text;
 	int r = 0;
 
-	if (proc_read_cgroup(op, pid, &groups) || proc_read_mountinfo(op, getpid(), &mounts)) {
+	if (proc_read_file(op, pid, "cgroup", &text, &len) || (!room->mounts.v.n && proc_read_mountinfo(op, getpid(), &room->mounts))) {
 		op_forget(op);
 		return 0;
 	}
-	for (size_t i = 0; i < mounts.v.n && !r && !*why; i++) {
-		const struct proc_mount *m = &mounts.v.v[i];
+	if ((room->groups && !strcmp(room->groups, text)) || proc_parse_cgroup(op->arena, text, len, &groups) < 0)
+		return 0;
+	room->groups = text;
+	for (size_t i = 0; i < room->mounts.v.n && !r && !*why; i++) {
+		const struct proc_mount *m = &room->mounts.v.v[i];
 		bool unified = !strcmp(m->fstype, "cgroup2");
 
 		if (!unified && (strcmp(m->fstype, "cgroup") || !has_word(m->sb_options, "memory")))
@@ -126,15 +130,16 @@ static int check_cgroups(struct op *op, pid_t pid, uint64_t bytes, const char **
 	return r;
 }
 
-int room_check(struct op *op, pid_t pid, uint64_t bytes, const char **why)
+int room_check(struct op *op, struct room *room, pid_t pid, uint64_t bytes, const char **why)
 {
-	uint64_t available = read_line("/proc", "meminfo", "MemAvailable:") << 10;
+	uint64_t available = room->machine ? 0 : read_line("/proc", "meminfo", "MemAvailable:") << 10;
 
 	*why = NULL;
+	room->machine = true;
 	if (available && available < bytes) {
 		*why = arena_printf(op->arena, "%lu MiB of memory are available, and copies of its pages could take %lu MiB",
 				    available >> 20, bytes >> 20);
 		return *why ? 0 : op_nomem(op);
 	}
-	return check_cgroups(op, pid, bytes, why);
+	return check_cgroups(op, room, pid, bytes, why);
 }

@@ -83,7 +83,7 @@ def act(variant, ends=False):
 
     def run():
         with h.Workdir() as w:
-            h.require(any(once(w, i) for i in range(4)), "the dump was over each time before the program did it")
+            h.require(any(once(w, i) for i in range(6)), "the dump was over each time before the program did it")
     run.__name__ = run.__qualname__ = f"while_written_{variant}"
     CASES.append(run)
 

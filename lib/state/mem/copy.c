@@ -127,6 +127,11 @@ static int is_lacking(struct op *op, const struct task_dump *d, struct lacks *l,
 	return r;
 }
 
+static int stash_area(struct op *op, struct task_dump *d, struct stash_room *room, int pagemap, const VmaEntry *v)
+{
+	return stash_add(op, &d->copy->stash, room, d->target, v->status & (VMA_VDSO | VMA_AIORING) ? -1 : pagemap, v->start, v->end);
+}
+
 static int stash_lacking(struct op *op, struct task_dump *d, struct stash_room *room, struct lacks *l)
 {
 	const MmEntry *mm = d->task->mm;
@@ -140,7 +145,7 @@ static int stash_lacking(struct op *op, struct task_dump *d, struct stash_room *
 			continue;
 		r = is_lacking(op, d, l, v, &lacks);
 		if (!r && lacks)
-			r = stash_add(op, &d->copy->stash, room, d->target, v->start, v->end, v->status & (VMA_VDSO | VMA_AIORING));
+			r = stash_area(op, d, room, l->theirs, v);
 	}
 	return r;
 }
@@ -150,12 +155,11 @@ int mem_copy_fill(struct op *op, struct task_dump *d, struct stash_room *room, b
 	_cleanup_close_ int theirs = -1, twins = -1;
 	const MmEntry *mm = d->task->mm;
 	struct lacks l = { 0 };
-	int r = 0;
+	int r = open_pagemap(op, d->task->pid, &theirs);
 
 	if (!all) {
-		r = proc_read_maps(op, d->copy->twin.target.pid, &l.maps);
+		r = r ?: proc_read_maps(op, d->copy->twin.target.pid, &l.maps);
 		r = r > 0 ? op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "the snapshot of task %d has ended", d->task->pid) : r;
-		r = r ?: open_pagemap(op, d->task->pid, &theirs);
 		r = r ?: open_pagemap(op, d->copy->twin.target.pid, &twins);
 		l.theirs = theirs;
 		l.twins = twins;
@@ -163,7 +167,6 @@ int mem_copy_fill(struct op *op, struct task_dump *d, struct stash_room *room, b
 	}
 	for (size_t i = 0; i < mm->n_vmas && !r; i++)
 		if (vma_has_pages(mm->vmas[i]))
-			r = stash_add(op, &d->copy->stash, room, d->target, mm->vmas[i]->start, mm->vmas[i]->end,
-				      mm->vmas[i]->status & (VMA_VDSO | VMA_AIORING));
+			r = stash_area(op, d, room, theirs, mm->vmas[i]);
 	return r;
 }

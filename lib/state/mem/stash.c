@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/state/mem/stash.h"
 
-#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -48,9 +47,9 @@ static int add_region(struct op *op, struct stash *st, struct stash_room *room, 
 	return target_read(op, t, (struct raddr){ pages->start }, g->bytes, n);
 }
 
-static int add_all(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, struct stash_area *area)
+static int add_all(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, int pagemap,
+		   struct stash_area *area)
 {
-	_cleanup_close_ int fd = -1;
 	struct page_region regions[REGIONS];
 	struct pm_scan_arg arg = {
 		.size = sizeof(arg), .start = area->start, .end = area->end,
@@ -58,15 +57,10 @@ static int add_all(struct op *op, struct stash *st, struct stash_room *room, con
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_GUARD,
 		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE | PAGE_IS_GUARD,
 	};
-	char path[64];
 	int r = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", t->pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return op_errno(op, errno, AT(.pid = t->pid), "open %s", path);
 	while (arg.start < area->end && !r) {
-		int n = ioctl(fd, PAGEMAP_SCAN, &arg);
+		int n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -81,13 +75,13 @@ static int add_all(struct op *op, struct stash *st, struct stash_room *room, con
 	return r;
 }
 
-int stash_add(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, uint64_t start, uint64_t end,
-	      bool whole)
+int stash_add(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, int pagemap, uint64_t start,
+	      uint64_t end)
 {
 	struct stash_area area = { .start = start, .end = end, .first = st->regions.n }, *slot;
 	struct page_region all = { start, end, PAGE_IS_PRESENT };
 	size_t used = room->used;
-	int r = whole ? add_region(op, st, room, t, &all, true) : add_all(op, st, room, t, &area);
+	int r = pagemap < 0 ? add_region(op, st, room, t, &all, true) : add_all(op, st, room, t, pagemap, &area);
 
 	if (r) {
 		st->regions.n = area.first;

@@ -39,10 +39,11 @@ int stash_room_make(struct op *op, struct stash_room *room, size_t cap);
 void stash_room_free(struct stash_room *room);
 
 /*
- * Adds [@start, @end) of the stopped @t. @whole: all pages, whatever the page tables say. After STASH_FULL the area is not in.
+ * Adds [@start, @end) of the stopped @t, whose pagemap file @pagemap is; -1: all pages, whatever the page tables say. After
+ * STASH_FULL the area is not in.
  */
-int stash_add(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, uint64_t start, uint64_t end,
-	      bool whole);
+int stash_add(struct op *op, struct stash *st, struct stash_room *room, const struct target *t, int pagemap, uint64_t start,
+	      uint64_t end);
 /* NULL: it is not in. */
 const struct stash_area *stash_find(const struct stash *st, uint64_t start);
 /* The start of the first area behind @at; UINT64_MAX: there is none. */
