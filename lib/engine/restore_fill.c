@@ -36,12 +36,14 @@ bool restore_wants_fill(const struct new_task *t)
 
 /* ------------------------------------------------------------------------------------------------- what is next */
 
-static bool joins(const struct chunk *c, const struct fill_piece *p, uint64_t first)
+static bool joins(const struct fill *f, const struct chunk *c, const struct fill_piece *p, uint64_t first)
 {
 	uint64_t end = c->first + c->n;
 
+	if (c->n_parts == CHUNK_PARTS || p->source != c->source)
+		return false;
 	/* What lies between two pieces is read, too, if it is little: it belongs to the same block. */
-	return c->n_parts < CHUNK_PARTS && p->source == c->source && first >= end && first - end < BLOCK_PAGES;
+	return first == end || (f->sources[c->source].fd >= 0 && first > end && first - end < BLOCK_PAGES);
 }
 
 /* The next pieces that lie together in a page image. False: there is nothing more to do. */
@@ -57,7 +59,7 @@ static bool take(struct fill *f, struct chunk *c)
 		if (!c->n_parts) {
 			c->source = p->source;
 			c->first = first;
-		} else if (!joins(c, p, first)) {
+		} else if (!joins(f, c, p, first)) {
 			break;
 		}
 		/* Up to the end of a block, so that no block is read twice. */

@@ -103,6 +103,23 @@ def not_in_the_page_cache():
 
 
 @case
+def compressed():
+    """All of it is put there by the engine: areas of all kinds, and copies of relatives."""
+    for name, variant in (("size", "1M"), ("size", "24M"), ("mem", "assorted"), ("mem", "advised"), ("mem", "cow"),
+                          ("mem", "sparse"), ("tree", "cow")):
+        with h.Workdir() as w:
+            images = os.path.join(w, "images")
+            with h.Target(w, name, variant) as t:
+                t.ready()
+                tree = h.descendants(t.pid)
+                h.must(h.dump(t.pid, images, "--compress"), "dump --compress")
+                t.reap()
+                h.gone(tree)
+                h.must(h.ckpt("restore", "-d", "-D", images), f"restore of {name}.{variant}, compressed")
+                t.go()
+
+
+@case
 def no_more_processes():
     """Threads that cannot be made are none."""
     with Checkpoint("100M") as c:

@@ -237,20 +237,26 @@ static int mark_used(struct plan_build *b, size_t source, struct used *u)
 	return 0;
 }
 
-/* A block of which the task reads a part is read here, whole. */
+/*
+ * A block of which the task reads a part is checked here, when those pages are read: pagein_read() looks at the whole block,
+ * and refuses pages that were freed since.
+ */
 static int sum_part(struct plan_build *b, struct pagein *in, const struct block_record *rec, uint16_t pages, char **buf, uint64_t *sum)
 {
-	int r;
+	int r = 0;
 
 	*buf = *buf ?: malloc(BLOCK_BYTES);
 	if (!*buf)
 		return op_nomem(b->op);
-	r = pagein_read(b->op, in, rec->block * BLOCK_PAGES, rec->n_pages, *buf);
-
-	if (!r && (pages & rec->punched))
-		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = b->task->pid, .kind = "pages"),
-			       "image %s: pages of block %lu were freed by deduplication, and are needed", pagein_name(in), rec->block);
-	*sum = page_sums(*buf, rec->n_pages, (uint32_t)~pages);
+	for (unsigned k = 0, n; k < rec->n_pages && !r; k += n) {
+		for (n = 0; pages >> (k + n) & 1; n++)
+			;
+		if (n)
+			r = pagein_read(b->op, in, rec->block * BLOCK_PAGES + k, n, *buf + k * PAGE_SIZE);
+		else
+			n = 1;
+	}
+	*sum = r ? 0 : page_sums(*buf, rec->n_pages, (uint32_t)~pages);
 	return r;
 }
 
