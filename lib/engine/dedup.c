@@ -20,12 +20,12 @@ struct dedup {
 
 /* Pages of one source that go. */
 struct goner {
-	ARRAY(struct punch_range) v;
+	ARRAY(struct block_range) v;
 };
 
 static int note(struct op *op, struct goner *g, uint64_t first, uint64_t n)
 {
-	struct punch_range *last = g->v.n ? &g->v.v[g->v.n - 1] : NULL;
+	struct block_range *last = g->v.n ? &g->v.v[g->v.n - 1] : NULL;
 
 	if (last && last->first + last->n == first) {
 		last->n += n;
@@ -34,7 +34,7 @@ static int note(struct op *op, struct goner *g, uint64_t first, uint64_t n)
 	last = ARRAY_ADD(op->arena, &g->v);
 	if (!last)
 		return op_nomem(op);
-	*last = (struct punch_range){ .first = first, .n = n };
+	*last = (struct block_range){ .first = first, .n = n };
 	return 0;
 }
 

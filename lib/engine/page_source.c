@@ -112,7 +112,7 @@ int page_source_open(struct op *op, struct page_source **ret)
 	if (!ps)
 		return CKPT_E_NOMEM;
 	ps->ops = (struct ps_source){ .have = source_have, .read = source_read, .arg = ps };
-	r = img_dir_open(op, &ps->s.dir, &ps->s.inventory);
+	r = img_dir_open_verified(op, &ps->s.dir, &ps->s.inventory);
 	if (r == 0)
 		*ret = ps;
 	return r;

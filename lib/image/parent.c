@@ -45,7 +45,8 @@ static int open_at(struct op *op, int at, const char *path, struct img_parent *r
 	ret->dir = dir;
 	ret->dev = st.st_dev;
 	ret->ino = st.st_ino;
-	r = read_names(op, path, ret);
+	r = op->opts->no_verify ? 0 : img_dir_sums(op, dir);
+	r = r ?: read_names(op, path, ret);
 	if (r)
 		ret->dir = img_dir_close(dir);
 	return r;

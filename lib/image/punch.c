@@ -13,7 +13,7 @@ static uint64_t taken(int fd)
 	return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-static int punch_one(struct op *op, int fd, const char *name, const struct punch_range *v)
+static int punch_one(struct op *op, int fd, const char *name, const struct block_range *v)
 {
 	int r = op_check_cancel(op);
 
@@ -26,7 +26,7 @@ static int punch_one(struct op *op, int fd, const char *name, const struct punch
 }
 
 /* Ranges of one image, that of the first. */
-static int punch_image(struct op *op, struct img_dir *dir, const struct punch_range *v, size_t n, uint64_t *freed)
+static int punch_image(struct op *op, struct img_dir *dir, const struct block_range *v, size_t n, uint64_t *freed)
 {
 	char name[IMG_NAME_MAX];
 	_cleanup_close_ int fd = -1;
@@ -45,9 +45,9 @@ static int punch_image(struct op *op, struct img_dir *dir, const struct punch_ra
 	return r;
 }
 
-int pages_punch(struct op *op, struct img_dir *dir, const struct punch_range *v, size_t n, uint64_t *freed)
+int pages_punch(struct op *op, struct img_dir *dir, const struct block_range *v, size_t n, uint64_t *freed)
 {
-	int r = 0;
+	int r = n ? blocks_mark(op, dir->fd, v, n) : 0; /* else what is freed would pass for damage */
 
 	for (size_t from = 0, to; from < n && !r; from = to) {
 		for (to = from + 1; to < n && v[to].pages_id == v[from].pages_id; to++)

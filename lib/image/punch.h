@@ -3,16 +3,12 @@
 #ifndef CKPT_IMAGE_PUNCH_H
 #define CKPT_IMAGE_PUNCH_H
 
-#include "lib/image/image.h"
-
-struct punch_range {
-	uint32_t pages_id;
-	uint64_t first, n; /* pages of the image */
-};
+#include "lib/image/blocks.h"
 
 /*
- * Frees the ranges of page images in @dir, which must be in plain form. *@freed grows by the bytes that the files take less.
+ * Frees the ranges of page images in @dir, which must be in plain form. ckpt-blocks, where there is one, says so before
+ * (blocks_mark()). *@freed grows by the bytes that the files take less.
  */
-int pages_punch(struct op *op, struct img_dir *dir, const struct punch_range *v, size_t n, uint64_t *freed);
+int pages_punch(struct op *op, struct img_dir *dir, const struct block_range *v, size_t n, uint64_t *freed);
 
 #endif

@@ -10,6 +10,7 @@ import struct
 
 import bad_input as b
 import harness as h
+import incremental as inc
 
 CASES = []
 # Between them they have images of every kind that libckpt writes today.
@@ -261,6 +262,50 @@ def equal_pages_of_relatives():
             sizes.append(sum(os.path.getsize(os.path.join(c.images, n)) for n in os.listdir(c.images) if n.startswith("pages-")))
             c.works()
     h.require(sizes[1] * 2 < sizes[0], f"{sizes[1]} bytes, and {sizes[0]} before")
+
+
+@case
+def chain():
+    """verify looks at the parents, and what deduplication freed is no damage."""
+    for opts in (), ("--compress",):
+        with inc.Chain() as c:
+            c.pre(*opts)
+            c.step()
+            c.pre(*opts)
+            c.step()
+            c.dump(*opts)
+            verified(c.folder(c.n), "in 3 folders")
+            if not opts:
+                h.must(h.ckpt("dedup", "-D", c.folder(c.n)), "dedup")
+                r = h.ckpt("inspect", c.folder(1))
+                h.require(r.rc or " freed" in r.out, f"nothing was freed: {r}")
+                verified(c.folder(c.n))
+                verified(c.folder(1))
+            one = c.folder(1)
+            shutil.copytree(one, one + ".whole")
+            name = max((n for n in os.listdir(one) if n.startswith("pages-")), key=lambda n: os.path.getsize(f"{one}/{n}"))
+            # all of it, so that something is hit that was not freed
+            for at in range(100, os.path.getsize(f"{one}/{name}"), 4096 if not opts else 64):
+                flip(f"{one}/{name}", at)
+            r = h.ckpt("verify", c.folder(c.n))
+            h.require(r.rc == 1 and f"parent/parent/image {name} is damaged" in r.out, f"{r}")
+            h.reap(c.pid)
+            c.t.proc.returncode = 0
+            h.gone(c.pids)
+            r = h.ckpt("restore", "-d", "-D", c.folder(c.n))
+            h.require(r.rc == 1 and name in r.out and h.state(c.pid) == "gone", f"{r}")
+            flip(f"{one}/pagemap-{c.pid}.img")
+            r = h.ckpt("restore", "-d", "-D", c.folder(c.n))
+            h.require(r.rc == 1 and f"pagemap-{c.pid}.img" in r.out, f"{r}")
+            shutil.rmtree(one)
+            os.rename(one + ".whole", one)
+            verified(c.folder(c.n))
+            os.rename(one, one + ".away")
+            r = h.ckpt("verify", c.folder(c.n))
+            h.require(r.rc == 1 and "parent" in r.out, f"{r}")
+            os.rename(one + ".away", one)
+            h.must(h.ckpt("restore", "-d", "-D", c.folder(c.n)), "restore")
+            c.t.go()
 
 
 @case
