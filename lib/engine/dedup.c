@@ -11,22 +11,32 @@
 #include "lib/image/punch.h"
 #include "lib/state/pieces.h"
 
-struct dedup {
-	struct snapshot s;    /* its chain and sources */
-	struct img_dir *dir;  /* the set that is looked at */
-	size_t level;	      /* of its parent in the chain */
-	uint64_t freed;
-};
-
 /* Pages of one source that go. */
 struct goner {
 	ARRAY(struct block_range) v;
 };
 
-static int note(struct op *op, struct goner *g, uint64_t first, uint64_t n)
-{
-	struct block_range *last = g->v.n ? &g->v.v[g->v.n - 1] : NULL;
+struct dedup {
+	struct snapshot s;   /* its chain and sources */
+	struct img_dir *dir; /* the set that is looked at */
+	size_t level;	     /* of its parent in the chain */
+	ARRAY(struct goner) goners; /* by source */
+	uint64_t freed;
+};
 
+static int note(struct op *op, struct dedup *d, const struct page_piece *p, uint64_t first, uint64_t n)
+{
+	struct block_range *last;
+	struct goner *g;
+
+	while (d->goners.n <= p->source) {
+		g = ARRAY_ADD(op->arena, &d->goners);
+		if (!g)
+			return op_nomem(op);
+		*g = (struct goner){ 0 };
+	}
+	g = &d->goners.v[p->source];
+	last = g->v.n ? &g->v.v[g->v.n - 1] : NULL;
 	if (last && last->first + last->n == first) {
 		last->n += n;
 		return 0;
@@ -34,12 +44,12 @@ static int note(struct op *op, struct goner *g, uint64_t first, uint64_t n)
 	last = ARRAY_ADD(op->arena, &g->v);
 	if (!last)
 		return op_nomem(op);
-	*last = (struct block_range){ .first = first, .n = n };
+	*last = (struct block_range){ d->s.source_places.v[p->source].pages_id, first, n };
 	return 0;
 }
 
 /* Of the pieces of the parents, what the entry has itself. */
-static int supersede(struct op *op, const struct pieces *p, size_t *at, const PagemapEntry *e, struct goner *g)
+static int supersede(struct op *op, struct dedup *d, const struct pieces *p, size_t *at, const PagemapEntry *e)
 {
 	uint64_t end = e->vaddr + pagemap_pages(e) * PAGE_SIZE;
 	int r = 0;
@@ -51,24 +61,40 @@ static int supersede(struct op *op, const struct pieces *p, size_t *at, const Pa
 		uint64_t from = MAX(x->start, e->vaddr), to = MIN(piece_end(x), end);
 
 		if (x->source != PIECE_REMOTE)
-			r = note(op, &g[x->source], x->first + (from - x->start) / PAGE_SIZE, (to - from) / PAGE_SIZE);
+			r = note(op, d, x, x->first + (from - x->start) / PAGE_SIZE, (to - from) / PAGE_SIZE);
 	}
 	return r;
 }
 
-static int punch(struct op *op, const struct snapshot *s, const struct goner *g, uint64_t *freed)
+/* Folder by folder, for each has one file that tells of its pages. */
+static int punch(struct op *op, struct dedup *d)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < s->sources.n && !r; i++) {
-		if (g[i].v.n && pagein_plain(s->sources.v[i]) < 0) {
-			log_info(op, "%s is compressed: nothing of it is freed", pagein_name(s->sources.v[i]));
-			continue;
+	for (size_t i = 0; i < d->goners.n && !r; i++) {
+		struct img_dir *dir = d->s.source_places.v[i].dir;
+		ARRAY(struct block_range) all = { 0 };
+
+		for (size_t k = i; k < d->goners.n; k++) {
+			struct goner *g = &d->goners.v[k];
+
+			if (g->v.n && pagein_plain(d->s.sources.v[k]) < 0) {
+				log_info(op, "%s is not in plain form: nothing of it is freed", pagein_name(d->s.sources.v[k]));
+				g->v.n = 0;
+			}
+			for (size_t n = 0; n < g->v.n && d->s.source_places.v[k].dir == dir; n++) {
+				struct block_range *slot = ARRAY_ADD(op->arena, &all);
+
+				if (!slot)
+					return op_nomem(op);
+				*slot = g->v.v[n];
+			}
+			if (d->s.source_places.v[k].dir == dir)
+				g->v.n = 0;
 		}
-		for (size_t k = 0; k < g[i].v.n; k++)
-			g[i].v.v[k].pages_id = s->source_places.v[i].pages_id;
-		r = pages_punch(op, s->source_places.v[i].dir, g[i].v.v, g[i].v.n, freed);
+		r = pages_punch(op, dir, all.v, all.n, &d->freed);
 	}
+	d->goners.n = 0;
 	return r;
 }
 
@@ -76,20 +102,16 @@ static int one_pagemap(struct op *op, struct dedup *d, enum img_kind kind, uint6
 {
 	struct snap_pagemap pm = { 0 };
 	struct pieces parents;
-	struct goner *g;
 	size_t at = 0;
 	int r = pagemap_read(op, d->dir, kind, id, &pm);
 
 	r = r ?: pieces_of_parent(op, &d->s, d->level, kind, id, UINT64_MAX, &parents);
 	if (r)
 		return r < 0 ? r : 0;
-	g = op_alloc(op, (d->s.sources.n + 1) * sizeof(*g));
-	if (!g)
-		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < pm.entries.n && !r; i++)
 		if (pagemap_flags(pm.entries.v[i]) & PE_PRESENT)
-			r = supersede(op, &parents, &at, pm.entries.v[i], g);
-	return r ?: punch(op, &d->s, g, &d->freed);
+			r = supersede(op, d, &parents, &at, pm.entries.v[i]);
+	return r;
 }
 
 static void close_dir_p(DIR **d)
@@ -116,7 +138,7 @@ static int one_set(struct op *op, struct dedup *d)
 		if (!r && sscanf(e->d_name, "pagemap-shmem-%u.img%n", &id, &n) == 1 && n && !e->d_name[n])
 			r = one_pagemap(op, d, IMG_SHMEM_PAGEMAP, id);
 	}
-	return r;
+	return r ?: punch(op, d);
 }
 
 static int all_sets(struct op *op, struct dedup *d)
@@ -179,18 +201,20 @@ void dedup_after_dump(struct op *op, struct img_dir *dir)
 
 void dedup_after_restore(struct op *op, const struct snapshot *s, const struct pieces *const *p, size_t n)
 {
-	struct goner *g = op_alloc(op, (s->sources.n + 1) * sizeof(*g));
-	uint64_t freed = 0;
-	int r = g ? 0 : CKPT_E_NOMEM;
+	struct dedup *d = op_new(op, struct dedup);
+	int r = d ? 0 : CKPT_E_NOMEM;
 
+	if (!r)
+		d->s = *s;
 	for (size_t i = 0; i < n && !r; i++)
 		for (size_t k = 0; k < p[i]->v.n && !r; k++)
 			if (p[i]->v.v[k].source != PIECE_REMOTE)
-				r = note(op, &g[p[i]->v.v[k].source], p[i]->v.v[k].first, p[i]->v.v[k].n_pages);
-	r = r ?: punch(op, s, g, &freed);
-	log_info(op, "%lu MiB of images freed", freed >> 20);
-	if (!r)
+				r = note(op, d, &p[i]->v.v[k], p[i]->v.v[k].first, p[i]->v.v[k].n_pages);
+	r = r ?: punch(op, d);
+	if (!r) {
+		log_info(op, "%lu MiB of images freed", d->freed >> 20);
 		return;
+	}
 	log_warn(op, "images were not freed: %s", op->err ? ckpt_err_message(op->err) : ckpt_code_name(r));
 	op_forget(op);
 }
