@@ -353,6 +353,7 @@ static void let_go(struct op *op, struct dump *d)
 	tree_release(op, d);
 	note_frozen(op, d);
 	d->running = true;
+	op->deadline_ns = 0; /* what took long may take long from here on */
 }
 
 static int resume_early(struct op *op, void *arg)
