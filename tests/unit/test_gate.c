@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -298,10 +299,21 @@ static void others_do_not_matter(void **state)
 	close(other);
 }
 
+/* A child that does not outlive a test that failed. */
+static pid_t child(void)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
+}
+
 /* A process that writes @bytes in buffers of a @us each, with its own sight of the state. */
 static pid_t writer(struct env *e, int number, uint64_t bytes, unsigned us, enum ckpt_io_policy policy)
 {
-	pid_t pid = fork();
+	pid_t pid = child();
 	struct gate *g;
 
 	if (pid)
@@ -440,7 +452,7 @@ static void nobody_starves(void **state)
 {
 	struct env *e = *state;
 	struct gate *g = new_gate(e);
-	pid_t pid = fork();
+	pid_t pid = child();
 	uint64_t passed = 0;
 
 	if (pid == 0) { /* always about to end */
