@@ -117,12 +117,15 @@ static int wait_turn(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 	struct proc_status st;
+	uint64_t bytes;
 
 	if (op->opts->page_server)
 		return 0; /* its memory goes to another disk */
 	if (proc_read_status(op, d->pid, &st) != 0)
 		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->pid), "process %d ended meanwhile", d->pid);
-	return gate_admit(op, img_dir_gate(d->s.dir), (st.vm_rss_kb + st.vm_swap_kb) << 10);
+	/* One that builds upon another writes what has changed since: how much that is, nobody knows yet; mostly little. */
+	bytes = (st.vm_rss_kb + st.vm_swap_kb) << (op->opts->prev_images_dir ? 7 : 10);
+	return gate_admit(op, img_dir_gate(d->s.dir), bytes);
 }
 
 static int start_guardian(struct op *op, void *arg)

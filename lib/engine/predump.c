@@ -12,6 +12,7 @@
 #include "lib/engine/dump_parts.h"
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
+#include "lib/image/gate.h"
 #include "lib/state/msg.h"
 #include "lib/state/pieces.h"
 
@@ -121,6 +122,7 @@ static int collect_pages(struct op *op, void *arg)
 	}
 	track_count(op, d);
 	op_bytes_total(op, need);
+	gate_plan(img_dir_gate(d->s.dir), need);
 	return r;
 }
 

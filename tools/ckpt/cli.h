@@ -53,7 +53,7 @@ struct cli {
 
 	/* options that only the command line has */
 	pid_t tree;
-	bool json, extra, experimental, no_default_config, help, version, man_options, list_options;
+	bool json, extra, experimental, no_default_config, help, version, man_options, list_options, list_values;
 	const char *feature, *config;
 	int ready_fd;		/* of a process in the background: tells the one that started it */
 
@@ -83,6 +83,7 @@ void usage(const struct cli *cli, FILE *f);
 void print_help(const struct cli *cli);
 void print_man_options(unsigned for_flag);
 void print_option_names(unsigned for_flag);
+void print_option_values(unsigned for_flag);
 
 /* log.c */
 int out_open(struct cli *cli);

@@ -201,3 +201,18 @@ void print_option_names(unsigned for_flag)
 {
 	each_row(for_flag, false, name_row);
 }
+
+static void values_row(const struct ckpt_option *opt)
+{
+	if (!opt->values)
+		return;
+	printf("--%s", opt->name);
+	for (size_t i = 0; opt->values[i]; i++)
+		printf(" %s", opt->values[i]);
+	printf("\n");
+}
+
+void print_option_values(unsigned for_flag)
+{
+	each_row(for_flag, false, values_row);
+}

@@ -96,10 +96,10 @@ int main(int argc, char **argv)
 	r = options_parse(&cli, argc, argv);
 	if (r)
 		return r;
-	if (cli.man_options || cli.list_options) {
+	if (cli.man_options || cli.list_options || cli.list_values) {
 		unsigned for_flag = cli.command ? cli.command->for_flag : ~0u;
 
-		cli.man_options ? print_man_options(for_flag) : print_option_names(for_flag);
+		(cli.man_options ? print_man_options : cli.list_values ? print_option_values : print_option_names)(for_flag);
 	} else if (cli.version) {
 		print_version(&cli);
 	} else if (cli.help) {

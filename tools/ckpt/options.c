@@ -12,7 +12,7 @@
 
 enum own_id {
 	OWN_TREE, OWN_JSON, OWN_FEATURE, OWN_EXTRA, OWN_EXPERIMENTAL, OWN_ALL, OWN_MS, OWN_CONFIG,
-	OWN_NO_DEFAULT_CONFIG, OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS,
+	OWN_NO_DEFAULT_CONFIG, OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS, OWN_LIST_VALUES,
 };
 
 #define ANY                                                                                         \
@@ -40,6 +40,7 @@ static const struct ckpt_option own[] = {
 	FLAG("version", 'V', ANY, OWN_VERSION, "print the version"),
 	FLAG("man-options", 0, ANY | HID, OWN_MAN_OPTIONS, "print the options as roff"),
 	FLAG("list-options", 0, ANY | HID, OWN_LIST_OPTIONS, "print the names of the options"),
+	FLAG("list-values", 0, ANY | HID, OWN_LIST_VALUES, "print the words that options take"),
 };
 
 const struct ckpt_option *own_option_table(size_t *n)
@@ -175,6 +176,8 @@ static int take_early(struct cli *cli, const struct ckpt_option *opt, bool is_ow
 		cli->man_options = true;
 	else if (opt->offset == OWN_LIST_OPTIONS)
 		cli->list_options = true;
+	else if (opt->offset == OWN_LIST_VALUES)
+		cli->list_values = true;
 	return 0;
 }
 
@@ -295,7 +298,7 @@ static int find_command(struct cli *cli, const char *name)
 
 static bool only_informs(const struct cli *cli)
 {
-	return cli->help || cli->version || cli->man_options || cli->list_options;
+	return cli->help || cli->version || cli->man_options || cli->list_options || cli->list_values;
 }
 
 int options_parse(struct cli *cli, int argc, char **argv)

@@ -8,6 +8,7 @@ int cmd_pre_dump(struct cli *cli)
 {
 	struct ckpt_stats stats = { .sz = sizeof(stats) };
 	struct ckpt_err *err = NULL;
+	int r;
 
 	if (cli->n_args) {
 		fail(cli, NULL, "pre-dump: unexpected argument '%s'", cli->args[0]);
@@ -20,8 +21,10 @@ int cmd_pre_dump(struct cli *cli)
 		return EXIT_USAGE;
 	}
 	cli->opts.track_apart = true; /* the next call is another program */
-	if (ckpt_pre_dump(cli->ctx, cli->tree, &cli->opts, &stats, &err))
-		return fail_err(cli, err);
+	r = ckpt_pre_dump(cli->ctx, cli->tree, &cli->opts, &stats, &err);
+	r = outcome(cli, cli->tree, &stats, err, r != 0);
+	if (r)
+		return r;
 	if (cli->opts.log_level >= CKPT_LOG_INFO)
 		out_log(cli, CKPT_LOG_INFO, "Pre-dumping finished successfully");
 	return 0;
