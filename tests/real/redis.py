@@ -105,4 +105,5 @@ def test(work):
     return f"{p.tasks} processes"
 
 
-real.main(test)
+if __name__ == "__main__":
+    real.main(test)

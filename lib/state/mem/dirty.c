@@ -43,6 +43,12 @@ static int register_run(struct op *op, struct task_dump *d, int uffd, size_t fro
 
 	if (eno == ESRCH || (eno == ENOMEM && !uffd_alive(uffd)))
 		return LOST;
+	if (eno == EBUSY && to - from == 1)
+		return op_fail(op, CKPT_E_BUSY,
+			       AT(.pid = d->task->pid, .addr = v[from]->start, .kind = "userfaultfd",
+				  .hint = "if another program tracks its memory with libckpt, use that, or end it first"),
+			       "task %d: memory at %lx-%lx is registered with a userfaultfd that is not ours", d->task->pid,
+			       v[from]->start, v[from]->end);
 	if (eno && to - from == 1) {
 		log_debug(op, "task %d: %lx-%lx cannot be tracked: %s", d->task->pid, v[from]->start, v[from]->end, strerror(eno));
 		return 0;
