@@ -142,7 +142,7 @@ static const struct ckpt_option table[] = {
 	/* memory in several steps */
 	FLAG("track-mem", 0, D | P | NEG, track_mem,
 	     "track what is written to memory from now on, for the next dump; pre-dump does it anyway"),
-	OPT("prev-images-dir", 0, STRING, D | P, prev_images_dir, "DIR",
+	OPT("prev-images-dir", 0, STRING, D | P | PS, prev_images_dir, "DIR",
 	    "folder of the previous dump or pre-dump, relative to the images folder: store only what was written since"),
 	FLAG("auto-dedup", 0, DRP | NEG, auto_dedup,
 	     "dump: free pages of the previous images that this dump supersedes; restore: free the pages that were restored"),

@@ -519,7 +519,7 @@ int dump_run(struct op *op, pid_t pid)
 	if (r)
 		return op_wrap(op, d->running ? r : tree_explain(op, d, r), "checkpoint of process %d", pid);
 	track_commit(op, d);
-	if (op->opts->auto_dedup && op->opts->prev_images_dir)
+	if (op->opts->auto_dedup && op->opts->prev_images_dir && !op->opts->page_server)
 		dedup_after_dump(op, d->s.dir);
 	stop_guardian(op, d);
 	remote_end(&d->remote);

@@ -12,11 +12,9 @@ int dump_write_pagemap(struct op *op, struct dump *d, const struct snap_task *t)
 	PagemapHead head = PAGEMAP_HEAD__INIT;
 	const struct snap_pagemap *pm = &t->pagemap;
 	struct img_out *out;
-	int r;
+	/* What says where they are goes with the pages. What was sent, the next dump that builds upon this one has to know. */
+	int r = img_create(op, d->s.dir, pages_elsewhere(d->s.dir) ? IMG_SENT : IMG_PAGEMAP, (uint64_t)t->pid, &out);
 
-	if (pages_elsewhere(d->s.dir))
-		return 0; /* so does what says where they are */
-	r = img_create(op, d->s.dir, IMG_PAGEMAP, (uint64_t)t->pid, &out);
 	head.pages_id = pm->pages_id;
 	r = r ?: img_write(op, out, &head.base);
 	for (size_t i = 0; i < pm->entries.n && !r; i++)

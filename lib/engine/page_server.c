@@ -5,6 +5,9 @@
  */
 #include "lib/engine/page_server.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include "lib/engine/page_source.h"
 #include "lib/image/ps_net.h"
 #include "lib/image/ps_serve.h"
@@ -18,6 +21,7 @@ struct server {
 	struct ps_stream stream;
 	struct page_source *source; /* of --lazy-pages */
 	bool told;		    /* the peer: that all is stored */
+	bool linked;		    /* the link to the parent is ours */
 };
 
 int tell_ready(struct op *op)
@@ -36,11 +40,29 @@ int tell_ready(struct op *op)
 	return 0;
 }
 
+/* An existing link is kept: it is what earlier pages in this folder refer to. */
+static int link_parent(struct op *op, struct server *sv)
+{
+	const char *prev = op->opts->prev_images_dir;
+	int fd = img_dir_fd(sv->dir);
+	struct stat st;
+
+	if (!prev)
+		return 0;
+	if (fstatat(fd, prev, &st, 0) < 0 || !S_ISDIR(st.st_mode))
+		return op_fail(op, CKPT_E_SYS, AT(.hint = "it is relative to the images folder"),
+			       "the folder of the previous images, %s, is not there", prev);
+	sv->linked = symlinkat(prev, fd, "parent") == 0;
+	if (sv->linked || errno == EEXIST)
+		return 0;
+	return op_errno(op, errno, NULL, "link the previous images %s", prev);
+}
+
 static int open_folder(struct op *op, struct server *sv)
 {
 	if (op->opts->lazy_pages)
 		return page_source_open(op, &sv->source);
-	return img_dir_receive(op, &sv->dir);
+	return img_dir_receive(op, &sv->dir) ?: link_parent(op, sv);
 }
 
 static int get_peer(struct op *op, struct server *sv, ckpt_ready_fn ready, void *arg)
@@ -89,8 +111,11 @@ static void done(struct op *op, struct server *sv, int r)
 	/* The peer learns of a failure by this, and its tasks run on: before the time that cleaning up takes. */
 	ps_stream_done(&sv->stream);
 	close_fd_p(&sv->fd);
-	if (r && !sv->told && sv->dir)
+	if (r && !sv->told && sv->dir) {
+		if (sv->linked)
+			unlinkat(img_dir_fd(sv->dir), "parent", 0);
 		img_dir_abort(op, sv->dir);
+	}
 	sv->dir = img_dir_close(sv->dir);
 	sv->source = page_source_close(sv->source);
 }

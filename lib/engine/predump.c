@@ -51,6 +51,21 @@ static int open_parent(struct op *op, void *arg)
 	return track_open_parent(op, arg);
 }
 
+static int connect_server(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	return remote_begin(op, d->s.dir, &d->remote);
+}
+
+static void disconnect_server(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	(void)op;
+	remote_end(&d->remote);
+}
+
 static int start_guardian(struct op *op, void *arg)
 {
 	struct dump *d = arg;
@@ -155,7 +170,7 @@ static int check_space(struct op *op, void *arg)
 	uint64_t need = METADATA_BYTES, have;
 	int r = img_dir_space(op, d->s.dir, &have);
 
-	for (size_t i = 0; i < d->tasks.n; i++)
+	for (size_t i = 0; i < d->tasks.n && !op->opts->page_server; i++)
 		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
 	if (r || have >= need)
 		return r;
@@ -202,7 +217,7 @@ static int commit(struct op *op, void *arg)
 	inv->has_fdinfo_per_id = inv->has_ns_per_id = inv->has_root_cg_set = inv->has_lsmtype = inv->has_network_lock_method = false;
 	msg_set(inv, pre_dump_mode, op->opts->pre_dump_mode == CKPT_PRE_DUMP_READ ? 2 : 1);
 	op->stats->image_bytes = img_dir_bytes(d->s.dir);
-	return img_dir_commit(op, d->s.dir, d->s.inventory);
+	return remote_commit(op, &d->remote) ?: img_dir_commit(op, d->s.dir, d->s.inventory);
 }
 
 static const struct stage stages[] = {
@@ -212,6 +227,7 @@ static const struct stage stages[] = {
 	{ "prepare", prepare, NULL, 1 },
 	{ "open images", open_folder, close_folder, 1 },
 	{ "parent", open_parent, NULL, 1 },
+	{ "page server", connect_server, disconnect_server, 1 },
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, thaw, 2 },
 	{ "tracking", begin_tracking, tracking_undo, 1 },
@@ -243,15 +259,17 @@ int predump_run(struct op *op, pid_t pid)
 	d->freezer = (struct freezer)FREEZER_INIT;
 	d->guardian = (struct guardian)GUARDIAN_INIT;
 	d->claim = -1;
+	d->remote = (struct remote)REMOTE_INIT;
 	d->track.pre_dump = true;
 	r = stages_run(op, stages, d);
 	freezer_done(op, &d->freezer);
 	pieces_done(&d->s);
 	if (r)
 		return op_wrap(op, tree_explain(op, d, r), "pre-dump of process %d", pid);
+	remote_end(&d->remote);
 	close_memory(op, d);
 	track_commit(op, d);
-	if (op->opts->auto_dedup && op->opts->prev_images_dir)
+	if (op->opts->auto_dedup && op->opts->prev_images_dir && !op->opts->page_server)
 		dedup_after_dump(op, d->s.dir);
 	stop_guardian(op, d);
 	dump_write_stats(op, d);

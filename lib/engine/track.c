@@ -105,10 +105,37 @@ static int task_uffd(struct op *op, struct dump *d, struct dump_task *t, struct 
 	return r < 0 ? r : 0;
 }
 
+/* What an earlier dump has sent, and left to its own parents, the page server has. */
+static int sent_before(struct op *op, struct dump *d, uint64_t id, struct pieces *ret)
+{
+	struct snap_pagemap pm = { 0 };
+	uint64_t end = 0;
+	int r = pagemap_read(op, d->track.parent->dir, IMG_SENT, id, &pm);
+
+	for (size_t i = 0; !r && i < pm.entries.n; i++) {
+		const PagemapEntry *e = pm.entries.v[i];
+		uint64_t n = pagemap_pages(e);
+		struct page_piece *piece;
+
+		if (e->vaddr < end || n > (UINT64_MAX - e->vaddr) / PAGE_SIZE)
+			return op_fail(op, CKPT_E_IMAGE, NULL, "ckpt-sent-%lu of the previous images is damaged", id);
+		end = e->vaddr + n * PAGE_SIZE;
+		if (!(pagemap_flags(e) & (PE_PRESENT | PE_PARENT)))
+			continue;
+		piece = ARRAY_ADD(op->arena, &ret->v);
+		if (!piece)
+			return op_nomem(op);
+		*piece = (struct page_piece){ .start = e->vaddr, .n_pages = n, .source = PIECE_REMOTE };
+		ret->n_pages += n;
+	}
+	return r;
+}
+
 /* What the parent has of a task's memory. A parent that is damaged is no reason to fail: then all is stored. */
 static int task_parent(struct op *op, struct dump *d, const struct dump_task *t, struct page_tracking *p)
 {
-	int r = pieces_of_parent(op, &d->s, 0, IMG_PAGEMAP, (uint64_t)t->pid, UINT64_MAX, &p->parent);
+	int r = op->opts->page_server ? sent_before(op, d, (uint64_t)t->pid, &p->parent)
+				      : pieces_of_parent(op, &d->s, 0, IMG_PAGEMAP, (uint64_t)t->pid, UINT64_MAX, &p->parent);
 
 	if (r == IMG_ABSENT)
 		return 0;

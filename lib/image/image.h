@@ -21,6 +21,7 @@ enum img_kind {
 	IMG_RULE, IMG_IPTABLES, IMG_IP6TABLES, IMG_NFTABLES, IMG_TMPFS_DEV, IMG_AUTOFS, IMG_BINFMT_MISC, IMG_SK_QUEUES,
 	IMG_USERNS, IMG_NETNF_CT, IMG_NETNF_EXP, IMG_PIDNS, IMG_BPFMAP_DATA, IMG_APPARMOR,
 	IMG_STATS_DUMP, IMG_STATS_RESTORE,
+	IMG_SENT,  /* our own: "ckpt-sent-N", the pagemap of a task whose pages went to a page server: what later dumps build upon */
 	IMG_EXTRA, /* our own: "ckpt-extra", one ckpt_extra_entry (schema/ckpt-extra.proto), ignored by other readers */
 	IMG_BLOCKS, /* our own, too: "ckpt-blocks" (lib/image/block.h), and "ckpt-sums", one ckpt_sums_entry */
 	IMG_SUMS,
@@ -93,8 +94,11 @@ struct pages_out;
 /*
  * What the pages of the next page image are: those with PRESENT of @entries, which is the pagemap of @kind and @id, and stays
  * valid until pages_close(). To be said of every pagemap, also of those without pages: another host has to be told.
+ * Whoever finds out while the pages are written (pages_create_open_end()) says so with pages_announce_more(), before each
+ * pages_submit(), of what is submitted then.
  */
 int pages_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries, size_t n);
+int pages_announce_more(struct op *op, struct img_dir *dir, PagemapEntry *const *entries, size_t n);
 /* Pagemaps and page images go to another host, and must not be written here. */
 bool pages_elsewhere(const struct img_dir *dir);
 /* @bytes is the exact size the file will have: it is fallocate'd first. The ring lives in @dir and is shared. */

@@ -64,6 +64,7 @@ static const struct img_kind_info kinds[IMG_N_KINDS] = {
 	[IMG_APPARMOR] = ONE("apparmor.img", "APPARMOR", 0x59423047, apparmor_entry),
 	[IMG_STATS_DUMP] = SERVICE("stats-dump", "STATS", 0x57093306, stats_entry),
 	[IMG_STATS_RESTORE] = SERVICE("stats-restore", "STATS", 0x57093306, stats_entry),
+	[IMG_SENT] = HEADED("ckpt-sent-%u", "PAGEMAP", 0x56084025, pagemap_head, pagemap_entry),
 	[IMG_EXTRA] = SERVICE("ckpt-extra", "CKPT_EXTRA", 0x54504b43, ckpt_extra_entry),
 	[IMG_BLOCKS] = RAW("ckpt-blocks", "CKPT_BLOCKS"),
 	[IMG_SUMS] = SERVICE("ckpt-sums", "CKPT_SUMS", 0x53504b43, ckpt_sums_entry),

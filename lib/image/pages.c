@@ -16,6 +16,11 @@ int pages_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint3
 	return dir->sink && dir->sink->announce ? dir->sink->announce(op, dir, kind, id, entries, n) : 0;
 }
 
+int pages_announce_more(struct op *op, struct img_dir *dir, PagemapEntry *const *entries, size_t n)
+{
+	return dir->sink && dir->sink->announce_more ? dir->sink->announce_more(op, dir, entries, n) : 0;
+}
+
 static int create(struct op *op, struct img_dir *dir, uint32_t pages_id, uint64_t bytes, bool open_end,
 		  struct pages_out **ret)
 {

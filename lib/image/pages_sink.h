@@ -28,6 +28,7 @@ struct pages_sink {
 	/* See pages_announce(); NULL: nobody needs to know. */
 	int (*announce)(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries,
 			size_t n);
+	int (*announce_more)(struct op *op, struct img_dir *dir, PagemapEntry *const *entries, size_t n);
 	/* Allocates its struct (in the arena), and what all of the folder share. */
 	int (*create)(struct op *op, struct img_dir *dir, struct pages_out **ret);
 	/* The fields of struct pages_out are filled in. */

@@ -14,7 +14,7 @@ struct ps_client {
 	struct ps_stream *s;
 	char *buf;
 	/* The memory that is being sent. */
-	bool announced;
+	bool has_parent; /* the server has an earlier image of it */
 	enum img_kind kind;
 	uint64_t dst;
 	PagemapEntry *const *entries;
@@ -88,6 +88,26 @@ static int begun(const struct ps_client *c)
 	return c->left || c->next < c->n;
 }
 
+static int client_announce_more(struct op *op, struct img_dir *dir, PagemapEntry *const *entries, size_t n)
+{
+	struct ps_client *c = dir->sink_data;
+	int r;
+
+	if (begun(c))
+		return op_fail(op, CKPT_E_INTERNAL, NULL, "pages of the page server are announced before others were sent");
+	for (size_t i = 0; i < n && !c->has_parent; i++)
+		if (flags_of(entries[i]) & PS_F_PARENT)
+			return op_fail(op, CKPT_E_CHANGED, AT(.kind = "page server",
+							      .hint = "start it with --prev-images-dir, or dump without"),
+				       "the %s does not have the previous images that this dump builds upon", c->s->peer);
+	c->entries = entries;
+	c->n = n;
+	c->next = 0;
+	/* One that has no pages at all is not created as an image. */
+	r = next_entry(op, c);
+	return r ?: c->left ? 0 : flush(op, c);
+}
+
 static int client_announce(struct op *op, struct img_dir *dir, enum img_kind kind, uint32_t id, PagemapEntry *const *entries,
 			   size_t n)
 {
@@ -106,17 +126,8 @@ static int client_announce(struct op *op, struct img_dir *dir, enum img_kind kin
 	if (has_parent > 1)
 		return op_fail(op, CKPT_E_SYS, AT(.kind = "page server", .hint = "both sides need --tls, or neither"),
 			       "the %s answers %u, which is no answer: it speaks another protocol", c->s->peer, has_parent);
-	for (size_t i = 0; i < n && !has_parent; i++)
-		if (flags_of(entries[i]) & PS_F_PARENT)
-			return op_fail(op, CKPT_E_CHANGED, AT(.kind = "page server",
-							      .hint = "start it with --prev-images-dir, or dump without"),
-				       "the %s does not have the previous images that this dump builds upon", c->s->peer);
-	c->entries = entries;
-	c->n = n;
-	c->next = 0;
-	/* One that has no pages at all is not created as an image. */
-	r = next_entry(op, c);
-	return r ?: c->left ? 0 : flush(op, c);
+	c->has_parent = has_parent;
+	return client_announce_more(op, dir, entries, n);
 }
 
 static int client_create(struct op *op, struct img_dir *dir, struct pages_out **ret)
@@ -134,7 +145,7 @@ static int client_begin(struct op *op, struct pages_out *out)
 	for (size_t i = c->next; i < c->n; i++)
 		if (flags_of(c->entries[i]) & PS_F_PRESENT)
 			sum += c->entries[i]->nr_pages * PAGE_SIZE;
-	if (sum == out->bytes && !out->open_end)
+	if (sum == out->bytes || out->open_end)
 		return 0;
 	return op_fail(op, CKPT_E_INTERNAL, NULL, "image %s is not what was announced", out->name);
 }
@@ -182,6 +193,7 @@ static int client_finish(struct op *op, struct pages_out *out)
 
 static const struct pages_sink sink = {
 	.announce = client_announce,
+	.announce_more = client_announce_more,
 	.create = client_create,
 	.begin = client_begin,
 	.buffer = client_buffer,

@@ -284,6 +284,8 @@ class PageServer:
     def bring(self, images):
         """What was received to where the rest is."""
         for name in os.listdir(self.folder):
+            if name == "parent" and os.path.islink(os.path.join(images, name)):
+                continue
             require(not os.path.exists(os.path.join(images, name)), f"{name} is in both folders")
             shutil.move(os.path.join(self.folder, name), images)
 

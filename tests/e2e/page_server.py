@@ -158,6 +158,50 @@ def in_the_background():
         refused(again, "ps.pid", "exists")
 
 
+@case
+def chain_of_dumps():
+    """Pre-dump, pre-dump, dump, each to a server of its own: the later ones send what was written since."""
+    if h.ckpt("check", "--feature", "mem_dirty_track").rc:
+        raise h.Skip("this kernel cannot track memory")
+    with h.Workdir() as w, h.Target(w, "size", "64M") as t:
+        t.ready()
+        sent, servers = [], []
+        for i, what in enumerate(("pre-dump", "pre-dump", "dump")):
+            prev = ["--prev-images-dir", f"../{i - 1}"] if i else []
+            os.makedirs(f"{w}/srv/{i}")
+            os.makedirs(f"{w}/{i}")
+            with h.PageServer(f"{w}/srv/{i}", *prev) as server:
+                h.must(h.ckpt(what, "-t", t.pid, "-D", f"{w}/{i}", *prev, *server.client()), f"{what} {i}")
+                h.must(server.result(), f"server {i}")
+                sent.append(int(server.text().split(" pages received")[0].split()[-1]))
+                h.require(not [n for n in os.listdir(f"{w}/{i}") if n.startswith("pagemap-")], "a pagemap in the dump's own folder")
+                servers.append(server)
+        for i, server in enumerate(servers):
+            server.bring(f"{w}/{i}")
+        h.require(sent[0] > 16000 and sent[1] < 4000 and sent[2] < 4000, f"pages sent: {sent}")
+        t.reap()
+        h.must(h.ckpt("restore", "-D", f"{w}/2", "-d"), "restore")
+        t.go()
+
+
+@case
+def chain_that_the_server_does_not_have():
+    if h.ckpt("check", "--feature", "mem_dirty_track").rc:
+        raise h.Skip("this kernel cannot track memory")
+    with Bed("size", "20M") as b:
+        b.unharmed = lambda: (h.untouched(b.pid), b.t.go())  # its areas are tracked now
+        os.mkdir(b.work + "/1")
+        with h.PageServer(b.work + "/srv1") as server:
+            h.must(h.ckpt("pre-dump", "-t", b.pid, "-D", b.work + "/1", *server.client()), "pre-dump")
+            h.must(server.result(), "server")
+        with h.PageServer(b.work + "/srv2") as server:
+            refused(h.dump(b.pid, b.images, "--prev-images-dir", "../1", *server.client()), "does not have the previous images")
+            h.require(server.result().rc == 1, "the server took half a dump for a whole one")
+            nothing_left(server.folder)
+        b.empty()
+        refused(h.ckpt("page-server", "-D", b.images, "--port", 0, "--prev-images-dir", "../nothing"), "../nothing")
+
+
 # ------------------------------------------------------------------------------------------------ mistakes of users
 
 @case

@@ -15,19 +15,20 @@ struct running {
 	char *buf;
 	size_t cap, used;
 	struct snap_pagemap made;
+	struct snap_pagemap next; /* of that, what is not announced yet */
 };
 
-static int add(struct op *op, struct running *w, const PagemapEntry *e, uint64_t start, uint64_t n)
+static int append(struct op *op, struct snap_pagemap *pm, const PagemapEntry *e, uint64_t start, uint64_t n)
 {
-	PagemapEntry **last = w->made.entries.n ? &w->made.entries.v[w->made.entries.n - 1] : NULL, **slot, *made;
+	PagemapEntry **last = pm->entries.n ? &pm->entries.v[pm->entries.n - 1] : NULL, **slot, *made;
 
-	w->made.n_pages += e->flags & PE_PRESENT ? n : 0;
+	pm->n_pages += e->flags & PE_PRESENT ? n : 0;
 	if (last && (*last)->flags == e->flags && (*last)->vaddr + (*last)->nr_pages * PAGE_SIZE == start) {
 		(*last)->nr_pages += n;
 		return 0;
 	}
 	made = msg_new(op, PagemapEntry, pagemap_entry);
-	slot = made ? ARRAY_ADD(op->arena, &w->made.entries) : NULL;
+	slot = made ? ARRAY_ADD(op->arena, &pm->entries) : NULL;
 	if (!slot)
 		return op_nomem(op);
 	made->vaddr = start;
@@ -35,6 +36,22 @@ static int add(struct op *op, struct running *w, const PagemapEntry *e, uint64_t
 	msg_set(made, flags, e->flags);
 	*slot = made;
 	return 0;
+}
+
+static int add(struct op *op, struct running *w, const PagemapEntry *e, uint64_t start, uint64_t n)
+{
+	int r = append(op, &w->made, e, start, n);
+
+	return r || !pages_elsewhere(w->d->s->dir) ? r : append(op, &w->next, e, start, n);
+}
+
+/* Another host is told of pages right before it gets them. */
+static int announce(struct op *op, struct running *w)
+{
+	int r = pages_announce_more(op, w->d->s->dir, w->next.entries.v, w->next.entries.n);
+
+	w->next = (struct snap_pagemap){ 0 };
+	return r;
 }
 
 /* Whole pages that could be read from the start of [at, at + n). */
@@ -81,7 +98,7 @@ static int one_entry(struct op *op, struct running *w, const PagemapEntry *e)
 		if (w->used < w->cap)
 			continue;
 		w->buf = NULL;
-		r = r ?: pages_submit(op, w->out, w->used) ?: op_check_cancel(op);
+		r = r ?: announce(op, w) ?: pages_submit(op, w->out, w->used) ?: op_check_cancel(op);
 	}
 	return r;
 }
@@ -92,11 +109,13 @@ int pages_write_running(struct op *op, struct task_dump *d, int mem)
 	struct running w = { .d = d, .mem = mem, .made = { .pages_id = pm->pages_id } };
 	int r;
 
-	if (!pm->n_pages)
-		return 0;
+	r = pages_announce(op, d->s->dir, IMG_PAGEMAP, (uint32_t)d->task->pid, NULL, 0);
+	if (r || (!pm->n_pages && !pages_elsewhere(d->s->dir)))
+		return r;
 	r = pages_create_open_end(op, d->s->dir, pm->pages_id, &w.out);
 	for (size_t i = 0; i < pm->entries.n && !r; i++)
 		r = one_entry(op, &w, pm->entries.v[i]);
+	r = r ?: announce(op, &w);
 	if (!r && w.buf && w.used)
 		r = pages_submit(op, w.out, w.used);
 	r = r ?: pages_close(op, w.out);
