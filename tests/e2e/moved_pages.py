@@ -81,4 +81,30 @@ def limits_of_the_task():
         t.go()
 
 
+@case
+def limits_of_its_cgroup():
+    """Writes of the helper count as the task's: where those are limited nothing is moved, and the dump is not slower for it."""
+    group = f"/sys/fs/cgroup/blkio/ckpt-test-{os.getpid()}"
+    try:
+        os.mkdir(group)
+    except OSError as e:
+        raise h.Skip(f"no cgroup v1 for block devices: {e.strerror}") from None
+    try:
+        with h.Workdir() as w, h.Target(w, "size", "64M") as t:
+            t.ready()
+            dev = os.stat(w).st_dev
+            with open(f"{group}/blkio.throttle.write_bps_device", "w") as f:
+                f.write(f"{os.major(dev)}:{os.minor(dev)} 1048576")
+            with open(f"{group}/cgroup.procs", "w") as f:
+                f.write(str(t.pid))
+            h.require(dump_stopped(t, os.path.join(w, "images")) == 0, "pages were moved")
+            os.kill(t.pid, signal.SIGCONT)
+            t.go()
+    except OSError as e:
+        raise h.Skip(f"no limit can be set here: {e}") from None
+    finally:
+        h.wait_until(lambda: not h.read_text(f"{group}/cgroup.procs"), "the cgroup to be empty", 5)
+        os.rmdir(group)
+
+
 h.run_cases(CASES)

@@ -167,6 +167,10 @@ int moves_begin(struct op *op, struct task_dump *d, struct pages_out *out, struc
 	*ret = NULL;
 	if (!possible(op, d, out))
 		return 0;
+	if (move_is_limited(op, d->target->pid)) {
+		log_info(op, "task %d: its pages are copied to be written, since its cgroup limits what it may write", d->task->pid);
+		return 0;
+	}
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->target->pid);
 	pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)

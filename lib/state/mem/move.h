@@ -10,6 +10,9 @@
 
 struct moves;
 
+/* move_limits.c: the task's cgroup has a limit on writing to disks. */
+bool move_is_limited(struct op *op, pid_t pid);
+
 /*
  * What of task @d can be moved into @out, and starts it. *@ret is NULL where that is nothing, or not worth it, or cannot be.
  * The task must be stopped until moves_finish() or moves_end().
