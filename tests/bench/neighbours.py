@@ -146,6 +146,7 @@ def main():
     args = ap.parse_args()
     try:
         h.need_engine()
+        h.own_neighbours()
     except h.Skip as e:
         print(f"skip: {e}")
         sys.exit(h.SKIP_CODE)

@@ -165,6 +165,7 @@ def main():
     h.become_subreaper()
     try:
         h.need_engine()
+        h.own_neighbours()
     except h.Skip as e:
         print(f"skipped: {e}")
         sys.exit(h.SKIP_CODE)
