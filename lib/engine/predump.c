@@ -170,7 +170,7 @@ static int check_space(struct op *op, void *arg)
 	uint64_t need = METADATA_BYTES, have;
 	int r = img_dir_space(op, d->s.dir, &have);
 
-	for (size_t i = 0; i < d->tasks.n && !op->opts->page_server; i++)
+	for (size_t i = 0; i < d->tasks.n && !op->opts->page_server && !op->opts->compress; i++)
 		need += d->tasks.v[i]->task->pagemap.n_pages * PAGE_SIZE;
 	if (r || have >= need)
 		return r;

@@ -561,6 +561,39 @@ def failed_dump_frees_nothing():
 
 
 @case
+def chain_in_other_forms():
+    """Compressed sets in a chain, alone and with others; a restore that fetches pages when they are used."""
+    for forms in (["--compress"] * 3, [None, "--compress", None]):
+        with Chain() as c:
+            for form in forms:
+                c.pre(*[form] if form else [])
+                c.step()
+            c.dump()
+            r = h.ckpt("inspect", c.folder(c.n))
+            h.require(r.rc == 0, str(r))
+            h.must(h.ckpt("verify", c.folder(c.n)), "verify")
+            c.finish()
+    with Chain() as c:
+        for _ in range(3):
+            c.pre()
+            c.step()
+        c.dump()
+        c.finish("--lazy-pages")
+
+
+@case
+def large_program():
+    """Of a size where areas are looked at beforehand, and filled by several threads at the restore."""
+    with Chain("60M", "size") as c:
+        c.pre()
+        c.dump("-R", "--track-mem")
+        h.require(pages(c.folder(2), c.pid, PARENT) > 15000, "not incremental")
+        r = c.dump("--auto-dedup")
+        h.require(pages(c.folder(3), c.pid, PARENT) > 15000, f"not incremental: {r}")
+        c.finish()
+
+
+@case
 def dedup_of_nothing():
     with Chain() as c:
         r = h.ckpt("dedup", "-D", c.work)
