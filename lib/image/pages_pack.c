@@ -320,6 +320,21 @@ static void out_done(struct pack_pool *pool, struct pack_out *out)
 	img_made_done(out->base.dir, out->base.name, TAKE_FD(out->fd));
 }
 
+static void set_state(struct pack_pool *pool, struct pack_job *j, enum job_state state)
+{
+	pthread_mutex_lock(&pool->lock);
+	j->state = state;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void set_free(struct pack_pool *pool, struct pack_job *j)
+{
+	j->out = NULL;
+	j->len = 0;
+	j->eno = 0;
+	set_state(pool, j, JOB_FREE);
+}
+
 /* What a worker has done: records to ckpt-blocks, or its failure told. */
 static int take_back(struct op *op, struct pack_pool *pool, struct pack_job *j)
 {
@@ -334,7 +349,7 @@ static int take_back(struct op *op, struct pack_pool *pool, struct pack_job *j)
 		r = op_errno(op, j->eno, NULL, "write image %s", out->base.name);
 	for (size_t i = 0; i * BLOCK_BYTES < j->len && r == 0; i++)
 		r = block_add(op, out->base.dir, &j->rec[i]);
-	*j = (struct pack_job){ .in = j->in, .next = j->next };
+	set_free(pool, j);
 	if (out->finished && !out->in_work)
 		out_done(pool, out);
 	return r;
@@ -376,10 +391,8 @@ static int enqueue(struct op *op, struct pack_pool *pool, struct pack_out *out, 
 	if (r)
 		return r;
 	out->in_work++;
-	pthread_mutex_lock(&pool->lock);
-	j->state = JOB_QUEUED;
+	set_state(pool, j, JOB_QUEUED);
 	pthread_cond_signal(&pool->queued);
-	pthread_mutex_unlock(&pool->lock);
 	return 0;
 }
 
@@ -406,8 +419,8 @@ static int new_job(struct op *op, struct pack_pool *pool, struct pack_out *out, 
 	}
 	if (r)
 		return r;
-	(*ret)->state = JOB_GIVEN;
 	(*ret)->out = out;
+	set_state(pool, *ret, JOB_GIVEN);
 	return 0;
 }
 
@@ -488,7 +501,7 @@ static int pack_finish(struct op *op, struct pages_out *base)
 	if (j && j->len)
 		r = enqueue(op, pool, out, j);
 	else if (j)
-		*j = (struct pack_job){ .in = j->in, .next = j->next };
+		set_free(pool, j);
 	if (!out->in_work)
 		out_done(pool, out);
 	return r;

@@ -99,7 +99,7 @@ def ckpt(*args, **kw):
 
 def dump(pid, images, *args, **kw):
     os.makedirs(images, exist_ok=True)
-    return ckpt("dump", "-t", pid, "-D", images, *args, **kw)
+    return ckpt("dump", "-t", pid, "-D", images, *os.environ.get("CKPT_DUMP_OPTIONS", "").split(), *args, **kw)
 
 
 def wait_until(cond, what, seconds=20, interval=0.005):

@@ -75,7 +75,7 @@ def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w"), way="-R"):
         for i in range(rounds):
             os.makedirs(images, exist_ok=True)
             sig, delay = rnd.choice(signals), rnd.uniform(0, span)
-            p = start(["dump", way, "-t", t.pid, "-D", images])
+            p = start(["dump", way, "-t", t.pid, "-D", images, *os.environ.get("CKPT_DUMP_OPTIONS", "").split()])
             time.sleep(delay)
             p.send_signal(sig)
             rc = p.wait(20 * h.PATIENCE)
@@ -92,6 +92,7 @@ def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w"), way="-R"):
             elif os.path.exists(os.path.join(images, "inventory.img")) and rc != 0 and i % 5 == 0:
                 # killed, but complete: then it must be good
                 h.must(h.ckpt("inspect", images), f"{what}: the inventory is there")
+                h.must(h.ckpt("verify", images), f"{what}: the inventory is there")
             shutil.rmtree(images)
         h.require(ended_early > rounds // 4, f"only {ended_early} of {rounds} rounds met a dump under way")
         print(f"#   {ended_early} of {rounds} dumps were cut short")
