@@ -15,6 +15,7 @@
 #include "lib/image/gate.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
+#include "lib/state/mem/copy.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/msg.h"
 #include "lib/state/task/confine.h"
@@ -370,7 +371,7 @@ static int resume_early(struct op *op, void *arg)
 
 static int task_pages(struct op *op, struct dump *d, struct dump_task *t)
 {
-	return snapshot_complete(op, d, t) ?: pages_collect(op, &t->td);
+	return mem_copy_explain(op, &t->td, snapshot_complete(op, d, t) ?: pages_collect(op, &t->td));
 }
 
 static int collect_pages(struct op *op, void *arg)
@@ -394,7 +395,7 @@ static int collect_pages(struct op *op, void *arg)
 static int task_write_pages(struct op *op, struct dump *d, struct dump_task *t)
 {
 	t->task->pagemap.pages_id = d->s.next_pages_id++;
-	return pages_write(op, &t->td);
+	return mem_copy_explain(op, &t->td, pages_write(op, &t->td));
 }
 
 static int write_pages(struct op *op, void *arg)

@@ -192,10 +192,10 @@ static int copy_task(struct op *op, struct dump *d, struct dump_task *t, uint64_
 	r = twin_make(op, &t->target, &t->parasite.g, d->guardian.journal, false, &copy->twin);
 	*why = copy->twin.why;
 	if (r)
-		return r;
+		return r < 0 ? op_wrap(op, r, "snapshot of process %d", t->pid) : r;
 	r = mem_copy_fill(op, &t->td, &d->room, false);
 	if (r != STASH_FULL)
-		return r;
+		return mem_copy_explain(op, &t->td, r);
 	*why = "too much of its memory is not copied by a fork (MADV_DONTFORK, MADV_WIPEONFORK, huge pages)";
 	return TWIN_REFUSED;
 }

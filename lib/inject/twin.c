@@ -257,6 +257,7 @@ static int make(struct op *op, struct target *t, const struct gadgets *g, struct
 int twin_make(struct op *op, struct target *t, const struct gadgets *g, struct journal *journal, bool shares, struct twin *w)
 {
 	const atomic_bool *cancel = op->cancel;
+	uint64_t deadline = op->deadline_ns;
 	int r;
 
 	*w = (struct twin){ .target = { .pidfd = -1, .mem = -1 }, .owner = t->pid, .owner_start = t->stat.starttime,
@@ -265,8 +266,10 @@ int twin_make(struct op *op, struct target *t, const struct gadgets *g, struct j
 		return TWIN_REFUSED;
 	r = sud_suspend(op, t, journal);
 	op->cancel = NULL; /* a few system calls: a twin that is half made is not left to chance */
+	op->deadline_ns = now_ns() + REAP_PATIENCE_NS;
 	r = r ?: make(op, t, g, w);
 	op->cancel = cancel;
+	op->deadline_ns = deadline;
 	sud_resume(t, journal);
 	if (r && w->number > 0)
 		twin_end(op, t, w);

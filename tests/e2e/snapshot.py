@@ -94,6 +94,32 @@ act("exit", True)
 
 
 @case
+def snapshot_killed():
+    """As when memory runs out: the dump fails, the program is unharmed."""
+    with h.Workdir() as w, h.Target(w, "moving", "scramble") as t:
+        t.ready()
+        before = h.settled_snapshot(t.pid)
+        for i in range(6):
+            images = f"{w}/i{i}"
+            os.mkdir(images)
+            p = subprocess.Popen([h.CKPT, "dump", "-R", "-t", str(t.pid), "-D", images], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            h.wait_until(lambda: h.children(t.pid) or p.poll() is not None, "the snapshot", interval=0.0005)
+            h.wait_until(lambda: h.state(t.pid) not in "tT" or p.poll() is not None, "the program to go on", interval=0.0005)
+            for child in h.children(t.pid):
+                os.kill(child, 9)
+            out = p.communicate(timeout=120)[0]
+            h.same_process(before, t.pid, "after the dump")
+            no_twin(t)
+            if p.returncode:
+                h.require("snapshot" in out and not os.listdir(images), f"another failure: {out}; left {os.listdir(images)}")
+                break
+        else:
+            raise h.Failure("the dump was over each time before its snapshot was ended")
+        t.go()
+
+
+@case
 def not_copied_by_a_fork():
     """More than there is room for elsewhere: it stands still, and that is said."""
     with h.Workdir() as w, h.Target(w, "moving", "apart") as t:

@@ -63,6 +63,13 @@ int mem_read(struct op *op, struct task_dump *d, uint64_t at, void *buf, size_t 
 	return r ?: drop_read(op, d, at + n);
 }
 
+int mem_copy_explain(struct op *op, const struct task_dump *d, int r)
+{
+	if (r < 0 && r != CKPT_E_CANCELED && twin_of(d) && target_has_ended(&twin_of(d)->target))
+		return op_wrap(op, r, "the snapshot of task %d was ended (for lack of memory, perhaps)", d->task->pid);
+	return r;
+}
+
 /* ------------------------------------------------------------------------------- what a twin does not have */
 
 /* Whether there are pages worth saving in an area. */

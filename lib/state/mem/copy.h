@@ -20,6 +20,8 @@ struct mem_copy {
 const struct target *mem_target(const struct task_dump *d);
 /* @n bytes from @at on, all of them in pages that pages_collect() found. */
 int mem_read(struct op *op, struct task_dump *d, uint64_t at, void *buf, size_t n);
+/* The last word on a failure @r: a snapshot that was ended explains all others. Returns @r. */
+int mem_copy_explain(struct op *op, const struct task_dump *d, int r);
 
 /*
  * Makes d->copy complete: of each area that the image takes pages of, either the twin has them, or the stash. @all: all go to the
