@@ -243,6 +243,7 @@ static int remove_leftovers(struct op *op, struct img_dir *dir)
 struct sync_batch {
 	struct img_made *made;
 	size_t n;
+	size_t folder; /* index of the folder itself, which goes with the last files; SIZE_MAX: not in this one */
 	int fd[SYNC_BATCH];
 	bool ours[SYNC_BATCH]; /* opened for the batch */
 };
@@ -257,6 +258,7 @@ static void batch_close(struct sync_batch *b)
 static int batch_open(struct op *op, struct img_dir *dir, struct sync_batch *b, size_t from, size_t n)
 {
 	b->made = dir->made.v + from;
+	b->folder = SIZE_MAX;
 	for (b->n = 0; b->n < n; b->n++) {
 		struct img_made *m = &b->made[b->n];
 
@@ -268,13 +270,20 @@ static int batch_open(struct op *op, struct img_dir *dir, struct sync_batch *b, 
 			return op_errno(op, errno, NULL, "open image %s to sync it", m->name);
 		sync_file_range(b->fd[b->n], 0, 0, SYNC_FILE_RANGE_WRITE); /* only a head start */
 	}
+	if (from + n < dir->made.n)
+		return 0;
+	b->folder = b->n++;
+	b->fd[b->folder] = dir->fd;
+	b->ours[b->folder] = false;
 	return 0;
 }
 
 static int sync_result(struct op *op, const struct sync_batch *b, size_t i, int eno)
 {
-	if (eno == 0)
+	if (eno == 0 || (i == b->folder && eno == EINVAL)) /* a file system that has no such thing */
 		return 0;
+	if (i == b->folder)
+		return op_errno(op, eno, NULL, "sync images folder %s", folder_name(op));
 	return op_errno(op, eno, NULL, "sync image %s", b->made[i].name);
 }
 
@@ -324,17 +333,19 @@ static int batch_sync_ring(struct op *op, struct sync_batch *b, struct io_uring 
 	return 0;
 }
 
+/* All files and the folder; the folder with the last of them, for one wait more or less is felt in a small dump. */
 static int sync_made(struct op *op, struct img_dir *dir)
 {
+	const size_t files = SYNC_BATCH - 1;
 	bool have_ring;
 	struct io_uring ring;
 	int r = 0;
 
 	have_ring = dir->made.n > 1 && io_uring_queue_init(SYNC_BATCH, &ring, 0) == 0;
-	for (size_t from = 0; from < dir->made.n && r == 0; from += SYNC_BATCH) {
+	for (size_t from = 0; from < dir->made.n && r == 0; from += files) {
 		struct sync_batch b;
 
-		r = batch_open(op, dir, &b, from, MIN(dir->made.n - from, (size_t)SYNC_BATCH));
+		r = batch_open(op, dir, &b, from, MIN(dir->made.n - from, files));
 		if (r == 0)
 			r = have_ring ? batch_sync_ring(op, &b, &ring) : batch_sync_plain(op, &b);
 		batch_close(&b);
@@ -409,8 +420,6 @@ int img_dir_commit(struct op *op, struct img_dir *dir, const InventoryEntry *inv
 	r = r ?: pages_settle(op, dir);
 	if (r == 0 && sync)
 		r = sync_made(op, dir);
-	if (r == 0 && sync)
-		r = sync_folder(op, dir);
 	if (r < 0)
 		return r;
 	if (renameat(dir->fd, INVENTORY_TMP, dir->fd, "inventory.img") < 0)
