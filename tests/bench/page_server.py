@@ -7,10 +7,12 @@
 The rate is that of the stage "write pages" of a dump of one process with incompressible memory, to a server that stores it in
 memory (/dev/shm), and in DIR (default /var/tmp, which should be a disk; there `total` includes that it is on stable storage).
 bench_tcp is the plain copy: one process that writes the same bytes again and again, another that forgets them. Medians.
+The second column is the processor time of both sides together, which a busy machine changes less than the rate.
 """
 import argparse
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -19,6 +21,11 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness as h  # noqa: E402
+
+
+def cpu():
+    r = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return r.ru_utime + r.ru_stime
 
 
 def plain(size):
@@ -55,19 +62,25 @@ def main():
         import page_server_tls
         client += page_server_tls.certs().options("client")
         server += page_server_tls.certs().options("server")
+    seconds = {}
     rows = {"one TCP stream": [], "dump to memory": [], "dump to memory, total": [], "dump to disk": [], "dump to disk, total": []}
     for _ in range(args.rounds):
+        before = cpu()
         rows["one TCP stream"].append(plain(size))
+        seconds.setdefault("one TCP stream", []).append(cpu() - before)
         for where, name in (("/dev/shm", "dump to memory"), (args.dir, "dump to disk")):
             with h.Workdir() as work, h.Target(work, "size", args.size) as t:
                 t.ready(120)
+                before = cpu()
                 rate, total = dump(t.pid, work, where, client, server)
+                seconds.setdefault(name, []).append(cpu() - before)
                 rows[name].append(rate)
                 rows[name + ", total"].append(total)
     base = statistics.median(rows["one TCP stream"])
     for name, v in rows.items():
         m = statistics.median(v)
-        print(f"{name:24} {m / 1e9:6.2f} GB/s {m / base:6.2f}   ({', '.join(f'{x / 1e9:.2f}' for x in v)})")
+        each = f"{statistics.median(seconds[name]) * 2**30 / size:6.2f} s/GiB" if name in seconds else " " * 12
+        print(f"{name:24} {m / 1e9:6.2f} GB/s {m / base:6.2f} {each}   ({', '.join(f'{x / 1e9:.2f}' for x in v)})")
 
 
 if __name__ == "__main__":
