@@ -509,8 +509,9 @@ def engine_killed():
             time.sleep(0.002 * (i % 15))
             p.kill()
             p.wait()
-            h.wait_until(lambda: h.state(c.pid) == "S", "the program to wait again")
-            h.untouched(c.pid)
+            # what the engine left, the guardian puts back: a moment later
+            h.wait_until(lambda: h.state(c.pid) == "S" and
+                         re.search(r"^TracerPid:\s*0$", h.read_text(f"/proc/{c.pid}/status"), re.M), "the program to be let go")
             if os.path.exists(os.path.join(images, "inventory.img")):
                 c.n += 1  # it had become what it should
             c.step()
