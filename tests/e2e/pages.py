@@ -132,6 +132,13 @@ def no_more_processes():
         c.t.go()
 
 
+def ended(pid):
+    """It becomes ours to wait for at some moment after the engine's end."""
+    if h.state(pid) == "Z":
+        h.reap(pid)
+    return h.state(pid) == "gone"
+
+
 @case
 def killed_while_it_fills():
     """Nothing outlives the engine."""
@@ -142,8 +149,7 @@ def killed_while_it_fills():
             r = h.run(argv)
             if r.rc == 0:  # faster than we
                 break
-            h.wait_until(lambda: h.state(c.pid) in ("gone", "Z"), "the half-made process to end")
-            h.reap(c.pid)
+            h.wait_until(lambda: ended(c.pid), "the half-made process to end")
         else:
             c.works()
             return
