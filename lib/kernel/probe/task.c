@@ -117,9 +117,9 @@ bool probe_ns_last_pid(struct features *f)
 
 static int tracee_main(void *arg)
 {
-	(void)arg;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (;;)
+	/* Who was killed before that sends no signal any more. */
+	while (syscall(__NR_getppid) == (long)(intptr_t)arg)
 		syscall(__NR_pause);
 	return 0;
 }
@@ -133,7 +133,7 @@ static pid_t tracee_start(char *stack, size_t size)
 	sigfillset(&all);
 	if (sigprocmask(SIG_SETMASK, &all, &old))
 		return -1;
-	pid = clone(tracee_main, stack + size, CLONE_VM | CLONE_FILES | CLONE_FS, NULL);
+	pid = clone(tracee_main, stack + size, CLONE_VM | CLONE_FILES | CLONE_FS, (void *)(intptr_t)getpid());
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return pid;
 }
