@@ -310,6 +310,15 @@ CKPT_API int ckpt_page_server(struct ckpt_ctx *ctx, const struct ckpt_opts *opts
 			      struct ckpt_stats *stats, struct ckpt_err **err);
 
 /*
+ * Bring the pages of tasks that another process restores from the folder of @opts with lazy_pages: listens at
+ * lazy-pages.socket in the work folder, serves one restore, and returns when every page is in its place, or was lost. Programs
+ * run meanwhile. @ready (may be NULL; its port is 0) is called when a restore can connect. Once programs run ckpt_cancel() does
+ * not end it, since that would be the end of their memory. Since 0.1.
+ */
+CKPT_API int ckpt_lazy_pages(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_ready_fn ready, void *arg,
+			     struct ckpt_stats *stats, struct ckpt_err **err);
+
+/*
  * Would ckpt_dump(@pid) find something in its way? Stops nothing. Each obstacle is handed to @fn as an error value that
  * is valid during the call. Returns the number of obstacles, or negative when the question could not be answered.
  */

@@ -6,6 +6,7 @@
 #include "lib/engine/dedup.h"
 #include "lib/engine/dump.h"
 #include "lib/engine/inspect.h"
+#include "lib/engine/lazy_pages.h"
 #include "lib/engine/page_server.h"
 #include "lib/engine/restore.h"
 #include "lib/engine/verify.h"
@@ -123,6 +124,21 @@ int ckpt_page_server(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_re
 	forget_err(err);
 	r = op_begin(&op, ctx, opts, stats);
 	r = r ?: page_server_run(&op, ready, arg);
+	if (op.stats)
+		op.stats->total_us = (now_ns() - begin) / 1000;
+	return op_end(&op, r, err);
+}
+
+int ckpt_lazy_pages(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_ready_fn ready, void *arg,
+		    struct ckpt_stats *stats, struct ckpt_err **err)
+{
+	uint64_t begin = now_ns();
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, stats);
+	r = r ?: lazy_pages_run(&op, ready, arg);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;
 	return op_end(&op, r, err);

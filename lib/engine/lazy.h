@@ -6,6 +6,7 @@
  *   lazy_proto.c   what the restore sends
  *   lazy_fault.c   threads that take faults and events from userfaultfds
  *   lazy_fill.c    bringing pages; threads that do so in the background
+ *   lazy_remote.c  pages that a page server has
  *   lazy_space.c   what is still missing where
  *   lazy_order.c   the order in which an earlier start touched pages
  *   lazy_keeper.c  a process that sees to it that no page reads as zeroes when the daemon is killed
@@ -26,6 +27,7 @@
 #define LAZY_FILL_THREADS 3
 
 struct lazy_keeper;
+struct lazy_remote;
 
 struct lazy_touch {
 	pid_t pid;
@@ -59,8 +61,12 @@ struct lazy {
 	int conn, listener, wake; /* wake: an eventfd, something changed */
 	struct lazy_thread threads[LAZY_FAULT_THREADS + LAZY_FILL_THREADS];
 	struct lazy_keeper *keeper;
+	struct lazy_remote *remote; /* NULL: all pages are in the checkpoint */
+	int work_dir;		    /* where the listener is */
 	struct lazy_order *order; /* of an earlier start, NULL: none is known */
 	size_t order_at;	  /* next of it to be brought */
+	uint64_t n_pages;	  /* of all maps */
+	bool any_remote;
 
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t work;  /* there may be something for the background */
@@ -110,6 +116,12 @@ int lazy_order_parse(struct arena *a, const char *text, size_t n, struct lazy_or
 int lazy_order_read(struct op *op, int dir, struct lazy_order **ret); /* NULL where there is none */
 int lazy_order_write(struct op *op, int dir, const char *path, const struct lazy_order *o);
 
+/* lazy_remote.c */
+int lazy_remote_open(struct op *op, uint64_t n_pages, struct lazy_remote **ret);
+/* Pages [@first, @first + @n) of a task, which were at @addr. */
+int lazy_remote_read(struct lazy_thread *t, const struct lazy_map *map, uint64_t first, uint64_t n, uint64_t addr, uint8_t *buf);
+int lazy_remote_close(struct op *op, struct lazy_remote *r, bool all); /* @all: nothing is needed any more. NULL allowed */
+
 /* lazy_keeper.c */
 int lazy_keeper_start(struct op *op, struct lazy_keeper **ret);
 /* Pages at [start, end) in some space may be missing from now on. For lazy_event_move() and at the beginning. */
@@ -141,10 +153,13 @@ int lazy_proto_send(struct op *op, int sock, uint32_t word, int fd); /* @fd -1: 
 
 /*
  * lazy_serve.c: serves the tasks of @s until all pages are in. @conn: a connection to the restore; -1: one is accepted in the
- * work folder, and *@ready is called when it can be made. Takes @conn.
+ * work folder, and @ready is told when it can be made. Takes @conn.
  */
-int lazy_serve(struct op *op, struct snapshot *s, int conn);
-int lazy_listen(struct op *op, int *fd);
+struct lazy_ready {
+	ckpt_ready_fn fn; /* may be NULL */
+	void *arg;
+};
+int lazy_serve(struct op *op, struct snapshot *s, int conn, const struct lazy_ready *ready);
 /* The other side of that. 1: nobody listens. */
 int lazy_connect(struct op *op, int *fd);
 

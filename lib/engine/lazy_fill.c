@@ -140,7 +140,7 @@ static int fetch(struct lazy_thread *t, const struct lazy_space *sp, uint64_t fi
 	int r;
 
 	if (p->source == PIECE_REMOTE)
-		r = op_fail(&t->op, CKPT_E_UNSUPPORTED, NULL, "pages that are with a page server");
+		r = lazy_remote_read(t, sp->map, first, n, p->addr + (first - p->first) * PAGE_SIZE, buf);
 	else
 		r = pagein_read(&t->op, t->lz->s->sources.v[p->source], p->page + (first - p->first), n, buf);
 	if (!r)

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 
 #include "lib/engine/lazy.h"
+#include "lib/engine/page_server.h"
 #include "lib/kernel/features.h"
 #include "lib/state/mem/mem.h"
 #include "lib/state/pieces.h"
@@ -35,8 +36,9 @@ static int socket_address(struct op *op, struct sockaddr_un *a, int *dir)
 	return 0;
 }
 
-int lazy_listen(struct op *op, int *fd)
+static int listen_there(struct lazy *lz)
 {
+	struct op *op = lz->op;
 	_cleanup_close_ int dir = -1, s = -1;
 	struct sockaddr_un a;
 	int r = socket_address(op, &a, &dir);
@@ -48,7 +50,8 @@ int lazy_listen(struct op *op, int *fd)
 	s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (s < 0 || bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 1) < 0)
 		return op_errno(op, errno, NULL, "listen at %s", LAZY_SOCKET);
-	*fd = TAKE_FD(s);
+	lz->listener = TAKE_FD(s);
+	lz->work_dir = TAKE_FD(dir);
 	return 0;
 }
 
@@ -74,15 +77,11 @@ int lazy_connect(struct op *op, int *fd)
 
 static int accept_one(struct lazy *lz)
 {
-	_cleanup_close_ int dir = -1;
-	struct sockaddr_un a;
-
 	lz->conn = accept4(lz->listener, NULL, NULL, SOCK_CLOEXEC);
 	if (lz->conn < 0)
 		return errno == EINTR || errno == ECONNABORTED ? 0 : op_errno(lz->op, errno, NULL, "accept the restore");
 	/* One restore a daemon: the next finds nobody. */
-	if (socket_address(lz->op, &a, &dir) == 0)
-		unlinkat(dir, LAZY_SOCKET, 0);
+	unlinkat(lz->work_dir, LAZY_SOCKET, 0);
 	close_fd_p(&lz->listener);
 	lz->listener = -1;
 	return 0;
@@ -265,6 +264,10 @@ static int map_task(struct lazy *lz, size_t i)
 	lz->maps[i] = m = lazy_map_new(lz->op, t->pid, &p, is_wanted, &w);
 	if (!m)
 		return CKPT_E_NOMEM;
+	m->base = lz->n_pages;
+	lz->n_pages += m->n_pages;
+	for (size_t k = 0; k < m->n; k++)
+		lz->any_remote = lz->any_remote || m->v[k].source == PIECE_REMOTE;
 	for (size_t k = 0; k < m->n && !r; k++)
 		r = lazy_keeper_range(lz->keeper, m->v[k].addr, m->v[k].addr + m->v[k].n * PAGE_SIZE);
 	return r ? op_nomem(lz->op) : 0;
@@ -541,6 +544,8 @@ static int begin(struct lazy *lz, struct listening *l)
 	r = r ?: lazy_keeper_start(lz->op, &lz->keeper);
 	for (size_t i = 0; i < lz->s->tasks.n && !r; i++)
 		r = map_task(lz, i);
+	if (!r && lz->any_remote)
+		r = lazy_remote_open(lz->op, lz->n_pages, &lz->remote);
 	if (!r && !lz->recording)
 		r = lazy_order_read(lz->op, img_dir_fd(lz->s->dir), &lz->order);
 	return r ?: start_threads(lz);
@@ -557,6 +562,14 @@ static int end(struct lazy *lz, int r)
 		close_space(lz, lz->spaces[i], false);
 	}
 	lz->keeper = lazy_keeper_stop(lz->keeper);
+	if (lazy_remote_close(lz->op, lz->remote, !r) != 0) {
+		log_warn(lz->op, "the page server was not told that everything is here: %s", lz->op->err ? ckpt_err_message(lz->op->err) : "");
+		if (!r)
+			op_forget(lz->op);
+	}
+	if (lz->listener >= 0)
+		unlinkat(lz->work_dir, LAZY_SOCKET, 0);
+	close_fd_p(&lz->work_dir);
 	report(lz);
 	for (size_t i = 0; i < lz->n_spaces; i++)
 		free(lz->spaces[i]);
@@ -571,7 +584,7 @@ static int end(struct lazy *lz, int r)
 	return r;
 }
 
-int lazy_serve(struct op *op, struct snapshot *s, int conn)
+int lazy_serve(struct op *op, struct snapshot *s, int conn, const struct lazy_ready *ready)
 {
 	struct lazy *lz = op_new(op, struct lazy);
 	struct listening l = { 0 };
@@ -581,7 +594,7 @@ int lazy_serve(struct op *op, struct snapshot *s, int conn)
 		close_fd_p(&conn);
 		return CKPT_E_NOMEM;
 	}
-	*lz = (struct lazy){ .op = op, .s = s, .conn = conn, .listener = -1, .wake = -1 };
+	*lz = (struct lazy){ .op = op, .s = s, .conn = conn, .listener = -1, .wake = -1, .work_dir = -1 };
 	for (size_t i = 0; i < ARRAY_SIZE(lz->threads); i++)
 		lz->threads[i].epoll = -1;
 	pthread_mutex_init(&lz->lock, NULL);
@@ -589,7 +602,9 @@ int lazy_serve(struct op *op, struct snapshot *s, int conn)
 	r = feature_require(op, FEATURE_UFFD_NONCOOP) ?: feature_require(op, FEATURE_UFFD_POISON);
 	r = r ?: begin(lz, &l);
 	if (!r && conn < 0)
-		r = lazy_listen(op, &lz->listener);
+		r = listen_there(lz) ?: tell_ready(op);
+	if (!r && ready && ready->fn)
+		ready->fn(ready->arg, 0);
 	r = r ?: loop(lz, &l);
 	if (!r && lz->recording)
 		r = end_recording(lz);

@@ -28,6 +28,7 @@ struct lazy_map {
 	struct lazy_piece *v;
 	size_t n;
 	uint64_t n_pages;
+	uint64_t base; /* how many pages the maps before this one have */
 };
 
 /* Pages [first, first + n) by their number lie at @addr and behind. */

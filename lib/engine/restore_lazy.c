@@ -102,9 +102,9 @@ static int work_folder(const struct op *op, const struct restore *r)
 }
 
 /* Nothing of the host's stays open: the other ends of its pipes wait for end of file. */
-static void close_others(int a, int b, int c)
+static void close_others(int a, int b, int c, int d)
 {
-	int keep[] = { a, b, c }, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int keep[] = { a, b, c, d }, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	unsigned from = 3;
 
 	for (int i = 0; i < 3; i++)
@@ -119,6 +119,8 @@ static void close_others(int a, int b, int c)
 				keep[k] = x;
 			}
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++) {
+		if (keep[i] < 0)
+			continue;
 		if (keep[i] > (int)from)
 			sys_close_range(from, (unsigned)keep[i] - 1, 0);
 		from = MAX(from, (unsigned)keep[i] + 1);
@@ -156,14 +158,14 @@ static _Noreturn void own_daemon(struct op *op, struct restore *r, int conn)
 	int ret;
 
 	become_own_process();
-	close_others(conn, img_dir_fd(r->s.dir), out.dir);
+	close_others(conn, img_dir_fd(r->s.dir), out.dir, op->opts->ps_socket);
 	if (chdir("/") < 0)
 		errno = 0;
 	op->log = (struct log_sink){ .fn = log_line, .arg = &out, .level = MIN(op->log.fn ? op->log.level : CKPT_LOG_WARN, CKPT_LOG_DEBUG) };
 	op->progress = (struct progress_sink){ 0 };
 	op->cancel = NULL;
 	op->deadline_ns = 0;
-	ret = lazy_serve(op, &r->s, conn);
+	ret = lazy_serve(op, &r->s, conn, NULL);
 	if (ret)
 		op_log(op, CKPT_LOG_ERROR, "%s", op->err ? ckpt_err_message(op->err) : ckpt_code_name(ret));
 	_exit(ret ? 1 : 0);

@@ -5,6 +5,7 @@
  */
 #include "target.h"
 
+#include <setjmp.h>
 #include <sys/wait.h>
 
 #define N 16384ul /* pages: 64 MiB */
@@ -289,6 +290,46 @@ static void leave(void)
 	check_all(100, 200);
 }
 
+static sigjmp_buf back;
+
+static void on_bus(int sig)
+{
+	siglongjmp(back, sig);
+}
+
+static void say_lost(size_t n)
+{
+	char text[32] = "lost ", digits[24];
+	size_t k = 0, at = 5;
+
+	do
+		digits[k++] = (char)('0' + n % 10);
+	while (n /= 10);
+	while (k)
+		text[at++] = digits[--k];
+	text[at++] = '\n';
+	if (write(T_OUT_FD, text, at) != (ssize_t)at)
+		_exit(99);
+}
+
+/* Some pages are damaged: their use is an error, and no page is another than it was. */
+static void damaged(void)
+{
+	volatile size_t lost = 0;
+
+	fill();
+	signal(SIGBUS, on_bus);
+	t_wait();
+	for (volatile size_t i = 0; i < N; i++)
+		if (sigsetjmp(back, 1))
+			lost++;
+		else if (!is_page(memory + i * PAGE, i))
+			FAIL("page %zu is not what it was", i);
+	/* What the C library needs may be lost as well: this is said without it, and what follows ends us then. */
+	signal(SIGBUS, SIG_DFL);
+	say_lost(lost);
+}
+
 /* Touches what it says, in an order of its own, so that a record of it can be recognised. */
 static void backwards(void)
 {
@@ -306,6 +347,7 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "touch", touch },   { "writes", writes }, { "forks", forks }, { "events", events },	   { "storm", storm },
 		{ "exec", again },    { "passes", passes }, { "leave", leave }, { "backwards", backwards },
+		{ "damaged", damaged },
 	};
 
 	args = argv;

@@ -148,6 +148,7 @@ int cmd_restore(struct cli *cli);
 int cmd_check(struct cli *cli);
 int cmd_inspect(struct cli *cli);
 int cmd_page_server(struct cli *cli);
+int cmd_lazy_pages(struct cli *cli);
 int cmd_verify(struct cli *cli);
 
 #endif

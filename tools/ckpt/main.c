@@ -44,7 +44,11 @@ static const struct command commands[] = {
 	{ "verify", CKPT_FOR_INSPECT, cmd_verify, "[DIR]", "are images still what was written?",
 	  "  ckpt verify /var/tmp/ck                  reads all of it, and its parents\n"
 	  "  ckpt verify /var/tmp/ck --json           for programs\n" },
-	{ "lazy-pages", 0, NULL, NULL, NULL, NULL },
+	{ "lazy-pages", CKPT_FOR_LAZY_PAGES, cmd_lazy_pages, "-D DIR", "bring pages to programs that run already",
+	  "  ckpt lazy-pages -D ck -d && ckpt restore -D ck -d --lazy-pages\n"
+	  "                                           the restore alone would do as well\n"
+	  "  ckpt lazy-pages -D ck --page-server --address HOST --port 9876\n"
+	  "                                           of a program whose memory is on another host\n" },
 	{ "service", 0, NULL, NULL, NULL, NULL },
 	{ "swrk", 0, NULL, NULL, NULL, NULL },
 	{ "cpuinfo", 0, NULL, NULL, NULL, NULL },
