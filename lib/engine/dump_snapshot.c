@@ -93,6 +93,18 @@ static bool has_huge_memory(const struct proc_maps *maps)
 	return false;
 }
 
+/*
+ * Pages that a lazy restore has not brought yet are not there to be saved. Once all are in, that cannot be seen any more: so it
+ * is asked while the task stands still, wherever it was so before.
+ */
+static bool lacks_pages(const struct proc_maps *maps)
+{
+	for (size_t i = 0; i < maps->vmas.n; i++)
+		if (maps->vmas.v[i].vmflags & VMF_UM)
+			return true;
+	return false;
+}
+
 static void take_flags(struct proc_maps *maps, const struct proc_maps *old)
 {
 	size_t k = 0;
@@ -119,7 +131,7 @@ int snapshot_areas(struct op *op, const struct dump *d, struct dump_task *t)
 	/* A copied address space is not locked. */
 	if (!r && look && !st.vm_locked_kb) {
 		r = proc_read_maps(op, t->pid, &t->maps);
-		t->td.flags_later = !r && !has_huge_memory(&t->maps);
+		t->td.flags_later = !r && !has_huge_memory(&t->maps) && !lacks_pages(&look->maps);
 	}
 	if (t->td.flags_later) {
 		take_flags(&t->maps, &look->maps);

@@ -385,8 +385,9 @@ def dump_while_lazy():
     with h.Workdir() as w, h.Target(w, "lazy", "touch") as t:
         checkpoint(t, w + "/i")
         h.must(restore(w + "/i", "--record-faults", "f"), "restore")
-        r = h.dump(t.pid, w + "/j")
-        h.require(r.rc == 1 and "userfaultfd" in r.out, str(r))
+        for args in ((), ("-R",)):
+            r = h.dump(t.pid, w + "/j", *args)
+            h.require(r.rc == 1 and "userfaultfd" in r.out, str(r))
         h.untouched(t.pid)
         h.lazy_done([t.pid])
         h.must(h.dump(t.pid, w + "/k"), "dump when all pages are in")
