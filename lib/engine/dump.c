@@ -49,42 +49,6 @@ static int check_target(struct op *op, void *arg)
 	return r;
 }
 
-static int open_folder(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	return img_dir_create(op, &d->s.dir);
-}
-
-static int open_parent(struct op *op, void *arg)
-{
-	return track_open_parent(op, arg);
-}
-
-static void close_folder(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	if (d->s.dir)
-		img_dir_abort(op, d->s.dir);
-	d->s.dir = img_dir_close(d->s.dir);
-}
-
-static int connect_server(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	return remote_begin(op, d->s.dir, &d->remote);
-}
-
-static void disconnect_server(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	(void)op;
-	remote_end(&d->remote);
-}
-
 /*
  * @pages: bytes of memory; room for them is the page server's business, where there is one, and what they are compressed
  * nobody knows: a disk that gets full ends the dump, too.
@@ -129,24 +93,6 @@ static int wait_turn(struct op *op, void *arg)
 	return gate_admit(op, img_dir_gate(d->s.dir), bytes);
 }
 
-static int start_guardian(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	d->s.guardian = &d->guardian;
-	return guardian_claim(op, d->pid, &d->claim) ?: guardian_start(op, &d->guardian, d->claim);
-}
-
-static void stop_guardian(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	(void)op;
-	guardian_stop(&d->guardian);
-	close_fd_p(&d->claim);
-	d->claim = -1;
-}
-
 static int look_ahead(struct op *op, void *arg)
 {
 	return snapshot_look(op, arg);
@@ -164,11 +110,6 @@ static int freeze(struct op *op, void *arg)
 	return r;
 }
 
-static void thaw(struct op *op, void *arg)
-{
-	tree_release(op, arg);
-}
-
 /* Said now rather than by the restore, when the tree is gone. */
 static int check_shape(struct op *op, void *arg)
 {
@@ -181,16 +122,6 @@ static int check_shape(struct op *op, void *arg)
 static int frame(struct op *op, void *arg)
 {
 	return frame_tasks(op, arg) ?: frame_clocks(op, arg);
-}
-
-static int begin_tracking(struct op *op, void *arg)
-{
-	return track_begin(op, arg);
-}
-
-static void tracking_undo(struct op *op, void *arg)
-{
-	track_undo(op, arg);
 }
 
 static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
@@ -457,26 +388,21 @@ static int finish_task(struct op *op, void *arg)
 	return r;
 }
 
-static int prepare(struct op *op, void *arg)
-{
-	return frame_begin(op, arg);
-}
-
 static const struct stage stages[] = {
 	/* before the questions: what an engine that was killed left may have to be put back first */
-	{ "guardian", start_guardian, stop_guardian, 1 },
+	{ "guardian", stage_start_guardian, stage_stop_guardian, 1 },
 	{ "check", check_target, NULL, 1 },
-	{ "prepare", prepare, NULL, 1 },
-	{ "open images", open_folder, close_folder, 1 },
-	{ "parent", open_parent, NULL, 1 },
-	{ "page server", connect_server, disconnect_server, 1 },
+	{ "prepare", stage_prepare, NULL, 1 },
+	{ "open images", stage_open_folder, stage_close_folder, 1 },
+	{ "parent", stage_open_parent, NULL, 1 },
+	{ "page server", stage_connect_server, stage_disconnect_server, 1 },
 	{ "check space", check_space, NULL, 1 },
 	{ "turn", wait_turn, NULL, 1 },
 	{ "look ahead", look_ahead, NULL, 1 },
 	/* from here on the tree is stopped */
-	{ "freeze", freeze, thaw, 2 },
+	{ "freeze", freeze, stage_thaw, 2 },
 	{ "clocks", frame, NULL, 1 },
-	{ "tracking", begin_tracking, tracking_undo, 1 },
+	{ "tracking", stage_begin_tracking, stage_tracking_undo, 1 },
 	{ "memory areas", read_areas, files_undo, 2 },
 	{ "inject", inject, cure_undo, 1 },
 	{ "tasks", collect_core, NULL, 2 },
@@ -522,7 +448,7 @@ int dump_run(struct op *op, pid_t pid)
 	track_commit(op, d);
 	if (op->opts->auto_dedup && op->opts->prev_images_dir && !op->opts->page_server)
 		dedup_after_dump(op, d->s.dir);
-	stop_guardian(op, d);
+	stage_stop_guardian(op, d);
 	remote_end(&d->remote);
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);

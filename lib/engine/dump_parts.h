@@ -82,6 +82,19 @@ int snapshot_complete(struct op *op, struct dump *d, struct dump_task *t);
 /* Never fails; any number of times. */
 void snapshot_end(struct op *op, struct dump *d);
 
+/* dump_stages.c: stages of the dump and of the pre-dump */
+int stage_prepare(struct op *op, void *arg);
+int stage_open_folder(struct op *op, void *arg);
+void stage_close_folder(struct op *op, void *arg);
+int stage_open_parent(struct op *op, void *arg);
+int stage_connect_server(struct op *op, void *arg);
+void stage_disconnect_server(struct op *op, void *arg);
+int stage_start_guardian(struct op *op, void *arg);
+void stage_stop_guardian(struct op *op, void *arg);
+void stage_thaw(struct op *op, void *arg);
+int stage_begin_tracking(struct op *op, void *arg);
+void stage_tracking_undo(struct op *op, void *arg);
+
 /* dump_write.c */
 int dump_write_images(struct op *op, struct dump *d);
 int dump_write_pagemap(struct op *op, struct dump *d, const struct snap_task *t);

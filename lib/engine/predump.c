@@ -25,65 +25,6 @@ static int check_target(struct op *op, void *arg)
 	return preflight(op, d->pid);
 }
 
-static int prepare(struct op *op, void *arg)
-{
-	return frame_begin(op, arg);
-}
-
-static int open_folder(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	return img_dir_create(op, &d->s.dir);
-}
-
-static void close_folder(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	if (d->s.dir)
-		img_dir_abort(op, d->s.dir);
-	d->s.dir = img_dir_close(d->s.dir);
-}
-
-static int open_parent(struct op *op, void *arg)
-{
-	return track_open_parent(op, arg);
-}
-
-static int connect_server(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	return remote_begin(op, d->s.dir, &d->remote);
-}
-
-static void disconnect_server(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	(void)op;
-	remote_end(&d->remote);
-}
-
-static int start_guardian(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	d->s.guardian = &d->guardian;
-	return guardian_claim(op, d->pid, &d->claim) ?: guardian_start(op, &d->guardian, d->claim);
-}
-
-static void stop_guardian(struct op *op, void *arg)
-{
-	struct dump *d = arg;
-
-	(void)op;
-	guardian_stop(&d->guardian);
-	close_fd_p(&d->claim);
-	d->claim = -1;
-}
-
 static int freeze(struct op *op, void *arg)
 {
 	struct dump *d = arg;
@@ -92,21 +33,6 @@ static int freeze(struct op *op, void *arg)
 
 	op->stats->freezing_us = (now_ns() - begin) / 1000;
 	return r ?: frame_tasks(op, d);
-}
-
-static void thaw(struct op *op, void *arg)
-{
-	tree_release(op, arg);
-}
-
-static int begin_tracking(struct op *op, void *arg)
-{
-	return track_begin(op, arg);
-}
-
-static void tracking_undo(struct op *op, void *arg)
-{
-	track_undo(op, arg);
 }
 
 /* Which pages; from here on the kernel notes anew. Their memory stays open to us when the task runs. */
@@ -222,15 +148,15 @@ static int commit(struct op *op, void *arg)
 
 static const struct stage stages[] = {
 	/* before the questions: what an engine that was killed left may have to be put back first */
-	{ "guardian", start_guardian, stop_guardian, 1 },
+	{ "guardian", stage_start_guardian, stage_stop_guardian, 1 },
 	{ "check", check_target, NULL, 1 },
-	{ "prepare", prepare, NULL, 1 },
-	{ "open images", open_folder, close_folder, 1 },
-	{ "parent", open_parent, NULL, 1 },
-	{ "page server", connect_server, disconnect_server, 1 },
+	{ "prepare", stage_prepare, NULL, 1 },
+	{ "open images", stage_open_folder, stage_close_folder, 1 },
+	{ "parent", stage_open_parent, NULL, 1 },
+	{ "page server", stage_connect_server, stage_disconnect_server, 1 },
 	/* from here on the tree is stopped */
-	{ "freeze", freeze, thaw, 2 },
-	{ "tracking", begin_tracking, tracking_undo, 1 },
+	{ "freeze", freeze, stage_thaw, 2 },
+	{ "tracking", stage_begin_tracking, stage_tracking_undo, 1 },
 	{ "page tables", collect_pages, close_memory, 2 },
 	{ "resume", resume, NULL, 1 },
 	/* it runs again, and nothing of ours is in it */
@@ -271,7 +197,7 @@ int predump_run(struct op *op, pid_t pid)
 	track_commit(op, d);
 	if (op->opts->auto_dedup && op->opts->prev_images_dir && !op->opts->page_server)
 		dedup_after_dump(op, d->s.dir);
-	stop_guardian(op, d);
+	stage_stop_guardian(op, d);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;

@@ -5,8 +5,7 @@
  */
 #include "lib/image/blocks.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
+#include "lib/image/dir.h"
 
 #define BLOCKS_MAX (4ull << 30) /* bytes of the file: those of 6 TiB of pages */
 
@@ -155,44 +154,13 @@ int blocks_parse(struct op *op, const void *bytes, size_t n, struct blocks **ret
 	return 0;
 }
 
-static int read_all(struct op *op, int fd, char *p, size_t n)
-{
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t r = pread(fd, p + done, n - done, done);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return op_errno(op, errno, NULL, "read image ckpt-blocks");
-		if (r == 0)
-			return bad(op, "it became shorter while it was read");
-		done += r;
-	}
-	return 0;
-}
-
 int blocks_read(struct op *op, int dirfd, struct blocks **ret)
 {
-	_cleanup_close_ int fd = openat(dirfd, "ckpt-blocks", O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	_cleanup_free_ char *bytes = NULL;
-	struct stat st;
-	int r;
+	size_t n;
+	int r = img_read_own(op, dirfd, "ckpt-blocks", BLOCKS_MAX, &bytes, &n);
 
-	if (fd < 0 && errno == ENOENT)
-		return IMG_ABSENT;
-	if (fd < 0)
-		return op_errno(op, errno, NULL, "open image ckpt-blocks");
-	if (fstat(fd, &st) < 0)
-		return op_errno(op, errno, NULL, "fstat image ckpt-blocks");
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > BLOCKS_MAX)
-		return bad(op, "it is no regular file, or absurdly large");
-	bytes = malloc(st.st_size + 1);
-	if (!bytes)
-		return op_nomem(op);
-	r = read_all(op, fd, bytes, st.st_size);
-	return r ?: blocks_parse(op, bytes, st.st_size, ret);
+	return r ?: blocks_parse(op, bytes, n, ret);
 }
 
 struct blocks *blocks_free(struct blocks *b)

@@ -90,4 +90,9 @@ void blocks_out_free(struct img_dir *dir);
 /* Waits for what is in flight and frees the ring. NULL allowed; returns NULL. */
 struct pages_ring *pages_ring_free(struct pages_ring *ring);
 
+/* own.c: all of a small file of ours, *@bytes (malloc) is the caller's. Returns 0, IMG_ABSENT, or a recorded failure. */
+int img_read_own(struct op *op, int dirfd, const char *name, uint64_t max, char **bytes, size_t *n);
+/* @n bytes at @off of a file that has them. */
+int img_pread(struct op *op, int fd, const char *name, void *p, size_t n, uint64_t off);
+
 #endif

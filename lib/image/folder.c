@@ -20,6 +20,7 @@
 
 #define INVENTORY_TMP ".inventory.img.tmp"
 #define SYNC_BATCH 128
+#define LOCK_TRIES 50 /* of 10 ms */
 #define RECEIVE_LOCK ".ckpt-page-server.lock"
 
 static const char *folder_name(const struct op *op)
@@ -62,17 +63,25 @@ static int check_vacant(struct op *op, struct img_dir *dir)
 	return 0;
 }
 
+/* Two dumps into one folder would mix their files. File systems that cannot lock a folder do without. */
+static int lock_folder(struct op *op, struct img_dir *dir)
+{
+	for (int i = 0; flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++) {
+		if (i == LOCK_TRIES)
+			return op_fail(op, CKPT_E_BUSY, AT(.hint = "wait for it, or choose another folder"),
+				       "images folder %s: another dump is writing to it", folder_name(op));
+		usleep(10000); /* one that was killed a moment ago may have syncs under way, which hold it */
+	}
+	return 0;
+}
+
 static int check_writable(struct op *op, struct img_dir *dir)
 {
 	int r = check_vacant(op, dir);
 
 	if (r < 0)
 		return r;
-	/* Two dumps into one folder would mix their files. File systems that cannot lock a folder do without. */
-	if (flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-		return op_fail(op, CKPT_E_BUSY, AT(.hint = "wait for it, or choose another folder"),
-			       "images folder %s: another dump is writing to it", folder_name(op));
-	return 0;
+	return lock_folder(op, dir);
 }
 
 static void begin_writing(struct img_dir *dir)

@@ -142,44 +142,13 @@ int sums_parse(struct op *op, const void *bytes, size_t n, struct sums **ret)
 	return take(op, e, s);
 }
 
-static int read_at(struct op *op, int fd, const char *name, void *p, size_t n, uint64_t off)
-{
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t r = pread(fd, (char *)p + done, n - done, off + done);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return op_errno(op, errno, NULL, "read image %s", name);
-		if (r == 0)
-			return op_fail(op, CKPT_E_IMAGE, NULL, "image %s became shorter while it was read", name);
-		done += r;
-	}
-	return 0;
-}
-
 int sums_read(struct op *op, int dirfd, struct sums **ret)
 {
-	_cleanup_close_ int fd = openat(dirfd, "ckpt-sums", O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	_cleanup_free_ char *bytes = NULL;
-	struct stat st;
-	int r;
+	size_t n;
+	int r = img_read_own(op, dirfd, "ckpt-sums", SUMS_MAX, &bytes, &n);
 
-	if (fd < 0 && errno == ENOENT)
-		return IMG_ABSENT;
-	if (fd < 0)
-		return op_errno(op, errno, NULL, "open image ckpt-sums");
-	if (fstat(fd, &st) < 0)
-		return op_errno(op, errno, NULL, "fstat image ckpt-sums");
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > SUMS_MAX)
-		return bad(op, "it is no regular file, or absurdly large");
-	bytes = malloc(st.st_size + 1);
-	if (!bytes)
-		return op_nomem(op);
-	r = read_at(op, fd, "ckpt-sums", bytes, st.st_size, 0);
-	return r ?: sums_parse(op, bytes, st.st_size, ret);
+	return r ?: sums_parse(op, bytes, n, ret);
 }
 
 const struct img_sum *sums_find(const struct sums *s, const char *name)
@@ -201,7 +170,7 @@ int sums_of_fd(struct op *op, int fd, const char *name, uint64_t size, uint64_t 
 		size_t n = MIN(size - off, (uint64_t)CHUNK);
 
 		r = op_check_cancel(op);
-		r = r ?: read_at(op, fd, name, buf, n, off);
+		r = r ?: img_pread(op, fd, name, buf, n, off);
 		if (r == 0)
 			XXH3_64bits_update(state, buf, n);
 	}

@@ -486,6 +486,18 @@ static void assorted(void)
 		CHECK(t_same(file + i, PAGE, i));
 }
 
+/* Large, and in one piece; but one part of it can come later after a restore and the other cannot. */
+static void halves(void)
+{
+	size_t n = 40 << 20, cut = (20 << 20) + 3 * PAGE;
+	char *p = map(n, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+
+	t_fill(p, n, 15);
+	CHECK(!mlock(p + cut, n - cut));
+	t_wait();
+	CHECK(t_same(p, n, 15) && vm_flag(p + cut, " lo") && !vm_flag(p, " lo"));
+}
+
 static void sparse(void)
 {
 	size_t n = 1ul << 40; /* 1 TiB of address space, a few pages in it */
@@ -582,7 +594,7 @@ int main(int argc, char **argv)
 		{ "locked", locked }, { "madv", madv }, { "named", named }, { "guard", guard },
 		{ "growsdown", growsdown }, { "huge", huge }, { "deleted", deleted }, { "manyvmas", manyvmas },
 		{ "sparse", sparse }, { "brk", brk_ }, { "vdso", vdso }, { "novdso", novdso },
-		{ "fragments", fragments }, { "advised", advised }, { "assorted", assorted },
+		{ "fragments", fragments }, { "advised", advised }, { "assorted", assorted }, { "halves", halves },
 		{ "droppable", droppable }, { "clocks", clocks },
 	};
 

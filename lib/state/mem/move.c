@@ -129,9 +129,11 @@ static int plan(struct op *op, struct moves *m)
 			if (movable(v) && to > from)
 				r = plan_range(op, m, from, to, off + (from - start));
 		}
+		/* Whoever copies goes by entries: a stretch that is left out ends where one does. */
+		r = r ?: close_run(op, m);
 		off += end - start;
 	}
-	return r ?: close_run(op, m);
+	return r;
 }
 
 /* Only a stopped task, and its memory itself. */
