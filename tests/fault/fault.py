@@ -60,7 +60,8 @@ def how_long(t, images, runs=3, way="-R"):
     for _ in range(runs):
         shutil.rmtree(images, ignore_errors=True)
         took.append(h.must(h.dump(t.pid, images, way), "a dump that nobody disturbs").seconds)
-        os.kill(t.pid, signal.SIGCONT)
+        if way == "-s":
+            os.kill(t.pid, signal.SIGCONT)
     shutil.rmtree(images, ignore_errors=True)
     return sorted(took)[len(took) // 2]
 
