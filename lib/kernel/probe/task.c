@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <time.h>
 
+#include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/probe/probe.h"
 #include "lib/kernel/proc/proc.h"
 #include "lib/kernel/sys.h"
@@ -118,13 +118,7 @@ bool probe_ns_last_pid(struct features *f)
 
 static int tracee_main(void *arg)
 {
-	static const struct timespec a_while = { 0, 100000000 };
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* Who was killed before that sends no signal any more; and it shares the descriptors of whoever is gone: it looks again. */
-	while (syscall(__NR_getppid) == (long)(intptr_t)arg)
-		syscall(__NR_nanosleep, &a_while, NULL);
-	return 0;
+	stay_while((long)(intptr_t)arg);
 }
 
 static pid_t tracee_start(char *stack, size_t size)

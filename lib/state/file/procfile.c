@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <sys/wait.h>
 
+#include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
 
@@ -194,11 +195,11 @@ static pid_t stand_in(pid_t want, int *pidfd)
 	struct clone_args args = {
 		.flags = CLONE_PIDFD, .pidfd = (uintptr_t)pidfd, .set_tid = (uintptr_t)&want, .set_tid_size = want ? 1 : 0,
 	};
+	long self = getpid();
 	pid_t pid = sys_clone3(&args, sizeof(args));
 
 	if (pid == 0)
-		for (;;)
-			pause();
+		stay_while(self);
 	return pid < 0 && want ? stand_in(0, pidfd) : pid;
 }
 

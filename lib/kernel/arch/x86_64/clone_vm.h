@@ -40,4 +40,22 @@ static inline long clone_vm(struct clone_args *args, size_t size, void (*fn)(voi
 	return ret;
 }
 
+/*
+ * For a process that only has to exist while @parent, who made it, does: stays until then, and ends. Raw system calls only.
+ * What it has of its parent's descriptors would otherwise stay open after a parent that was killed.
+ */
+__attribute__((noreturn, no_sanitize("address", "undefined", "thread"))) static inline void stay_while(long parent)
+{
+	const struct {
+		long s, ns;
+	} a_while = { 0, 100000000 };
+
+	raw_syscall(__NR_prctl, 1 /* PR_SET_PDEATHSIG */, 9 /* SIGKILL */, 0, 0, 0);
+	/* Who was killed before that sends no signal any more. */
+	while (raw_syscall(__NR_getppid, 0, 0, 0, 0, 0) == parent)
+		raw_syscall(__NR_nanosleep, (long)&a_while, 0, 0, 0, 0);
+	for (;;)
+		raw_syscall(__NR_exit, 0, 0, 0, 0, 0);
+}
+
 #endif
