@@ -107,15 +107,18 @@ class Bench:
     def incremental_once(self, engine, permille):
         figures = {}
         with self.program("1G") as p:
-            os.makedirs(os.path.join(self.folder("chain"), "1"))
-            os.makedirs(os.path.join(self.base, "chain", "2"))
-            first, second = (os.path.join(self.base, "chain", n) for n in "12")
-            figures["pre-dump"] = engine.run("pre-dump", "-t", p.pid, "-D", first).ms
+            chain = self.folder("chain")
+            first, second, last = (os.path.join(chain, n) for n in "123")
+            for folder in (first, second, last):
+                os.makedirs(folder)
+            figures["first pre-dump"] = engine.run("pre-dump", "-t", p.pid, "-D", first).ms
             p.ask(pr.DIRTY, permille)
-            r, figures["dump"] = self.dump(engine, p, second, "--prev-images-dir", "../1", "--track-mem")
+            figures["pre-dump"] = engine.run("pre-dump", "-t", p.pid, "-D", second, "--prev-images-dir", "../1").ms
+            p.ask(pr.DIRTY, permille)
+            r, figures["dump"] = self.dump(engine, p, last, "--prev-images-dir", "../2", "--track-mem")
             p.ended()
-            figures["MB"] = en.size_of(second) / 1e6
-            engine.run("restore", "-d", "-D", second)
+            figures["MB"] = en.size_of(last) / 1e6
+            engine.run("restore", "-d", "-D", last)
             p.check()
         return figures
 
