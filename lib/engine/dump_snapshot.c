@@ -14,7 +14,7 @@
 #include "lib/state/mem/mem.h"
 
 #define LARGE_KB (32u << 10)	     /* from here on reading smaps takes about a millisecond and more */
-#define SMALL_TREE (8ull << 20)	     /* copied at once, which takes about as long as two twins */
+#define SMALL_TREE (16ull << 20)	     /* copied at once, which takes about as long as two twins */
 #define SMALL_TASK (1ull << 20)
 #define ROOM_BYTES (32ull << 20)     /* of ours, in all */
 #define ROOM_BYTES_TASK (128ull << 10) /* and for each task */
