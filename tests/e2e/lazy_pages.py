@@ -117,17 +117,17 @@ def daemon():
 def daemon_in_background():
     with h.Workdir() as w, h.Target(w, "lazy", "touch") as t:
         checkpoint(t, w + "/i")
-        os.mkdir(w + "/work")
+        os.mkdir(w + "/logs")
         os.chdir(w)
-        r = h.must(h.ckpt("lazy-pages", "-D", "i", "-W", "work", "-d", "--pidfile", "pid", "-o", "log", "-v3"), "lazy-pages -d")
+        r = h.must(h.ckpt("lazy-pages", "-D", "i", "-W", "logs", "-d", "--pidfile", "pid", "-o", "log", "-v3"), "lazy-pages -d")
         os.chdir("/")
-        pid = int(h.read_text(w + "/work/pid"))
+        pid = int(h.read_text(w + "/logs/pid"))
         h.require(h.alive(pid), f"process {pid} of the pidfile does not live: {r}")
-        h.must(restore(w + "/i", "-W", w + "/work"), "restore")
+        h.must(restore(w + "/i", "-W", w + "/logs"), "restore")
         t.go()
         h.wait_until(lambda: not h.alive(pid), "the daemon to end")
         h.reap(pid)
-        log = h.read_text(w + "/work/log")
+        log = h.read_text(w + "/logs/log")
         h.require("All lazy pages are in" in log, log)
 
 
