@@ -283,7 +283,7 @@ static void note_frozen(struct op *op, struct dump *d)
 
 static void let_go(struct op *op, struct dump *d)
 {
-	files_dump_let_go(&d->s);
+	files_dump_let_go(op, &d->s);
 	ipc_done(op, &d->s, true);
 	tree_release(op, d);
 	note_frozen(op, d);
@@ -357,6 +357,14 @@ static int resume_late(struct op *op, void *arg)
 	return 0;
 }
 
+/* From the commit on the tree may be killed at any moment: what is to last until the restore lasts without us. */
+static int keep(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	return op->opts->leave_running || op->opts->leave_stopped ? 0 : files_dump_keep(op, &d->s);
+}
+
 /* After this stage the folder is a checkpoint, on stable storage. */
 static int commit(struct op *op, void *arg)
 {
@@ -377,6 +385,7 @@ static int finish_task(struct op *op, void *arg)
 	if (op->opts->leave_running)
 		return 0;
 	if (op->opts->leave_stopped) {
+		files_dump_let_go(op, &d->s);
 		for (size_t i = 0; i < d->tasks.n; i++)
 			if (!d->tasks.v[i]->zombie)
 				kill(d->tasks.v[i]->pid, SIGSTOP);
@@ -420,6 +429,7 @@ static const struct stage stages[] = {
 	{ "write pages", write_pages, NULL, 60 },
 	{ "write images", write_images, NULL, 4 },
 	{ "resume late", resume_late, NULL, 1 },
+	{ "keep", keep, NULL, 1 },
 	{ "commit", commit, NULL, 20 },
 	/* the folder is a checkpoint */
 	{ "finish", finish_task, NULL, 1 },

@@ -541,7 +541,17 @@ void files_remove_made(struct op *op, struct file_state *fs, bool success)
 	fs->made.n = 0;
 }
 
-void files_dump_let_go(struct snapshot *s)
+int files_dump_keep(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && file_kinds[i]; i++)
+		r = file_kinds[i]->keep ? file_kinds[i]->keep(op, s) : 0;
+	return r;
+}
+
+/* Descriptors of ours that the tree would notice. */
+static void close_kept(struct snapshot *s)
 {
 	for (size_t i = 0; s->file_state && i < s->file_state->flights.n; i++)
 		close_fd_p(&s->file_state->flights.v[i].fd);
@@ -557,11 +567,19 @@ void files_dump_let_go(struct snapshot *s)
 	}
 }
 
+void files_dump_let_go(struct op *op, struct snapshot *s)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (file_kinds[i]->let_go)
+			file_kinds[i]->let_go(op, s);
+	close_kept(s);
+}
+
 void files_dump_done(struct op *op, struct snapshot *s, bool success)
 {
 	if (!s->file_state)
 		return;
 	files_kinds_done(op, s, success);
 	files_remove_made(op, s->file_state, success);
-	files_dump_let_go(s);
+	close_kept(s);
 }

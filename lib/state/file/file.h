@@ -60,6 +60,17 @@ struct file_kind {
 	size_t message;
 	/* Dump; host: writes the images of its own that the kind has beside files.img, and fills s->extra. NULL: none. Once. */
 	int (*write)(struct op *op, struct snapshot *s);
+	/*
+	 * Dump; host, all tasks frozen, everything is written, the commit comes next; only where the tree is then killed: what
+	 * holds on until the restore (the network lock) is made to outlive us. A failure later on still ends in .done(false),
+	 * which takes it back. NULL: nothing. Once.
+	 */
+	int (*keep)(struct op *op, struct snapshot *s);
+	/*
+	 * Dump; host: the frozen tasks are about to run again (or to be left stopped, as themselves): nothing of what was done
+	 * to them, or to their peers, may last. Never fails. Before a failure's end, .done(false) does the same. NULL: nothing.
+	 */
+	void (*let_go)(struct op *op, struct snapshot *s);
 	/* Restore; host: reads and checks those. All files and descriptors are known. NULL: none. Once. */
 	int (*read)(struct op *op, struct snapshot *s);
 	/* Restore; host, before any task exists: sets f->fd (O_CLOEXEC), with flags, position, contents and size. Called in
@@ -102,8 +113,11 @@ int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struc
 		       bool *is_shmem, uint32_t *fdflags);
 /* Content of all shared memory objects (fills their pagemaps and writes pages-N), and of deleted files. After all tasks were looked at. */
 int files_dump_contents(struct op *op, struct snapshot *s);
-/* What was only kept to read from it. After files_dump_contents(), before the tree runs again: pipes must see their ends. */
-void files_dump_let_go(struct snapshot *s);
+/* When everything is written, and the tree is killed as soon as that is certain: each kind's .keep. */
+int files_dump_keep(struct op *op, struct snapshot *s);
+/* What was only kept to read from it, and each kind's .let_go. After files_dump_contents(), before the tree runs again: pipes
+ * must see their ends. */
+void files_dump_let_go(struct op *op, struct snapshot *s);
 /* Writes files.img, fdinfo (per descriptor table: t->ids must be there), pipes-data, fifo-data, ghost-file-*, remap-fpath,
  * memfd, filelocks, tty-info, pagemap-shmem-*. Adds to s->extra, which must be there and be written afterwards. */
 int files_write(struct op *op, struct snapshot *s);
