@@ -11,17 +11,7 @@
 #include <linux/userfaultfd.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-
-static void tcp(void)
-{
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	CHECK(fd >= 0 && !listen(fd, 1));
-	t_wait();
-	CHECK(fcntl(fd, F_GETFD) >= 0);
-}
 
 static void secretmem(void)
 {
@@ -126,7 +116,7 @@ static void machine(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "tcp", tcp }, { "secretmem", secretmem },
+		{ "secretmem", secretmem },
 		{ "uffd", uffd }, { "perf", perf }, { "landlock", landlock }, { "machine", machine },
 		{ "listener", listener }, { "asking", asking },
 	};

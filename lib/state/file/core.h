@@ -85,6 +85,7 @@ struct file_state {
 	ARRAY(struct flight) flights;
 	size_t flights_done;
 	struct unix_state *unix_sockets; /* lib/state/sock, dump and restore */
+	struct inet_state *inet_sockets; /* the same */
 	ARRAY(struct watch_want *) wants; /* watch.c */
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
@@ -260,7 +261,7 @@ extern const struct file_kind file_reg, file_eventfd, file_pipe, file_fifo, file
 extern const struct file_kind file_bpfmap, file_uring, file_tun;
 extern const struct file_kind file_mqueue; /* lib/state/ipc/mqueue.c */
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
-extern const struct file_kind file_unix;
+extern const struct file_kind file_unix, file_inet;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd, file_inotify, file_fanotify;
 
 #endif

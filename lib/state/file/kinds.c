@@ -6,6 +6,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_opaque,
 	&file_pipe,
 	&file_unix,
+	&file_inet,
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,

@@ -8,40 +8,9 @@
 #include <sys/time.h>
 
 #include "lib/kernel/uapi.h"
-#include "lib/kernel/sys.h"
 #include "lib/state/sock/sock.h"
 
 #define FILTER_MAX 4096 /* BPF_MAXINSNS */
-
-int sock_get_int(int fd, int name)
-{
-	int v = 0;
-	socklen_t n = sizeof(v);
-
-	return getsockopt(fd, SOL_SOCKET, name, &v, &n) < 0 ? 0 : v;
-}
-
-int sock_family(int fd)
-{
-	int family = -1;
-	socklen_t n = sizeof(family);
-
-	return fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &n) < 0 ? -1 : family;
-}
-
-/* The family shows only on the socket itself; a copy of it, for a moment, changes nothing. */
-int sock_family_of(const struct fd_view *v)
-{
-	_cleanup_close_ int pidfd = -1, copy = -1;
-
-	if (!S_ISSOCK(v->st.st_mode) || v->info.flags & O_PATH)
-		return -1;
-	if (v->copy >= 0 || v->fd < 0)
-		return sock_family(v->copy);
-	pidfd = sys_pidfd_open(v->pid, 0);
-	copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, v->fd);
-	return sock_family(copy);
-}
 
 /* ---------------------------------------------------------------------------------- what the format has no place for */
 

@@ -58,21 +58,6 @@ static int diag_of(struct op *op, struct unix_state *us, const struct fd_view *v
 
 /* ------------------------------------------------------------------------------------------------- one socket */
 
-static int check_namespace(struct op *op, const struct fd_view *v)
-{
-	_cleanup_close_ int ns = ioctl(v->copy, SIOCGSKNS);
-	struct stat a, b;
-
-	if (ns < 0)
-		return 0; /* not asked without the right to it */
-	if (fstat(ns, &a) < 0 || stat("/proc/thread-self/ns/net", &b) < 0)
-		return file_errno(op, v, "look at its network namespace");
-	if (a.st_ino == b.st_ino)
-		return 0;
-	return file_refuse(op, v, "unix socket", NULL, "it belongs to another network namespace (net:[%lu])",
-			   (unsigned long)a.st_ino);
-}
-
 static int dump_peer_cred(struct op *op, const struct fd_view *v, struct unix_seen *u)
 {
 	struct ucred c;
@@ -103,7 +88,7 @@ static int dump_peer_cred(struct op *op, const struct fd_view *v, struct unix_se
 /* Owner and mode of the socket itself: those of whoever made it, unless fchown() or fchmod() changed them. */
 static void note_owner(const struct fd_view *v, struct unix_seen *u)
 {
-	if (v->st.st_uid == 0 && v->st.st_gid == 0 && (v->st.st_mode & 07777) == 0777)
+	if (!sock_has_owner(v))
 		return;
 	msg_set(u->extra, mode, v->st.st_mode & 07777);
 	msg_set(u->extra, uid, v->st.st_uid);
@@ -181,7 +166,7 @@ static int unix_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 	if (!u)
 		return CKPT_E_NOMEM;
 	u->msg->fown = file_fown(op, v);
-	r = u->msg->fown ? check_namespace(op, v) : CKPT_E_NOMEM;
+	r = u->msg->fown ? sock_check_namespace(op, v, "unix socket") : CKPT_E_NOMEM;
 	r = r ? r : diag_of(op, us, v, &u->diag);
 	if (!r && u->diag->type > SOCK_SEQPACKET)
 		r = file_refuse(op, v, "unix socket", NULL, "it is of an unknown type (%u)", u->diag->type);

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Restore of IPv4 and IPv6 sockets, all of them at once and before any task exists, because the order counts: what is only
+ * bound, then what listens, then connections.
+ */
+#include "lib/state/sock/inet.h"
+
+static int take_given(struct op *op, struct inet_sk *sk)
+{
+	char key[32];
+	int given;
+
+	snprintf(key, sizeof(key), "socket:[%u]", sk->m->ino);
+	given = inherit_find(op, key);
+	if (sock_family(given) != (int)sk->m->family || sock_get_int(given, SO_TYPE) != (int)sk->m->type)
+		return op_fail(op, CKPT_E_INVAL, AT(.kind = "socket"),
+			       "%s: descriptor %d, given by --inherit-fd, is no socket of its family and type", inet_what(op, sk),
+			       given);
+	sk->f->fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
+	return sk->f->fd < 0 ? inet_sys(op, sk, "copy the descriptor given for it") : 0;
+}
+
+/* Of its owner's, before it is bound: those who share a port must be of one user. */
+static int make_socket(struct op *op, struct inet_sk *sk)
+{
+	const InetSkExtra *x = sk->x;
+
+	if (sk->given)
+		return take_given(op, sk);
+	sk->f->fd = file_high(socket((int)sk->m->family, (int)sk->m->type | SOCK_CLOEXEC, (int)sk->m->proto));
+	if (sk->f->fd < 0)
+		return inet_sys(op, sk, "make it");
+	if (x && x->has_mode && (fchown(sk->f->fd, x->uid, x->gid) < 0 || fchmod(sk->f->fd, x->mode & 07777) < 0))
+		return inet_sys(op, sk, "set its owner and mode");
+	return inet_options_apply(op, sk, INET_BEFORE_BIND);
+}
+
+static int bind_socket(struct op *op, struct inet_sk *sk)
+{
+	/* Neither address nor port: it was not bound. */
+	if (inet_addr_is_any(&sk->local) && !sk->m->src_port)
+		return 0;
+	if (bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local)) == 0)
+		return 0;
+	return inet_sys(op, sk, "bind it");
+}
+
+static int connect_datagrams(struct op *op, struct inet_sk *sk)
+{
+	if (sk->m->type == SOCK_STREAM || sk->m->state != INET_ESTABLISHED)
+		return 0;
+	return connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0 ? inet_sys(op, sk, "connect it") : 0;
+}
+
+static int finish(struct op *op, struct inet_sk *sk)
+{
+	int r = inet_options_apply(op, sk, INET_LAST);
+
+	if (!r && sk->m->state == INET_LISTEN && listen(sk->f->fd, (int)sk->m->backlog) < 0)
+		r = inet_sys(op, sk, "listen");
+	if (!r && sk->m->has_shutdown && sk->m->shutdown && shutdown(sk->f->fd, (int)sk->m->shutdown - 1) < 0)
+		r = inet_sys(op, sk, "shut it down");
+	return r ?: file_set_flags(sk->f->fd, sk->m->flags) < 0 ? inet_sys(op, sk, "set its flags") : 0;
+}
+
+static int make_all(struct op *op, const struct inet_state *is)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		r = make_socket(op, is->socks.v[i]);
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		if (!is->socks.v[i]->given)
+			r = bind_socket(op, is->socks.v[i]) ?: connect_datagrams(op, is->socks.v[i]);
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		if (!is->socks.v[i]->given)
+			r = finish(op, is->socks.v[i]);
+	return r;
+}
+
+int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
+{
+	struct inet_state *is = inet_state(op, s);
+	int r;
+
+	if (!is)
+		return CKPT_E_NOMEM;
+	r = is->made ? 0 : make_all(op, is);
+	is->made = true;
+	if (!r && f->fd < 0)
+		r = image_bad(op, "files.img: socket id %u was not made", f->id);
+	return r;
+}
