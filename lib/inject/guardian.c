@@ -350,7 +350,7 @@ static void carry_out(int will)
 			return;
 		memcpy(&fd, CMSG_DATA(&control.head), sizeof(fd));
 		for (size_t i = 0; i < (size_t)n / sizeof(*options); i++)
-			setsockopt(fd, SOL_SOCKET, options[i].name, &options[i].value, sizeof(options[i].value));
+			setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(options[i].value));
 		close(fd);
 	}
 }

@@ -17,11 +17,11 @@ struct guardian {
 };
 #define GUARDIAN_INIT { .pidfd = -1, .will = { -1, -1 } }
 
-/* An option of a socket and its value, for setsockopt(SOL_SOCKET). */
+/* An option of a socket and its value, for setsockopt(). */
 struct guardian_option {
-	int32_t name, value;
+	int32_t level, name, value;
 };
-#define GUARDIAN_OPTIONS 4
+#define GUARDIAN_OPTIONS 8
 
 /* Starts the guardian. It is no child that anybody else's wait or SIGCHLD handler would see. @claim: kept open by it; -1: none. */
 int guardian_start(struct op *op, struct guardian *g, int claim);

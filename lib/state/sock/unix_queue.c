@@ -64,8 +64,8 @@ static int set_option(int fd, int name, int value)
 
 static int begin(struct walk *w)
 {
-	w->old[0] = (struct guardian_option){ SO_PEEK_OFF, sock_get_int(w->fd, SO_PEEK_OFF) };
-	w->old[1] = (struct guardian_option){ SO_PASSCRED, sock_get_int(w->fd, SO_PASSCRED) };
+	w->old[0] = (struct guardian_option){ SOL_SOCKET, SO_PEEK_OFF, sock_get_int(w->fd, SO_PEEK_OFF) };
+	w->old[1] = (struct guardian_option){ SOL_SOCKET, SO_PASSCRED, sock_get_int(w->fd, SO_PASSCRED) };
 	if (w->s->guardian && guardian_promise(w->s->guardian, w->fd, w->old, ARRAY_SIZE(w->old)) < 0)
 		return file_errno(w->op, &w->u->view, "prepare for looking at its queue");
 	w->changed = true;
