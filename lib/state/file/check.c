@@ -11,7 +11,7 @@ struct check {
 	ckpt_obstacle_fn fn;
 	void *arg;
 	int obstacles;
-	void *keep; /* in the arena */
+	void *keep[CHECK_KEEP_N]; /* in the arena */
 };
 
 /* A refusal becomes an obstacle; positive: nothing to look at any more. */
@@ -58,7 +58,7 @@ static int check_view(struct op *op, const struct fd_view *v)
 static int check_fd(struct op *op, struct check *c, int fd)
 {
 	struct fd_view v = { .pid = c->pid, .fd = fd, .what = "fd", .copy = -1, .link = "", .shm_dev = c->shm_dev,
-			     .keep = &c->keep };
+			     .keep = c->keep };
 	char file[32];
 	int r;
 

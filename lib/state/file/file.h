@@ -18,6 +18,8 @@
 
 struct plan_build; /* lib/state/task/plan_build.h */
 
+enum { CHECK_KEEP_UNIX, CHECK_KEEP_INET, CHECK_KEEP_N };
+
 /* A descriptor as seen from outside, given to file_kind.match and .dump. */
 struct fd_view {
 	pid_t pid;
@@ -35,7 +37,8 @@ struct fd_view {
 	size_t build_id_len;
 	bool build_id_known;
 	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
-	void **keep; /* in .check: what the check of one socket leaves for those of the next ones; NULL in a dump */
+	/* in .check: what the check of one socket leaves for those of the next ones, by CHECK_KEEP_*; NULL in a dump */
+	void **keep;
 	const struct fd_view *carrier; /* in flight: the socket in whose queue it is; pid and fd are then the engine's */
 };
 

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* IPv4 and IPv6 sockets. Dump: one socket; restore is in inet_read.c and the files that follow it. */
+/*
+ * IPv4 and IPv6 sockets. Dump: one socket; restore is in inet_read.c and the files that follow it.
+ */
 #include <linux/tcp.h>
+#include <net/if.h>
+#include <poll.h>
 
+#include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/sock/inet.h"
 
@@ -56,17 +61,36 @@ static const char *kind_name(const InetSkEntry *m)
 
 /* ------------------------------------------------------------------------------------------------- one socket */
 
-static int read_tcp_state(struct op *op, const struct fd_view *v, InetSkEntry *m)
+static bool tcp_is_connection(const struct inet_seen *u)
 {
-	struct tcp_info info = { 0 };
-	socklen_t n = sizeof(info);
+	return inet_is_tcp(u->msg->type, u->msg->proto) && u->msg->dst_port && u->msg->state != INET_LISTEN;
+}
 
-	if (getsockopt(v->copy, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
-		return file_errno(op, v, "read its state");
-	m->state = info.tcpi_state;
-	if (m->state == INET_LISTEN)
-		m->backlog = info.tcpi_sacked; /* the limit, there */
-	return 0;
+/* The peer that it has or had: getpeername() knows none of a connection that is being made, or has ended. */
+static bool read_peer(const struct fd_view *v, union inet_addr *ret)
+{
+	socklen_t n = sizeof(*ret);
+
+	if (getpeername(v->copy, &ret->any, &n) == 0)
+		return true;
+	n = sock_family(v->copy) == AF_INET6 ? sizeof(ret->v6) : sizeof(ret->v4); /* no more than it has */
+	return getsockopt(v->copy, SOL_SOCKET, SO_PEERNAME, ret, &n) == 0;
+}
+
+/* What belongs to one link only is nothing without it. */
+static int read_interface(struct op *op, const struct fd_view *v, struct inet_seen *u)
+{
+	uint32_t scope = u->local.any.sa_family == AF_INET6 ? u->local.v6.sin6_scope_id : 0;
+	char name[IF_NAMESIZE];
+
+	if (!scope && u->peer.any.sa_family == AF_INET6)
+		scope = u->peer.v6.sin6_scope_id;
+	if (!scope)
+		return 0;
+	if (!if_indextoname(scope, name))
+		return file_errno(op, v, "find the interface of its address");
+	u->msg->ifname = arena_strdup(op->arena, name);
+	return u->msg->ifname ? 0 : op_nomem(op);
 }
 
 static int read_addresses(struct op *op, const struct fd_view *v, struct inet_seen *u)
@@ -76,12 +100,12 @@ static int read_addresses(struct op *op, const struct fd_view *v, struct inet_se
 
 	if (getsockname(v->copy, &u->local.any, &n) < 0)
 		return file_errno(op, v, "read its address");
-	n = sizeof(u->peer);
-	u->connected = getpeername(v->copy, &u->peer.any, &n) == 0;
+	u->connected = read_peer(v, &u->peer);
 	if (!u->connected)
 		u->peer = (union inet_addr){ .any.sa_family = (sa_family_t)u->msg->family };
 	r = inet_addr_put(op, &u->local, &u->msg->n_src_addr, &u->msg->src_addr, &u->msg->src_port);
-	return r ?: inet_addr_put(op, &u->peer, &u->msg->n_dst_addr, &u->msg->dst_addr, &u->msg->dst_port);
+	r = r ?: inet_addr_put(op, &u->peer, &u->msg->n_dst_addr, &u->msg->dst_addr, &u->msg->dst_port);
+	return r ?: read_interface(op, v, u);
 }
 
 static int refuse(struct op *op, const struct fd_view *v, const InetSkEntry *m)
@@ -90,12 +114,50 @@ static int refuse(struct op *op, const struct fd_view *v, const InetSkEntry *m)
 
 	if (m->type == SOCK_RAW)
 		return file_refuse(op, v, kind_name(m), hint, "raw sockets are not supported yet");
-	if (m->type == SOCK_STREAM && m->proto != IPPROTO_TCP)
-		return file_refuse(op, v, kind_name(m), hint, "its protocol (%u) is not supported yet", m->proto);
+	if (m->type == SOCK_STREAM && m->proto != IPPROTO_TCP && m->proto != IPPROTO_MPTCP)
+		return file_refuse(op, v, kind_name(m), hint, "its protocol (%u) is not supported", m->proto);
 	return 0;
 }
 
-static int read_socket(struct op *op, const struct snapshot *s, const struct fd_view *v, struct inet_seen *u)
+static int read_stream_state(struct op *op, const struct fd_view *v, struct inet_seen *u)
+{
+	struct tcp_info info = { 0 };
+	socklen_t n = sizeof(info);
+	InetSkEntry *m = u->msg;
+
+	if (getsockopt(v->copy, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
+		return file_errno(op, v, "read its state");
+	m->state = info.tcpi_state;
+	if (m->state == INET_LISTEN)
+		m->backlog = info.tcpi_sacked; /* the limit, there */
+	if (m->proto != IPPROTO_MPTCP || (m->state == INET_CLOSE && !u->connected) || m->state == INET_LISTEN)
+		return 0;
+	return file_refuse(op, v, kind_name(m), "set net.mptcp.enabled to 0, or have the program use plain TCP",
+			   "connections of Multipath TCP cannot be saved (%s to %s)", inet_addr_text(op, &u->local),
+			   inet_addr_text(op, &u->peer));
+}
+
+/* Some that are not listed, because they are bound to nothing, or have ended, tell half of it by themselves. */
+static void read_shutdown(const struct fd_view *v, struct inet_seen *u)
+{
+	struct pollfd p = { .fd = v->copy, .events = POLLRDHUP };
+	uint32_t how = u->entry ? u->entry->shutdown : 0;
+	bool ended = tcp_is_connection(u) && u->msg->state == INET_CLOSE;
+
+	if (poll(&p, 1, 0) == 1) {
+		if (!u->entry && p.revents & POLLRDHUP)
+			how = ended ? SK_SHUTDOWN__BOTH : SK_SHUTDOWN__READ;
+		/* A connection that was broken off, or never came about. */
+		if (ended && p.revents & POLLERR) {
+			msg_set(u->extra, error, true);
+			u->noted = true;
+		}
+	}
+	if (how)
+		msg_set(u->msg, shutdown, (SkShutdown)how);
+}
+
+static int read_socket(struct op *op, struct inet_state *is, const struct fd_view *v, struct inet_seen *u)
 {
 	InetSkEntry *m = u->msg;
 	int r;
@@ -106,16 +168,16 @@ static int read_socket(struct op *op, const struct snapshot *s, const struct fd_
 	m->proto = (uint32_t)sock_get_int(v->copy, SO_PROTOCOL);
 	m->flags = v->info.flags;
 	m->state = INET_CLOSE;
-	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
-		msg_set(m, ns_id, s->inventory->root_ids->net_ns_id);
 	r = sock_check_namespace(op, v, kind_name(m)) ?: refuse(op, v, m) ?: read_addresses(op, v, u);
-	if (r)
-		return r;
-	if (inet_is_tcp(m->type, m->proto))
-		r = read_tcp_state(op, v, m);
+	if (!r && m->type == SOCK_STREAM)
+		r = read_stream_state(op, v, u);
 	else if (u->connected)
 		m->state = INET_ESTABLISHED;
-	if (!r && inet_is_tcp(m->type, m->proto) && m->state != INET_LISTEN && (m->state != INET_CLOSE || u->connected))
+	if (!r && (m->type == SOCK_STREAM || m->proto == IPPROTO_UDP || m->proto == IPPROTO_UDPLITE))
+		r = inet_entry_of(op, is, (int)m->family, m->proto, m->ino, &u->entry);
+	if (!r)
+		read_shutdown(v, u);
+	if (!r && tcp_is_connection(u))
 		return file_refuse(op, v, kind_name(m), "the program must close it before the checkpoint",
 				   "connections are not supported yet (%s to %s)", inet_addr_text(op, &u->local),
 				   inet_addr_text(op, &u->peer));
@@ -140,6 +202,8 @@ static struct inet_seen *seen_new(struct op *op, struct snapshot *s, const struc
 	u->extra = msg_new(op, InetSkExtra, inet_sk_extra);
 	if (!u->msg || !u->extra)
 		return NULL;
+	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
+		msg_set(u->msg, ns_id, s->inventory->root_ids->net_ns_id);
 	u->msg->id = u->extra->id = f->id;
 	f->msg->isk = u->msg;
 	return u;
@@ -161,7 +225,7 @@ static int inet_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 		msg_set(u->extra, gid, v->st.st_gid);
 		u->noted = true;
 	}
-	r = read_socket(op, s, v, u);
+	r = read_socket(op, inet_state(op, s), v, u);
 	return r ?: inet_options_dump(op, s, v, u);
 }
 
@@ -183,11 +247,32 @@ static int inet_write(struct op *op, struct snapshot *s)
 	return 0;
 }
 
+/* Of a running task: through a copy, for a moment. */
+static int inet_check(struct op *op, const struct fd_view *v)
+{
+	struct inet_state **is = (struct inet_state **)&v->keep[CHECK_KEEP_INET];
+	_cleanup_close_ int pidfd = sys_pidfd_open(v->pid, 0);
+	InetSkEntry msg = INET_SK_ENTRY__INIT;
+	InetSkExtra extra = INET_SK_EXTRA__INIT;
+	struct inet_seen u = { .view = *v, .msg = &msg, .extra = &extra };
+	struct fd_view copied = *v;
+	int r;
+
+	*is = *is ?: op_new(op, struct inet_state);
+	copied.copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, v->fd);
+	if (!*is || copied.copy < 0) /* it has closed it since */
+		return *is ? 0 : CKPT_E_NOMEM;
+	r = read_socket(op, *is, &copied, &u);
+	close(copied.copy);
+	return r;
+}
+
 const struct file_kind file_inet = {
 	.name = "network socket",
 	.type = FD_TYPES__INETSK,
 	.message = offsetof(FileEntry, isk),
 	.match = inet_match,
+	.check = inet_check,
 	.dump = inet_dump,
 	.write = inet_write,
 	.read = inet_read,

@@ -2,7 +2,9 @@
 /*
  * IPv4 and IPv6 sockets, shared by their files:
  *   inet.c          the kind; dump of a single socket
+ *   inet_diag.c     what sock_diag(7) tells: one listing a family and protocol
  *   inet_addr.c     addresses, in images and in messages
+ *   tcp_stream.c    state and queues of one connection
  *   inet_opts.c     options of IP, IPv6, TCP and UDP, both halves
  *   inet_read.c     restore: reads and checks the images
  *   inet_make.c     restore: makes them
@@ -27,6 +29,26 @@ union inet_addr {
 	struct sockaddr_in6 v6;
 };
 
+/* What sock_diag(7) tells of a socket of our network namespace. */
+struct inet_entry {
+	uint8_t family, state; /* as TCP's */
+	uint8_t shutdown;      /* 1: no more reading, 2: no more writing, 3 */
+	bool keyed;	       /* its segments are signed (TCP-MD5) */
+	uint32_t ino;	       /* 0: nobody has a descriptor of it: not accepted yet, or closed */
+	uint32_t ifindex;      /* it is bound to; 0: none */
+	uint32_t uid;
+	uint32_t rqueue, wqueue; /* bytes; of a listener: connections that wait to be accepted, and their limit */
+	union inet_addr local, peer;
+	const char *ulp; /* what is layered upon it ("tls"); NULL: nothing */
+};
+
+/* All of a family and protocol, as they were when they were first asked for: once an operation, with the tree stopped. */
+struct inet_listing {
+	bool listed;
+	ARRAY(struct inet_entry *) all;
+	struct file_index inodes; /* inode -> struct inet_entry; those that have one */
+};
+
 /* Dump: a socket of the tree. */
 struct inet_seen {
 	struct fd_view view; /* copy: -1; strings live on */
@@ -36,6 +58,7 @@ struct inet_seen {
 	bool noted; /* extra holds something */
 	union inet_addr local, peer;
 	bool connected; /* it has a peer (TCP: also one that it had) */
+	const struct inet_entry *entry; /* NULL: not listed */
 	TcpStreamEntry *stream; /* of a TCP connection */
 	const void *inq, *outq;
 };
@@ -57,6 +80,7 @@ struct inet_state {
 	/* dump */
 	ARRAY(struct inet_seen *) all_seen;
 	struct file_index fresh; /* (family, type << 16 | protocol) -> struct inet_fresh */
+	struct file_index listings; /* (family, protocol) -> struct inet_listing */
 	/* restore */
 	bool made;
 	ARRAY(struct inet_sk *) socks;
@@ -65,6 +89,15 @@ struct inet_state {
 
 /* NULL when out of memory (recorded). */
 struct inet_state *inet_state(struct op *op, struct snapshot *s);
+
+/* ---- inet_diag.c */
+/* Parses one message of a listing, with its head, of @n bytes. False: it is none, or is damaged. @ret's strings are in the arena. */
+struct nlmsghdr;
+bool inet_diag_parse(struct op *op, const struct nlmsghdr *h, size_t n, struct inet_entry *ret);
+/* @proto: TCP, MPTCP, UDP, UDPLITE. Lists them at the first call; of kinds that the kernel does not list, nothing. */
+int inet_listing(struct op *op, struct inet_state *is, int family, uint32_t proto, const struct inet_listing **ret);
+/* *@ret is NULL: it is not listed, as sockets without a port are not. */
+int inet_entry_of(struct op *op, struct inet_state *is, int family, uint32_t proto, uint32_t ino, const struct inet_entry **ret);
 
 /* ---- inet_addr.c */
 socklen_t inet_addr_len(const union inet_addr *a);
@@ -78,6 +111,18 @@ int inet_addr_put(struct op *op, const union inet_addr *a, size_t *n, uint32_t *
 bool inet_addr_get(int family, size_t n, const uint32_t *words, uint32_t port, union inet_addr *ret);
 /* What goes over the wire: a v4-mapped address becomes the IPv4 one. */
 void inet_addr_on_wire(const union inet_addr *a, union inet_addr *ret);
+
+/* ---- tcp_stream.c */
+struct guardian;
+int tcp_repair_on(int fd); /* -1 (errno) */
+/* @reuse: its SO_REUSEADDR before. Nothing is sent. */
+int tcp_repair_off(int fd, bool reuse);
+/*
+ * Of @fd, which is in repair mode; @what names it in messages. A TCP socket that does not listen and had a peer; in state CLOSE
+ * without what it has not sent. What is queued is in the arena. @g may be NULL.
+ */
+int tcp_stream_read(struct op *op, const struct guardian *g, int fd, const char *what, TcpStreamEntry **ret, const void **inq,
+		    const void **outq);
 
 /* ---- inet_opts.c */
 int inet_options_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct inet_seen *u);

@@ -287,7 +287,7 @@ static bool anybody_has_socket(uint32_t ino)
 
 int unix_check(struct op *op, const struct fd_view *v)
 {
-	struct question *q = v->keep ? *v->keep : NULL;
+	struct question *q = v->keep ? v->keep[CHECK_KEEP_UNIX] : NULL;
 	const struct unix_diag *d;
 	int r;
 
@@ -297,7 +297,7 @@ int unix_check(struct op *op, const struct fd_view *v)
 		if (r)
 			return r;
 		if (v->keep)
-			*v->keep = q;
+			v->keep[CHECK_KEEP_UNIX] = q;
 	}
 	d = index_find(&q->peers, KEY((uint32_t)v->st.st_ino));
 	if (!d || allowed(op, d->peer) || allowed(op, d->ino) || index_find(&q->inside, KEY(d->peer)) ||
