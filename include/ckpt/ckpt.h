@@ -157,6 +157,15 @@ enum ckpt_pre_dump_mode {
 	CKPT_PRE_DUMP_READ = 1,
 };
 
+/* How the packets of TCP connections are held while their owner is away, so that no peer is told that they are gone. */
+enum ckpt_network_lock {
+	CKPT_LOCK_AUTO = 0,	/* nftables */
+	CKPT_LOCK_IPTABLES = 1, /* rules of iptables, by its programs */
+	CKPT_LOCK_NFTABLES = 2, /* a table of its own, without a program */
+	CKPT_LOCK_SKIP = 3,	/* not at all */
+	CKPT_LOCK_NONE = 4,	/* the same */
+};
+
 /*
  * Optional things of an operation. Start from CKPT_OPTS_INIT; NULL stands for that. A field means what the option of
  * the same name means on the command line (see ckpt_option_table()); fields an operation has no use for are ignored.
@@ -226,6 +235,7 @@ struct ckpt_opts {
 	enum ckpt_pre_dump_mode pre_dump_mode;
 	bool track_apart;	      /* tracking is kept by a process of its own, for other programs, not by the context */
 	bool copy_pages;	      /* dump: also pages that could be written from where they are go by way of buffers */
+	enum ckpt_network_lock network_lock; /* dump, lock; a restore goes by what the dump noted */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

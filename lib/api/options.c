@@ -36,7 +36,7 @@ static const char *const pid_methods[] = { "auto", "set-tid", "ns-last-pid", NUL
 static const char *const validations[] = { "buildid", "filesize", NULL };
 static const char *const io_policies[] = { "least-left", "fair", "none", NULL };
 static const char *const pre_dump_modes[] = { "splice", "read", NULL };
-static const char *const network_locks[] = { "iptables", "nftables", "skip", "none", NULL };
+static const char *const network_locks[] = { "auto", "iptables", "nftables", "skip", "none", NULL };
 static const char *const cgroup_modes[] = { "none", "props", "soft", "full", "strict", "ignore", NULL };
 static const char *const compress_alone[] = { "lz4", NULL }; /* what the option means without a value */
 static const char *const empty_nss[] = { "net", NULL };
@@ -100,6 +100,9 @@ static const struct ckpt_option table[] = {
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
 	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	WORD("network-lock", 0, DR, network_lock, network_locks, "METHOD",
+	     "how packets of TCP connections are held until the restore: nftables (default), iptables, skip or none; a restore goes "
+	     "by what the dump did"),
 	{ "compress", 0, CKPT_OPT_STRING, D | P | OPTARG, AT_FIELD(compress), "HOW", compress_alone,
 	  "store pages compressed, and equal ones once: lz4 (default), zstd, zstd:LEVEL; or dups: only the latter. Such a "
 	  "checkpoint is refused by other programs" },
@@ -152,8 +155,6 @@ static const struct ckpt_option table[] = {
 	/* words that say what this version does anyway */
 	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
 		   "cgroups; only the modes none and ignore are implemented"),
-	LATER_WORD("network-lock", 0, DR, network_locks, "METHOD",
-		   "how traffic is blocked meanwhile; only skip and none are implemented"),
 	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST",
 	      "processor features to check; only none and fpu are implemented"),
 
@@ -197,8 +198,7 @@ static const struct ckpt_option table[] = {
 static const struct {
 	const char *name, *word;
 } harmless[] = {
-	{ "manage-cgroups", "none" }, { "manage-cgroups", "ignore" }, { "network-lock", "none" },
-	{ "network-lock", "skip" },   { "cpu-cap", "none" },	      { "cpu-cap", "fpu" },
+	{ "manage-cgroups", "none" }, { "manage-cgroups", "ignore" }, { "cpu-cap", "none" }, { "cpu-cap", "fpu" },
 };
 
 const struct ckpt_option *ckpt_option_table(size_t *n)

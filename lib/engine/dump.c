@@ -391,6 +391,7 @@ static int finish_task(struct op *op, void *arg)
 				kill(d->tasks.v[i]->pid, SIGSTOP);
 		tree_release(op, d);
 	} else {
+		guardian_note_end(&d->guardian, d->pid);
 		r = tree_kill(op, d);
 	}
 	note_frozen(op, d);

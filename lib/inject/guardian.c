@@ -2,6 +2,9 @@
 #include "lib/inject/guardian.h"
 
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +19,7 @@
 
 #include "lib/inject/remote.h"
 #include "lib/kernel/arch/x86_64/regs.h"
+#include "lib/kernel/run.h"
 #include "lib/kernel/sys.h"
 
 #define SYSCALL_STOP_BIT 0x80
@@ -102,15 +106,14 @@ static void format_path(char *buf, size_t n, const char *before, pid_t pid, cons
 	memcpy(buf + at, after, strlen(after) + 1);
 }
 
-/* Only the process that the engine had, not a later one with its number: field 22 of stat. */
-static bool same_process(const struct journal_entry *e)
+/* State and field 22 of stat. False: there is no such process. */
+static bool read_stat(pid_t pid, char *state, uint64_t *start)
 {
 	char path[64], text[1024], *at;
-	uint64_t start = 0;
 	ssize_t n;
 	int fd;
 
-	format_path(path, sizeof(path), "/proc/", e->pid, "/stat");
+	format_path(path, sizeof(path), "/proc/", pid, "/stat");
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -120,11 +123,27 @@ static bool same_process(const struct journal_entry *e)
 		return false;
 	text[n] = 0;
 	at = strrchr(text, ')');
+	*state = at && at[1] ? at[2] : 0;
+	*start = 0;
 	for (int field = 2; at && field < 22; field++)
 		at = strchr(at + 1, ' ');
 	for (at = at ? at + 1 : NULL; at && *at >= '0' && *at <= '9'; at++)
-		start = start * 10 + (uint64_t)(*at - '0');
-	return start == e->starttime;
+		*start = *start * 10 + (uint64_t)(*at - '0');
+	return true;
+}
+
+/* Only the process that the engine had, not a later one with its number. */
+static bool same_start(pid_t pid, uint64_t starttime)
+{
+	uint64_t start;
+	char state;
+
+	return read_stat(pid, &state, &start) && start == starttime;
+}
+
+static bool same_process(const struct journal_entry *e)
+{
+	return same_start(e->pid, e->starttime);
 }
 
 /* Somebody else may have it for a moment: another checkpoint that was begun meanwhile, another guardian. */
@@ -209,22 +228,12 @@ static bool scratch_is_there(int mem, const struct journal_entry *e, const struc
 /* It was killed with the engine, but may need a moment: its memory can be large. */
 static void await_zombie(pid_t pid)
 {
-	char path[64], text[1024], *at;
-	ssize_t n;
-	int fd;
+	uint64_t start;
+	char state;
 
-	format_path(path, sizeof(path), "/proc/", pid, "/stat");
-	for (int i = 0; pid && i < 5000; i++, pause_ms(1)) {
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
+	for (int i = 0; pid && i < 5000; i++, pause_ms(1))
+		if (!read_stat(pid, &state, &start) || state == 'Z' || state == 'X')
 			return;
-		n = read(fd, text, sizeof(text) - 1);
-		close(fd);
-		text[n > 0 ? n : 0] = 0;
-		at = strrchr(text, ')');
-		if (!at || at[2] == 'Z' || at[2] == 'X')
-			return;
-	}
 }
 
 /*
@@ -307,10 +316,93 @@ static void reap_twin(struct journal_twin *w)
 	close(t.mem);
 }
 
+/* Was the engine killed after it had begun to kill the tree? What was on its way to the root then may need a moment. */
+static bool tree_has_ended(struct journal *j)
+{
+	uint64_t start;
+	char state;
+
+	for (int i = 0; atomic_load(&j->ending) && i < 1000; i++, pause_ms(1))
+		if (!read_stat(j->root.pid, &state, &start) || start != j->root.starttime || state == 'Z' || state == 'X')
+			return true;
+	return false;
+}
+
+/* A program may have closed it since, and have something else under this number: only what is in repair mode is touched. */
+static void end_repair(int pidfd, const struct journal_repair *e)
+{
+	int fd = sys_pidfd_getfd(pidfd, e->fd), on = 0, off = -1 /* TCP_REPAIR_OFF_NO_WP */, reuse = e->reuse;
+	socklen_t len = sizeof(on);
+
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on == 1) {
+		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+	}
+	close(fd);
+}
+
+static void end_repairs(struct journal *j)
+{
+	uint32_t n = atomic_load(&j->n_repairs), owner = ~0u;
+	int pidfd = -1;
+
+	for (uint32_t i = 0; i < n && i < JOURNAL_REPAIRS; i++) {
+		const struct journal_repair *e = &j->repairs[i];
+		const struct journal_owner *o = &j->repair_owners[e->owner % JOURNAL_TARGETS];
+
+		if (e->owner != owner) {
+			close_fd_p(&pidfd);
+			owner = e->owner;
+			pidfd = sys_pidfd_open(o->pid, 0);
+			if (pidfd >= 0 && !same_start(o->pid, o->starttime)) {
+				close(pidfd);
+				pidfd = -1;
+			}
+		}
+		if (pidfd >= 0)
+			end_repair(pidfd, e);
+	}
+	close_fd_p(&pidfd);
+}
+
+static void run_with_input(const struct journal_rules *r, uint32_t n)
+{
+	char *const argv[] = { (char *)(uintptr_t)r->program, "--noflush", "--wait=10", NULL };
+
+	run_program(argv, r->text, n, -1);
+}
+
+static void remove_lock(struct journal_lock *l)
+{
+	uint32_t n = atomic_load(&l->n);
+
+	if (n && n <= JOURNAL_BATCH) {
+		int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+
+		if (sk >= 0) {
+			send(sk, l->batch, n, 0);
+			close(sk);
+		}
+	}
+	for (size_t i = 0; i < JOURNAL_RULES; i++) {
+		n = atomic_load(&l->rules[i].n);
+		if (n && n <= JOURNAL_TEXT)
+			run_with_input(&l->rules[i], n);
+	}
+}
+
 static void clean_up(struct journal *j)
 {
-	uint32_t n = atomic_load(&j->n_twins);
+	uint32_t n;
 
+	/* First of all: until then the program meets errors at these sockets. */
+	if (!tree_has_ended(j)) {
+		end_repairs(j);
+		remove_lock(&j->lock);
+	}
+	n = atomic_load(&j->n_twins);
 	for (uint32_t i = 0; i < n && i < JOURNAL_TWINS; i++)
 		if (atomic_load(&j->twins[i].number))
 			reap_twin(&j->twins[i]);
@@ -409,6 +501,97 @@ void guardian_retract(const struct guardian *g)
 		return;
 }
 
+int guardian_note_lock(const struct guardian *g, const void *batch, size_t n)
+{
+	if (!g || !g->journal)
+		return 0;
+	if (n > JOURNAL_BATCH) {
+		errno = ENOSPC;
+		return -1;
+	}
+	memcpy(g->journal->lock.batch, batch, n);
+	atomic_store(&g->journal->lock.n, (uint32_t)n);
+	return 0;
+}
+
+int guardian_note_rules(const struct guardian *g, const char *program, const char *text, size_t n)
+{
+	for (size_t i = 0; g && g->journal && i < JOURNAL_RULES; i++) {
+		struct journal_rules *r = &g->journal->lock.rules[i];
+
+		if (atomic_load(&r->n))
+			continue;
+		if (n > JOURNAL_TEXT || strlen(program) >= sizeof(r->program))
+			break;
+		memcpy(r->program, program, strlen(program) + 1);
+		memcpy(r->text, text, n);
+		atomic_store(&r->n, (uint32_t)n);
+		return 0;
+	}
+	errno = ENOSPC;
+	return g && g->journal ? -1 : 0;
+}
+
+void guardian_drop_lock(const struct guardian *g)
+{
+	if (!g || !g->journal)
+		return;
+	atomic_store(&g->journal->lock.n, 0);
+	for (size_t i = 0; i < JOURNAL_RULES; i++)
+		atomic_store(&g->journal->lock.rules[i].n, 0);
+}
+
+/* Mostly the one that was asked for last. -1 (errno) if there is no room, or no such process. */
+static int64_t repair_owner(struct journal *j, pid_t pid)
+{
+	char state;
+
+	for (uint32_t i = j->n_repair_owners; i-- > 0;)
+		if (j->repair_owners[i].pid == pid)
+			return i;
+	errno = ENOSPC;
+	if (j->n_repair_owners == JOURNAL_TARGETS)
+		return -1;
+	errno = ESRCH;
+	if (!read_stat(pid, &state, &j->repair_owners[j->n_repair_owners].starttime))
+		return -1;
+	j->repair_owners[j->n_repair_owners].pid = pid;
+	return j->n_repair_owners++;
+}
+
+int guardian_note_repair(const struct guardian *g, pid_t pid, int fd, bool reuse)
+{
+	struct journal *j = g ? g->journal : NULL;
+	uint32_t n = j ? atomic_load(&j->n_repairs) : 0;
+	int64_t owner = j ? repair_owner(j, pid) : 0;
+
+	if (!j || owner < 0)
+		return j ? -1 : 0;
+	if (n == JOURNAL_REPAIRS) {
+		errno = ENOSPC;
+		return -1;
+	}
+	j->repairs[n] = (struct journal_repair){ .fd = fd, .owner = (uint32_t)owner, .reuse = reuse };
+	atomic_store(&j->n_repairs, n + 1);
+	return 0;
+}
+
+void guardian_drop_repair(const struct guardian *g)
+{
+	if (g && g->journal)
+		atomic_store(&g->journal->n_repairs, 0);
+}
+
+void guardian_note_end(const struct guardian *g, pid_t root)
+{
+	char state;
+
+	if (!g || !g->journal || !read_stat(root, &state, &g->journal->root.starttime))
+		return;
+	g->journal->root.pid = root;
+	atomic_store(&g->journal->ending, true);
+}
+
 int guardian_claim(struct op *op, pid_t pid, int *fd)
 {
 	char path[64];
@@ -436,7 +619,7 @@ int guardian_start(struct op *op, struct guardian *g, int claim)
 		return op_errno(op, errno, NULL, "open a pidfd for ourselves");
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, g->will) < 0)
 		return op_errno(op, errno, NULL, "make a socket pair for the guardian");
-	shared = mmap(NULL, sizeof(struct journal), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(struct journal), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (shared == MAP_FAILED) {
 		will_close(g);
 		return op_errno(op, errno, NULL, "map the journal");

@@ -40,4 +40,21 @@ void guardian_stop(struct guardian *g);
 int guardian_promise(const struct guardian *g, int fd, const struct guardian_option *options, size_t n);
 void guardian_retract(const struct guardian *g);
 
+/*
+ * Connections of the tree. Should the engine die, and the tree be alive, the guardian takes away what holds their packets, and
+ * takes the sockets out of repair mode, without a word to their peers. NULL for @g: there is no guardian. -1 (errno) on failure.
+ */
+/* Sends @batch to NETLINK_NETFILTER. */
+int guardian_note_lock(const struct guardian *g, const void *batch, size_t n);
+/* Runs @program --noflush with @text as its input; up to two programs. */
+int guardian_note_rules(const struct guardian *g, const char *program, const char *text, size_t n);
+/* Both of them: what held the packets is gone. */
+void guardian_drop_lock(const struct guardian *g);
+/* Descriptor @fd of process @pid (which is there, frozen) goes into repair mode; @reuse: its SO_REUSEADDR before that. */
+int guardian_note_repair(const struct guardian *g, pid_t pid, int fd, bool reuse);
+/* None is in repair mode any more. An entry whose socket is not is harmless: they can be dropped all at once, in the end. */
+void guardian_drop_repair(const struct guardian *g);
+/* The checkpoint is complete, and the tree is killed next, @root first: once that is dead, nothing of the above is undone. */
+void guardian_note_end(const struct guardian *g, pid_t root);
+
 #endif

@@ -7,6 +7,7 @@
 #define CKPT_INJECT_JOURNAL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -15,6 +16,10 @@
 #define JOURNAL_TARGETS 65536 /* memory is only taken for those that are used */
 #define JOURNAL_SUDS 256
 #define JOURNAL_TWINS 65536
+#define JOURNAL_REPAIRS (1u << 20)
+#define JOURNAL_BATCH 1024
+#define JOURNAL_RULES 2 /* iptables, ip6tables */
+#define JOURNAL_TEXT (32u << 20)
 
 struct journal_entry {
 	_Atomic uint64_t area;	  /* address of the injected area, 0: none (any more) */
@@ -45,11 +50,40 @@ struct journal_twin {
 	long options;		    /* of ptrace, for the owner */
 };
 
+/* A connection that is in repair mode (TCP_REPAIR). */
+struct journal_repair {
+	int32_t fd;	  /* of the owner */
+	uint32_t owner;   /* index in repair_owners */
+	bool reuse;	  /* SO_REUSEADDR as it was: repair mode changes it */
+};
+struct journal_owner {
+	pid_t pid;
+	uint64_t starttime;
+};
+
+/* What holds packets of the tree's connections, and outlives the engine. */
+struct journal_rules {
+	_Atomic uint32_t n; /* bytes of text; 0: none (any more) */
+	char program[256];
+	char text[JOURNAL_TEXT];
+};
+struct journal_lock {
+	_Atomic uint32_t n; /* bytes of batch; 0: none (any more) */
+	uint8_t batch[JOURNAL_BATCH]; /* for NETLINK_NETFILTER */
+	struct journal_rules rules[JOURNAL_RULES];
+};
+
 struct journal {
-	_Atomic uint32_t n, n_suds, n_twins;
+	_Atomic uint32_t n, n_suds, n_twins, n_repairs;
+	_Atomic bool ending; /* the tree is being killed, the root first */
+	struct journal_owner root;
+	uint32_t n_repair_owners;
+	struct journal_lock lock;
 	struct journal_entry entries[JOURNAL_TARGETS];
 	struct journal_sud suds[JOURNAL_SUDS];
 	struct journal_twin twins[JOURNAL_TWINS];
+	struct journal_owner repair_owners[JOURNAL_TARGETS];
+	struct journal_repair repairs[JOURNAL_REPAIRS];
 };
 
 #endif

@@ -188,8 +188,8 @@ static void what_is_missing_is_refused_by_name(void **state)
 	assert_int_equal(set(&o, "manage-cgroups", "soft"), CKPT_E_NOT_YET);
 	assert_int_equal(set(&o, "manage-cgroups", NULL), CKPT_E_NOT_YET);
 	assert_int_equal(set(&o, "manage-cgroups", "maybe"), CKPT_E_INVAL);
-	assert_int_equal(set(&o, "network-lock", "skip"), 0);
-	assert_int_equal(set(&o, "network-lock", "nftables"), CKPT_E_NOT_YET);
+
+
 	assert_int_equal(set(&o, "cpu-cap", "none"), 0);
 	assert_int_equal(set(&o, "cpu-cap", "ins"), CKPT_E_NOT_YET);
 	assert_memory_equal(&o, &before, sizeof(o));

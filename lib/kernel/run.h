@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Running a program of the system, where nothing else will do. */
+#ifndef CKPT_KERNEL_RUN_H
+#define CKPT_KERNEL_RUN_H
+
+#include <stddef.h>
+
+/*
+ * Runs @argv[0] with @input as its standard input, standard output and errors going to descriptor @out (-1: nowhere), with no
+ * other descriptor of ours, an empty environment, and no signal blocked. Nobody else's wait or SIGCHLD handler sees it. Also in
+ * a child of a program with threads: it makes system calls only. Its exit status, 128 + the signal that ended it, or -1.
+ */
+int run_program(char *const argv[], const void *input, size_t n, int out);
+
+#endif
