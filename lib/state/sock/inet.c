@@ -277,4 +277,6 @@ const struct file_kind file_inet = {
 	.write = inet_write,
 	.read = inet_read,
 	.open = inet_open,
+	.settle = inet_settle,
+	.done = inet_restore_done,
 };

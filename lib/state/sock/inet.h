@@ -8,6 +8,8 @@
  *   inet_opts.c     options of IP, IPv6, TCP and UDP, both halves
  *   inet_read.c     restore: reads and checks the images
  *   inet_make.c     restore: makes them
+ *   inet_who.c      restore: who has the address that is to be had
+ *   tcp.h           restore of TCP connections, and its files
  */
 #ifndef CKPT_STATE_SOCK_INET_H
 #define CKPT_STATE_SOCK_INET_H
@@ -63,6 +65,15 @@ struct inet_seen {
 	const void *inq, *outq;
 };
 
+/* Restore: the ends of a TCP connection, and where its queues begin. */
+struct tcp_shape {
+	uint32_t rcv_start, snd_start; /* sequence numbers of the first bytes */
+	uint32_t sent, unsent;	       /* bytes of the send queue */
+	bool fin_in;		       /* the peer has ended it */
+	bool fin_out;		       /* we have: */
+	bool fin_sent, fin_acked;
+};
+
 /* Restore: a socket. */
 struct inet_sk {
 	struct snap_file *f;
@@ -72,6 +83,8 @@ struct inet_sk {
 	bool given; /* by --inherit-fd */
 	const TcpStreamEntry *stream; /* of a TCP connection that is to be one again */
 	const void *inq, *outq;
+	struct tcp_shape shape;
+	bool closed_instead; /* a connection that --tcp-close makes an unconnected socket */
 };
 
 struct inet_fresh; /* options of a new socket of its family, type and protocol, to compare with */
@@ -138,6 +151,13 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f);
 /* "TCP socket 1234 (file id 7)" */
 const char *inet_what(struct op *op, const struct inet_sk *sk);
 int inet_sys(struct op *op, const struct inet_sk *sk, const char *what);
+int inet_settle(struct op *op, struct snapshot *s);
+void inet_restore_done(struct op *op, struct snapshot *s, bool success);
+/* To its local address. */
+int inet_bind(struct op *op, const struct inet_sk *sk);
+/* ---- inet_who.c: what @eno of bind() and connect() means for @sk, and who is in the way */
+int inet_cannot_bind(struct op *op, const struct inet_sk *sk, int eno);
+int inet_cannot_connect(struct op *op, const struct inet_sk *sk, int eno);
 
 /* "TCP socket", "UDPv6 socket"... of an entry, for messages. */
 const char *inet_kind_name(uint32_t family, uint32_t type, uint32_t proto);

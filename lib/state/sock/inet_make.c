@@ -3,7 +3,7 @@
  * Restore of IPv4 and IPv6 sockets, all of them at once and before any task exists, because the order counts: what is only
  * bound, then what listens, then connections.
  */
-#include "lib/state/sock/inet.h"
+#include "lib/state/sock/tcp.h"
 
 static int take_given(struct op *op, struct inet_sk *sk)
 {
@@ -35,43 +35,72 @@ static int make_socket(struct op *op, struct inet_sk *sk)
 	return inet_options_apply(op, sk, INET_BEFORE_BIND);
 }
 
-static int bind_socket(struct op *op, struct inet_sk *sk)
+int inet_bind(struct op *op, const struct inet_sk *sk)
 {
 	/* Neither address nor port: it was not bound. */
 	if (inet_addr_is_any(&sk->local) && !sk->m->src_port)
 		return 0;
 	if (bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local)) == 0)
 		return 0;
-	return inet_sys(op, sk, "bind it");
+	return inet_cannot_bind(op, sk, errno);
 }
 
-static int connect_datagrams(struct op *op, struct inet_sk *sk)
+static bool is_listener(const struct inet_sk *sk)
 {
-	if (sk->m->type == SOCK_STREAM || sk->m->state != INET_ESTABLISHED)
-		return 0;
-	return connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0 ? inet_sys(op, sk, "connect it") : 0;
+	return sk->m->state == INET_LISTEN;
 }
 
-static int finish(struct op *op, struct inet_sk *sk)
+/* Those of one port in the order of the images: groups of SO_REUSEPORT have one. */
+static int bind_all(struct op *op, const struct inet_state *is)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < is->socks.n; i++) {
+		const struct inet_sk *sk = is->socks.v[i];
+
+		if (sk->given || sk->stream || sk->closed_instead)
+			continue;
+		r = inet_bind(op, sk);
+		if (!r && sk->m->type != SOCK_STREAM && sk->m->state == INET_ESTABLISHED &&
+		    connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0)
+			r = inet_cannot_connect(op, sk, errno);
+	}
+	return r;
+}
+
+/* What a connection has of it says its state; only that it reads no more does not show there. */
+static int shut_down(struct op *op, const struct inet_sk *sk)
+{
+	const InetSkEntry *m = sk->m;
+	bool reads = m->has_shutdown && (m->shutdown == SK_SHUTDOWN__READ || m->shutdown == SK_SHUTDOWN__BOTH);
+
+	if (!m->has_shutdown || !m->shutdown || sk->closed_instead || (sk->stream && (!reads || sk->shape.fin_in)))
+		return 0;
+	/* Of one without a peer the kernel notes it, and says that it has none. */
+	if (shutdown(sk->f->fd, sk->stream ? SHUT_RD : (int)m->shutdown - 1) == 0 || errno == ENOTCONN)
+		return 0;
+	return inet_sys(op, sk, "shut it down");
+}
+
+static int finish(struct op *op, const struct inet_sk *sk)
 {
 	int r = inet_options_apply(op, sk, INET_LAST);
 
-	if (!r && sk->m->state == INET_LISTEN && listen(sk->f->fd, (int)sk->m->backlog) < 0)
-		r = inet_sys(op, sk, "listen");
-	if (!r && sk->m->has_shutdown && sk->m->shutdown && shutdown(sk->f->fd, (int)sk->m->shutdown - 1) < 0)
-		r = inet_sys(op, sk, "shut it down");
+	if (!r && is_listener(sk) && listen(sk->f->fd, (int)sk->m->backlog) < 0)
+		r = errno == EADDRINUSE ? inet_cannot_bind(op, sk, errno) : inet_sys(op, sk, "listen");
+	r = r ?: shut_down(op, sk);
 	return r ?: file_set_flags(sk->f->fd, sk->m->flags) < 0 ? inet_sys(op, sk, "set its flags") : 0;
 }
 
-static int make_all(struct op *op, const struct inet_state *is)
+static int make_all(struct op *op, struct inet_state *is)
 {
 	int r = 0;
 
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		r = make_socket(op, is->socks.v[i]);
-	for (size_t i = 0; !r && i < is->socks.n; i++)
-		if (!is->socks.v[i]->given)
-			r = bind_socket(op, is->socks.v[i]) ?: connect_datagrams(op, is->socks.v[i]);
+	r = r ?: bind_all(op, is);
+	r = r ?: tcp_prepare_all(op, is);
+	r = r ?: tcp_make_all(op, is);
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		if (!is->socks.v[i]->given)
 			r = finish(op, is->socks.v[i]);
@@ -90,4 +119,27 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	if (!r && f->fd < 0)
 		r = image_bad(op, "files.img: socket id %u was not made", f->id);
 	return r;
+}
+
+/*
+ * Packets pass first, the connections speak at once after that: to nobody who asks meanwhile does the kernel deny them, since they
+ * are there, and none of their programs runs yet.
+ */
+int inet_settle(struct op *op, struct snapshot *s)
+{
+	struct inet_state *is = s->file_state->inet_sockets;
+
+	if (!is || !is->made)
+		return 0;
+	return tcp_settle(op, is);
+}
+
+void inet_restore_done(struct op *op, struct snapshot *s, bool success)
+{
+	struct inet_state *is = s->file_state->inet_sockets;
+
+	(void)op;
+	if (!is || !is->made || success)
+		return;
+	tcp_silence(is);
 }

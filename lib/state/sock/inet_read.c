@@ -3,7 +3,7 @@
 #include <net/if.h>
 
 #include "lib/kernel/uapi.h"
-#include "lib/state/sock/inet.h"
+#include "lib/state/sock/tcp.h"
 
 const char *inet_what(struct op *op, const struct inet_sk *sk)
 {
@@ -40,16 +40,50 @@ static const char *wrong_with(const InetSkEntry *m)
 	return NULL;
 }
 
+static int check_stream(struct op *op, const struct inet_sk *sk)
+{
+	const InetSkEntry *m = sk->m;
+
+	if (m->type != SOCK_STREAM || tcp_is_connected(m))
+		return 0;
+	if (m->state != INET_LISTEN && m->state != INET_CLOSE)
+		return image_bad(op, "files.img: socket id %u: a connection to nobody", sk->f->id);
+	if (m->dst_port || (m->proto != IPPROTO_MPTCP && !inet_is_tcp(m->type, m->proto)))
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "socket"), "%s: %s of protocol %u are not supported", inet_what(op, sk),
+			       m->dst_port ? "connections" : "sockets", m->proto);
+	return 0;
+}
+
 static int check_supported(struct op *op, const struct inet_sk *sk)
 {
 	const InetSkEntry *m = sk->m;
 
-	if (m->type == SOCK_RAW || (m->type == SOCK_STREAM && !inet_is_tcp(m->type, m->proto)))
+	if (m->type == SOCK_RAW)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "socket"), "%s: protocol %u is not supported yet",
 			       inet_what(op, sk), m->proto);
-	if (inet_is_tcp(m->type, m->proto) && m->dst_port)
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "socket"), "%s: connections are not supported yet",
-			       inet_what(op, sk));
+	if (tcp_is_connected(m) && m->state == INET_LISTEN)
+		return image_bad(op, "files.img: socket id %u listens, and has a peer", sk->f->id);
+	return check_stream(op, sk);
+}
+
+/* An address that is only that of a link is one with the link. */
+static int set_scope(struct op *op, struct inet_sk *sk)
+{
+	union inet_addr *const both[] = { &sk->local, &sk->peer };
+	const char *device = sk->m->ifname;
+	unsigned index;
+
+	if (!device || !*device || sk->m->family != AF_INET6)
+		return 0;
+	if (strlen(device) >= IFNAMSIZ)
+		return image_bad(op, "files.img: socket id %u: the name of its device is too long", sk->f->id);
+	index = if_nametoindex(device);
+	if (!index)
+		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "socket", .hint = "the device must be there, with the address"),
+			       "%s: its address is that of device %s, which is not there", inet_what(op, sk), device);
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++)
+		if (IN6_IS_ADDR_LINKLOCAL(&both[i]->v6.sin6_addr) || IN6_IS_ADDR_MC_LINKLOCAL(&both[i]->v6.sin6_addr))
+			both[i]->v6.sin6_scope_id = index;
 	return 0;
 }
 
@@ -73,7 +107,7 @@ static int add_socket(struct op *op, struct inet_state *is, struct snap_file *f)
 		return image_bad(op, "files.img: socket id %u: its addresses are none of its family", f->id);
 	snprintf(key, sizeof(key), "socket:[%u]", m->ino);
 	sk->given = inherit_find(op, key) >= 0;
-	return check_supported(op, sk) ?: index_add(op, &is->ids, KEY(f->id), sk);
+	return check_supported(op, sk) ?: set_scope(op, sk) ?: index_add(op, &is->ids, KEY(f->id), sk);
 }
 
 static int add_extra(struct op *op, struct inet_state *is, const InetSkExtra *x)
@@ -94,6 +128,9 @@ int inet_read(struct op *op, struct snapshot *s)
 	for (size_t i = 0; !r && i < s->files.n; i++)
 		if (s->files.v[i]->msg->type == FD_TYPES__INETSK)
 			r = add_socket(op, is, s->files.v[i]);
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		if (tcp_is_connected(is->socks.v[i]->m) && !is->socks.v[i]->given)
+			r = tcp_read(op, s, is->socks.v[i]);
 	for (size_t i = 0; !r && s->extra && i < s->extra->n_inet_sockets; i++)
 		r = add_extra(op, is, s->extra->inet_sockets[i]);
 	return r;
