@@ -86,6 +86,7 @@ struct file_state {
 	size_t flights_done;
 	struct unix_state *unix_sockets; /* lib/state/sock, dump and restore */
 	struct inet_state *inet_sockets; /* the same */
+	struct link_state *link_sockets; /* netlink and packet sockets; dump */
 	ARRAY(struct watch_want *) wants; /* watch.c */
 	/* restore */
 	struct file_index remaps; /* (file id) -> RemapFilePathEntry */
@@ -262,6 +263,7 @@ extern const struct file_kind file_bpfmap, file_uring, file_tun;
 extern const struct file_kind file_mqueue; /* lib/state/ipc/mqueue.c */
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_unix, file_inet;
+extern const struct file_kind file_netlink;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd, file_inotify, file_fanotify;
 
 #endif

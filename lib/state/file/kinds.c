@@ -7,6 +7,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_pipe,
 	&file_unix,
 	&file_inet,
+	&file_netlink,
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* Netlink and packet sockets: what their files share. */
+#ifndef CKPT_STATE_SOCK_LINK_H
+#define CKPT_STATE_SOCK_LINK_H
+
+#include <linux/packet_diag.h>
+
+#include "lib/state/msg.h"
+#include "lib/state/sock/sock.h"
+
+/* ---- link_diag.c: what sock_diag(7) tells of all sockets of these families in our network namespace */
+struct netlink_seen {
+	uint32_t ino, portid, dst_portid, dst_group, flags; /* flags: NDIAG_FLAG_* */
+	uint8_t state;
+};
+
+struct packet_seen {
+	uint32_t ino;
+	uint8_t type;
+	uint16_t protocol; /* host order */
+	struct packet_diag_info info;
+	const struct packet_diag_mclist *mc;
+	size_t n_mc;
+	const struct packet_diag_ring *rx, *tx; /* NULL: none */
+};
+
+/* Dump and check: one listing of each an operation. */
+struct link_state {
+	bool netlink_listed, packet_listed;
+	struct file_index netlink, packet; /* inode -> what was seen */
+	struct sock_fresh *fresh[2];	   /* options of new netlink and packet sockets */
+};
+
+/* Never NULL unless out of memory (recorded). */
+struct link_state *link_state(struct op *op, struct snapshot *s);
+/* *ret NULL: not listed, which is so for netlink sockets that have neither an address nor groups yet. */
+int link_netlink_seen(struct op *op, struct link_state *ls, uint32_t ino, const struct netlink_seen **ret);
+int link_packet_seen(struct op *op, struct link_state *ls, uint32_t ino, const struct packet_seen **ret);
+
+/* ---- link.c */
+/* For .check: a copy of the socket of a running task. -1: it went away. */
+int link_copy(const struct fd_view *v);
+/* Something waits to be read: POLLIN, POLLERR. */
+short link_events(int fd);
+int link_own(int fd, bool has_mode, uint32_t mode, uint32_t uid, uint32_t gid);
+/* The id of the network namespace of the checkpoint; false: it is not told. */
+bool link_ns_id(const struct snapshot *s, uint32_t *id);
+
+/* ---- netlink_hidden.c: what the kernel keeps for a netlink socket, and does not show on it */
+/* Refuses what would be lost silently; warns where that cannot be told. */
+int netlink_check_hidden(struct op *op, const struct fd_view *v, int protocol, uint32_t portid, uint32_t groups);
+
+#endif
