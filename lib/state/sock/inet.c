@@ -112,11 +112,9 @@ static int refuse(struct op *op, const struct fd_view *v, const InetSkEntry *m)
 {
 	const char *hint = "the program must close it before the checkpoint";
 
-	if (m->type == SOCK_RAW)
-		return file_refuse(op, v, kind_name(m), hint, "raw sockets are not supported yet");
 	if (m->type == SOCK_STREAM && m->proto != IPPROTO_TCP && m->proto != IPPROTO_MPTCP)
 		return file_refuse(op, v, kind_name(m), hint, "its protocol (%u) is not supported", m->proto);
-	return 0;
+	return inet_options_check(op, v, m);
 }
 
 static int read_stream_state(struct op *op, const struct fd_view *v, struct inet_seen *u)

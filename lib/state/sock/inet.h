@@ -138,6 +138,8 @@ int tcp_stream_read(struct op *op, const struct guardian *g, int fd, const char 
 		    const void **outq);
 
 /* ---- inet_opts.c */
+/* Refuses what options show that could not be restored. */
+int inet_options_check(struct op *op, const struct fd_view *v, const InetSkEntry *m);
 int inet_options_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct inet_seen *u);
 enum inet_when {
 	INET_BEFORE_BIND, /* what decides where it may be bound, and to what */

@@ -37,8 +37,8 @@ static int make_socket(struct op *op, struct inet_sk *sk)
 
 int inet_bind(struct op *op, const struct inet_sk *sk)
 {
-	/* Neither address nor port: it was not bound. */
-	if (inet_addr_is_any(&sk->local) && !sk->m->src_port)
+	/* Neither address nor port, which is the protocol where it is raw: it was not bound. */
+	if (inet_addr_is_any(&sk->local) && (!sk->m->src_port || sk->m->type == SOCK_RAW))
 		return 0;
 	if (bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local)) == 0)
 		return 0;

@@ -58,9 +58,6 @@ static int check_supported(struct op *op, const struct inet_sk *sk)
 {
 	const InetSkEntry *m = sk->m;
 
-	if (m->type == SOCK_RAW)
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "socket"), "%s: protocol %u is not supported yet",
-			       inet_what(op, sk), m->proto);
 	if (tcp_is_connected(m) && m->state == INET_LISTEN)
 		return image_bad(op, "files.img: socket id %u listens, and has a peer", sk->f->id);
 	return check_stream(op, sk);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Options of SOL_SOCKET. Those that the format knows go to sk_opts_entry; of the others, what differs from a new socket of
- * the same kind goes to our own file as the bytes that getsockopt gave.
+ * Options of SOL_SOCKET. Those that the format knows go to sk_opts_entry; of the others, and of those of other levels, what
+ * differs from a new socket of the same kind goes to our own file as the bytes that getsockopt gave.
  */
+#include <arpa/inet.h>
 #include <linux/filter.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <sys/time.h>
 
 #include "lib/kernel/uapi.h"
@@ -14,63 +16,107 @@
 
 /* ---------------------------------------------------------------------------------- what the format has no place for */
 
-static const int others[] = {
-	SO_DEBUG, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING, 63 /* SO_TIMESTAMP_NEW */, 64 /* SO_TIMESTAMPNS_NEW */,
-	65 /* SO_TIMESTAMPING_NEW */, SO_RXQ_OVFL, SO_WIFI_STATUS, SO_PEEK_OFF, SO_NOFCS, SO_SELECT_ERR_QUEUE, SO_BUSY_POLL,
-	SO_MAX_PACING_RATE, SO_INCOMING_CPU, SO_ZEROCOPY, SO_TXTIME, SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET, SO_RESERVE_MEM,
-	SO_TXREHASH, SO_RCVMARK, SO_PASSPIDFD, SO_RCVPRIORITY, SO_PASSRIGHTS, SO_LOCK_FILTER /* last: it bars others */,
+struct fresh_value {
+	const uint8_t *value;
+	socklen_t len;
+	bool there; /* the kernel has it, for such a socket */
 };
-
-#define VALUE_MAX 64
 
 struct sock_fresh {
-	uint8_t value[ARRAY_SIZE(others)][VALUE_MAX];
-	int len[ARRAY_SIZE(others)]; /* -1: the kernel does not have it */
+	size_t n;
+	struct fresh_value v[]; /* of each in the list */
 };
+
+/* Some kinds may be made by few: then one that has at least the options of SOL_SOCKET and IP. */
+static int fresh_socket(const struct fd_view *v)
+{
+	int type = sock_get_int(v->copy, SO_TYPE), protocol = sock_get_int(v->copy, SO_PROTOCOL), family = sock_family(v->copy);
+	int fd = socket(family, type | SOCK_CLOEXEC, protocol);
+
+	return fd < 0 && errno == EACCES && type == SOCK_DGRAM ? socket(family, type | SOCK_CLOEXEC, 0) : fd;
+}
 
 static int fresh_options(struct op *op, const struct fd_view *v, struct sock_fresh **ret)
 {
-	int type = sock_get_int(v->copy, SO_TYPE), protocol = sock_get_int(v->copy, SO_PROTOCOL);
-	_cleanup_close_ int fd = socket(sock_family(v->copy), type | SOCK_CLOEXEC, protocol);
-	struct sock_fresh *f = op_new(op, struct sock_fresh);
+	_cleanup_close_ int fd = fresh_socket(v);
+	uint8_t value[SOCK_OPT_MAX];
+	size_t n;
+	const struct sock_opt *list = sock_opt_list(&n);
+	struct sock_fresh *f = op_alloc(op, sizeof(*f) + n * sizeof(f->v[0]));
 
 	if (!f)
 		return CKPT_E_NOMEM;
 	if (fd < 0)
 		return file_errno(op, v, "make a socket of its kind, to compare options");
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
-		socklen_t n = VALUE_MAX;
+	for (f->n = 0; f->n < n; f->n++) {
+		const size_t i = f->n;
+		struct fresh_value *x = &f->v[i];
 
-		f->len[i] = getsockopt(fd, SOL_SOCKET, others[i], f->value[i], &n) < 0 ? -1 : (int)n;
+		x->len = list[i].size;
+		if (getsockopt(fd, list[i].level, list[i].name, value, &x->len) < 0)
+			continue;
+		x->there = true;
+		x->value = arena_memdup(op->arena, value, x->len);
+		if (!x->value)
+			return op_nomem(op);
 	}
 	*ret = f;
 	return 0;
 }
 
+/* Numbers of network devices are nothing for another machine. */
+static int name_device(struct op *op, const struct fd_view *v, const struct sock_opt *o, const uint8_t *value, ProtobufCBinaryData *ret)
+{
+	char name[IF_NAMESIZE];
+	uint32_t index;
+
+	memcpy(&index, value, sizeof(index));
+	if (!if_indextoname(o->flags & SOCK_OPT_BIG_ENDIAN ? ntohl(index) : index, name))
+		return op_errno(op, errno, AT(.pid = v->pid, AT_FD(v->fd), .kind = "socket"),
+				"socket: cannot find the network device that %s names", o->text);
+	ret->len = strlen(name);
+	ret->data = arena_memdup(op->arena, name, ret->len + 1);
+	return ret->data ? 0 : op_nomem(op);
+}
+
+static int add_other(struct op *op, const struct fd_view *v, const struct sock_opt *o, const uint8_t *value, size_t n,
+		     struct sock_options *ret)
+{
+	SockOption *m = op_new(op, SockOption), **slot;
+
+	slot = m ? ARRAY_ADD(op->arena, &ret->more) : NULL;
+	if (!slot)
+		return op_nomem(op);
+	sock_option__init(m);
+	*slot = m;
+	m->name = (uint32_t)o->name;
+	if (o->level != SOL_SOCKET) {
+		m->has_level = 1;
+		m->level = (uint32_t)o->level;
+	}
+	if (o->flags & SOCK_OPT_DEVICE)
+		return name_device(op, v, o, value, &m->value);
+	m->value.len = n;
+	m->value.data = arena_memdup(op->arena, value, n);
+	return m->value.data ? 0 : op_nomem(op);
+}
+
 static int dump_others(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret)
 {
 	int r = *fresh ? 0 : fresh_options(op, v, fresh);
-	const struct sock_fresh *f = *fresh;
+	uint8_t value[SOCK_OPT_MAX];
+	size_t n;
+	const struct sock_opt *list = sock_opt_list(&n);
 
-	for (size_t i = 0; !r && i < ARRAY_SIZE(others); i++) {
-		uint8_t a[VALUE_MAX] = { 0 };
-		socklen_t na = sizeof(a);
-		SockOption *o, **slot;
+	for (size_t i = 0; !r && i < n; i++) {
+		const struct fresh_value *x = &(*fresh)->v[i];
+		socklen_t len = list[i].size;
 
-		if (f->len[i] < 0 || getsockopt(v->copy, SOL_SOCKET, others[i], a, &na) < 0 ||
-		    ((int)na == f->len[i] && !memcmp(a, f->value[i], na)))
+		if (!x->there || (ret->connected && list[i].flags & SOCK_OPT_IDLE) ||
+		    getsockopt(v->copy, list[i].level, list[i].name, value, &len) < 0)
 			continue;
-		o = op_new(op, SockOption);
-		slot = o ? ARRAY_ADD(op->arena, &ret->more) : NULL;
-		if (!slot)
-			return op_nomem(op);
-		sock_option__init(o);
-		o->name = (uint32_t)others[i];
-		o->value.len = na;
-		o->value.data = arena_memdup(op->arena, a, na);
-		if (!o->value.data)
-			return op_nomem(op);
-		*slot = o;
+		if (list[i].flags & SOCK_OPT_ALWAYS || len != x->len || memcmp(value, x->value, len))
+			r = add_other(op, v, &list[i], value, len, ret);
 	}
 	return r;
 }
@@ -246,29 +292,95 @@ static const char *apply_filter(int fd, const SkOptsEntry *m)
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0 ? "SO_ATTACH_FILTER" : NULL;
 }
 
-static bool is_other(uint32_t name)
+/* The value to set; false: it is none of that option's. */
+static bool value_of(const struct sock_opt *o, const SockOption *m, uint8_t *value, socklen_t *len)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		if (others[i] == (int)name)
-			return true;
-	return false;
+	char name[IF_NAMESIZE];
+	uint32_t index;
+
+	*len = (socklen_t)m->value.len;
+	if (!(o->flags & SOCK_OPT_DEVICE)) {
+		if (m->value.len > o->size || (m->value.len < o->size && !(o->flags & SOCK_OPT_VARIES)))
+			return false;
+		memcpy(value, m->value.data, m->value.len);
+		return true;
+	}
+	if (!m->value.len || m->value.len >= sizeof(name))
+		return false;
+	memcpy(name, m->value.data, m->value.len);
+	name[m->value.len] = 0;
+	index = if_nametoindex(name); /* 0: setsockopt would take it for none */
+	index = !index ? UINT32_MAX : index;
+	index = o->flags & SOCK_OPT_BIG_ENDIAN ? htonl(index) : index;
+	*len = sizeof(index);
+	memcpy(value, &index, sizeof(index));
+	return true;
 }
 
+static int failed_other(struct op *op, const struct sock_opt *o, const SockOption *m, const char *what)
+{
+	const char *text = arena_strndup(op->arena, (const char *)m->value.data, m->value.len);
+	int eno = errno;
+
+	if (!text)
+		return op_nomem(op);
+	if (o->flags & SOCK_OPT_DEVICE)
+		return op_errno(op, eno, AT(.kind = "socket", .hint = "the device must be there"), "%s: cannot set %s to device %s", what,
+				o->text, text);
+	if (o->level == IPPROTO_TCP && o->name == TCP_CONGESTION)
+		return op_errno(op, eno, AT(.kind = "socket", .hint = "load the module that has it: tcp_NAME"),
+				"%s: cannot set %s to %s", what, o->text, text);
+	return op_errno(op, eno, AT(.kind = "socket"), "%s: cannot set %s", what, o->text);
+}
+
+/* What it has already is not set: some of these can only be set at certain times. */
+static int apply_other(struct op *op, int fd, const struct sock_opt *o, const SockOption *m, const char *what)
+{
+	uint8_t value[SOCK_OPT_MAX], now[SOCK_OPT_MAX];
+	socklen_t len, n = o->size;
+
+	if (!value_of(o, m, value, &len))
+		return image_bad(op, "ckpt-extra: %s: %zu bytes are no value of %s", what, m->value.len, o->text);
+	if (getsockopt(fd, o->level, o->name, now, &n) == 0 && n == len && !memcmp(now, value, n))
+		return 0;
+	return setsockopt(fd, o->level, o->name, value, len) < 0 ? failed_other(op, o, m, what) : 0;
+}
+
+enum pass { PASS_EARLY, PASS_PROTOCOLS, PASS_SOCKET };
+
+static int apply_others(struct op *op, int fd, SockOption *const *more, size_t n, const char *what, enum pass pass)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n; i++) {
+		const struct sock_opt *o = sock_opt_find(more[i]->level, more[i]->name);
+
+		if (!o)
+			return image_bad(op, "ckpt-extra: %s: %u of level %u is not a socket option that is kept there", what,
+					 more[i]->name, more[i]->level);
+		if (pass == PASS_EARLY ? o->flags & SOCK_OPT_EARLY : (o->level == SOL_SOCKET) == (pass == PASS_SOCKET))
+			r = apply_other(op, fd, o, more[i], what);
+	}
+	return r;
+}
+
+int sock_options_prepare(struct op *op, int fd, SockOption *const *more, size_t n_more, const char *what)
+{
+	return apply_others(op, fd, more, n_more, what, PASS_EARLY);
+}
+
+/* Some of IP change the priority. */
 int sock_options_apply(struct op *op, int fd, const SkOptsEntry *opts, SockOption *const *more, size_t n_more, const char *what)
 {
-	const char *failed = apply_numbers(fd, opts);
+	int r = apply_others(op, fd, more, n_more, what, PASS_PROTOCOLS);
+	const char *failed;
 
+	if (r)
+		return r;
+	failed = apply_numbers(fd, opts);
 	failed = failed ? failed : apply_times(fd, opts);
 	failed = failed ? failed : apply_filter(fd, opts);
 	if (failed)
 		return op_errno(op, errno, AT(.kind = "socket"), "%s: cannot set %s", what, failed);
-	for (size_t i = 0; i < n_more; i++) {
-		const SockOption *o = more[i];
-
-		if (!is_other(o->name) || o->value.len > 64)
-			return image_bad(op, "ckpt-extra: %s: %u is not a socket option that is kept there", what, o->name);
-		if (setsockopt(fd, SOL_SOCKET, (int)o->name, o->value.data, (socklen_t)o->value.len) < 0)
-			return op_errno(op, errno, AT(.kind = "socket"), "%s: cannot set socket option %u", what, o->name);
-	}
-	return 0;
+	return apply_others(op, fd, more, n_more, what, PASS_SOCKET);
 }

@@ -21,14 +21,36 @@ int sock_check_namespace(struct op *op, const struct fd_view *v, const char *kin
 /* Owner or mode of the socket itself are to be put down: they are those of whoever made it, unless changed. */
 bool sock_has_owner(const struct fd_view *v);
 
-/* ---- opts.c: options of SOL_SOCKET */
+/* ---- optlist.c: options, of all levels, that the format has no place for */
+enum {
+	SOCK_OPT_VARIES = 1 << 0,     /* its value may be shorter */
+	SOCK_OPT_EARLY = 1 << 1,      /* it decides about bind() and connect() */
+	SOCK_OPT_IDLE = 1 << 2,	      /* means something else, or cannot be set, while there is a connection */
+	SOCK_OPT_ALWAYS = 1 << 3,     /* noted also where it is that of a new socket */
+	SOCK_OPT_DEVICE = 1 << 4,     /* index of a network device: noted as its name */
+	SOCK_OPT_BIG_ENDIAN = 1 << 5, /* which is in network order */
+};
+#define SOCK_OPT_MAX 2048
+struct sock_opt {
+	int level, name;
+	const char *text;
+	uint16_t size;
+	uint16_t flags;
+};
+const struct sock_opt *sock_opt_list(size_t *n);
+const struct sock_opt *sock_opt_find(uint32_t level, uint32_t name); /* NULL: none of ours */
+
+/* ---- opts.c: options of SOL_SOCKET, and those of that list */
 struct sock_options {
+	bool connected; /* in: what is SOCK_OPT_IDLE is left out */
 	SkOptsEntry *opts;
 	ARRAY(SockOption *) more; /* what the format has no place for, where it differs from a new socket's */
 };
 /* @fresh: those of a new socket of its family, type and protocol, asked for at the first; the caller keeps it. */
 struct sock_fresh;
 int sock_options_dump(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret);
+/* Before it is bound: those of @more that decide about it. */
+int sock_options_prepare(struct op *op, int fd, SockOption *const *more, size_t n_more, const char *what);
 /* When the queues are filled: buffers may be smaller than what is in them, filters would drop it. */
 int sock_options_apply(struct op *op, int fd, const SkOptsEntry *opts, SockOption *const *more, size_t n_more, const char *what);
 
