@@ -329,6 +329,32 @@ CKPT_API int ckpt_lazy_pages(struct ckpt_ctx *ctx, const struct ckpt_opts *opts,
 			     struct ckpt_stats *stats, struct ckpt_err **err);
 
 /*
+ * Network locks. Packets of the TCP connections of a checkpoint are held from the dump until the restore, which removes the lock;
+ * these are for checkpoints whose restore will not come, or comes on another host. They need CAP_NET_ADMIN, and are about the
+ * network namespace of the caller.
+ *
+ * ckpt_lock() holds the connections of the checkpoint in the folder of @opts, on a host that is about to take their address over:
+ * before it has the address, so that no peer is told that nobody knows its connection. It lasts until a restore has succeeded,
+ * until ckpt_unlock(), or a reboot. *@n (may be NULL): how many connections. Returns 0; 1: they are held already; or negative.
+ *
+ * ckpt_unlock() removes the lock of the checkpoint in the folder of @opts or, where @id is not NULL, the one of that id, without
+ * a folder. The connections are lost then, unless the program still runs. Returns 0; 1: there is none; or negative (CKPT_E_BUSY: a
+ * dump or restore is at work with it).
+ *
+ * ckpt_locks() hands each lock to @fn (may be NULL) and returns how many there are. Those that rules of iptables make are not
+ * found. Since 0.1.
+ */
+struct ckpt_lock_info {
+	size_t sz;	/* of the struct the library fills */
+	const char *id; /* the checkpoint's, which is in the name of the table of nftables: "CRIU-ID". Valid during the call */
+	bool in_use;	/* by a dump or restore that is at work; it goes with it */
+};
+typedef void (*ckpt_lock_fn)(void *arg, const struct ckpt_lock_info *lock);
+CKPT_API int ckpt_lock(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, uint64_t *n, struct ckpt_err **err);
+CKPT_API int ckpt_unlock(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, const char *id, struct ckpt_err **err);
+CKPT_API int ckpt_locks(struct ckpt_ctx *ctx, ckpt_lock_fn fn, void *arg, struct ckpt_err **err);
+
+/*
  * Would ckpt_dump(@pid) find something in its way? Stops nothing. Each obstacle is handed to @fn as an error value that
  * is valid during the call. Returns the number of obstacles, or negative when the question could not be answered.
  */
@@ -400,6 +426,7 @@ enum {
 	CKPT_FOR_DEDUP = 1 << 5,
 	CKPT_FOR_LAZY_PAGES = 1 << 6,
 	CKPT_FOR_PAGE_SERVER = 1 << 7,
+	CKPT_FOR_LOCK = 1 << 12,      /* lock, unlock */
 	CKPT_OPTF_NEGATABLE = 1 << 8, /* --no-NAME exists */
 	CKPT_OPTF_HIDDEN = 1 << 9,    /* not in --help */
 	CKPT_OPTF_NOT_YET = 1 << 10,  /* parsed; refused by name when used */

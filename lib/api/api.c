@@ -7,6 +7,7 @@
 #include "lib/engine/dump.h"
 #include "lib/engine/inspect.h"
 #include "lib/engine/lazy_pages.h"
+#include "lib/engine/lock.h"
 #include "lib/engine/page_server.h"
 #include "lib/engine/restore.h"
 #include "lib/engine/verify.h"
@@ -106,6 +107,8 @@ int ckpt_restore(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, pid_t *pid,
 	r = op_begin(&op, ctx, opts, stats);
 	if (!r && op.opts->record_faults && !op.opts->lazy_pages)
 		r = op_fail(&op, CKPT_E_INVAL, AT(.hint = "add --lazy-pages"), "--record-faults is for lazy restores");
+	if (!r && op.opts->network_lock)
+		log_warn(&op, "--network-lock has no effect on a restore: it goes by what the dump did");
 	r = r ?: restore_run(&op, &root);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;
@@ -141,6 +144,39 @@ int ckpt_lazy_pages(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, ckpt_rea
 	r = r ?: lazy_pages_run(&op, ready, arg);
 	if (op.stats)
 		op.stats->total_us = (now_ns() - begin) / 1000;
+	return op_end(&op, r, err);
+}
+
+int ckpt_lock(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, uint64_t *n, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: lock_run(&op, n);
+	return op_end(&op, r, err);
+}
+
+int ckpt_unlock(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, const char *id, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: unlock_run(&op, id);
+	return op_end(&op, r, err);
+}
+
+int ckpt_locks(struct ckpt_ctx *ctx, ckpt_lock_fn fn, void *arg, struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, NULL, NULL);
+	r = r ?: locks_run(&op, fn, arg);
 	return op_end(&op, r, err);
 }
 

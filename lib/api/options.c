@@ -19,7 +19,7 @@
 #define DR (D | R)
 #define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
-#define ALL (D | R | C | I | P | PS | LP | CKPT_FOR_DEDUP)
+#define ALL (D | R | C | I | P | PS | LP | CKPT_FOR_DEDUP | CKPT_FOR_LOCK)
 #define NEG CKPT_OPTF_NEGATABLE
 #define HID CKPT_OPTF_HIDDEN
 #define OPTARG CKPT_OPTF_OPTIONAL_ARG

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <arpa/inet.h>
+#include <ftw.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -24,6 +25,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 
+#include "lib/image/image.h"
 #include "lib/inject/guardian.h"
 #include "lib/state/msg.h"
 #include "lib/state/sock/netlock_parts.h"
@@ -707,6 +709,170 @@ static void test_odd_inventory(void **state)
 	env_done(&e);
 }
 
+/* ---------------------------------------------------------------------------------- ckpt lock, ckpt unlock: by images */
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static void put_addr(int family, const void *addr, size_t *n, uint32_t **words)
+{
+	size_t len = family == AF_INET ? 4 : 16;
+
+	*n = len / 4;
+	*words = malloc(len);
+	memcpy(*words, addr, len);
+}
+
+/* A checkpoint with @n sockets: those of @v, connected, in state @tcp_state, and one that listens. @words: of an address, if not 0. */
+static void make_images(char *dir, const struct netlock_tuple *v, size_t n, uint32_t tcp_state, size_t words)
+{
+	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
+	struct img_dir *d = NULL;
+	struct img_out *out;
+	struct env e;
+
+	strcpy(dir, "/tmp/test-netlock-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	env_init(&e);
+	e.opts.images_dir = dir;
+	ok(&e, img_dir_create(&e.op, &d));
+	ok(&e, img_create(&e.op, d, IMG_FILES, 0, &out));
+	for (size_t i = 0; i <= n; i++) {
+		FileEntry f = FILE_ENTRY__INIT;
+		InetSkEntry m = INET_SK_ENTRY__INIT;
+		FownEntry fown = FOWN_ENTRY__INIT;
+		SkOptsEntry opts = SK_OPTS_ENTRY__INIT;
+		const struct netlock_tuple *t = &v[i < n ? i : 0];
+
+		m.id = f.id = (uint32_t)i + 1;
+		m.family = (uint32_t)t->family;
+		m.type = SOCK_STREAM;
+		m.proto = IPPROTO_TCP;
+		m.state = i < n ? tcp_state : 10;
+		m.src_port = t->local_port;
+		m.dst_port = i < n ? t->peer_port : 0;
+		m.fown = &fown;
+		m.opts = &opts;
+		put_addr(t->family, &t->local, &m.n_src_addr, &m.src_addr);
+		put_addr(t->family, &t->peer, &m.n_dst_addr, &m.dst_addr);
+		if (words)
+			m.n_dst_addr = words;
+		f.type = FD_TYPES__INETSK;
+		f.isk = &m;
+		ok(&e, img_write(&e.op, out, &f.base));
+		free(m.src_addr);
+		free(m.dst_addr);
+	}
+	ok(&e, img_close(&e.op, out));
+	e.inventory.img_version = 2;
+	msg_set(&e.inventory, fdinfo_per_id, 1);
+	msg_set(&e.inventory, root_cg_set, 1);
+	msg_set(&e.inventory, network_lock_method, NETLOCK_NFTABLES);
+	e.inventory.root_ids = &ids;
+	ok(&e, img_dir_commit(&e.op, d, &e.inventory));
+	img_dir_close(d);
+	env_done(&e);
+}
+
+static void count_lock(void *arg, const struct ckpt_lock_info *lock)
+{
+	int *seen = arg;
+
+	assert_string_equal(lock->id, RUN_ID);
+	seen[lock->in_use]++;
+}
+
+static void test_by_images(void **state)
+{
+	struct pair p = connected(AF_INET), q = connected(AF_INET6);
+	struct netlock_tuple v[2] = { p.tuple, q.tuple };
+	struct ckpt_opts opts = CKPT_OPTS_INIT;
+	int seen[2] = { 0 };
+	struct netlock *l = NULL;
+	struct ckpt_ctx *ctx;
+	uint64_t n = 0;
+	char dir[64];
+	struct env e;
+
+	(void)state;
+	env_init(&e);
+	make_images(dir, v, 2, 1, 0);
+	assert_int_equal(ckpt_ctx_new(&ctx), 0);
+	opts.images_dir = dir;
+	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), 1);
+	assert_int_equal(ckpt_locks(ctx, count_lock, seen, NULL), 0);
+	assert_int_equal(ckpt_lock(ctx, &opts, &n, NULL), 0);
+	assert_int_equal(n, 2);
+	assert_true(is_held(&p));
+	assert_true(is_held(&q));
+	assert_int_equal(ckpt_lock(ctx, &opts, &n, NULL), 1);
+	assert_int_equal(ckpt_locks(ctx, count_lock, seen, NULL), 1);
+	assert_int_equal(seen[0], 1);
+	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), 0);
+	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), 1);
+	assert_true(passes(&p));
+	assert_true(passes(&q));
+	/* By its id; a restore takes it over. */
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), 0);
+	assert_int_equal(ckpt_unlock(ctx, NULL, RUN_ID, NULL), 0);
+	assert_int_equal(ckpt_unlock(ctx, NULL, RUN_ID, NULL), 1);
+	assert_int_equal(ckpt_unlock(ctx, NULL, "x", NULL), CKPT_E_INVAL);
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), 0);
+	for (uint32_t method = NETLOCK_IPTABLES; method <= NETLOCK_SKIP; method++) {
+		msg_set(&e.inventory, network_lock_method, method);
+		ok(&e, netlock_adopt(&e.op, &e.s, v, 2, &l));
+		netlock_done(&e.op, &l, false);
+		assert_true(is_held(&q));
+	}
+	ok(&e, netlock_adopt(&e.op, &e.s, v, 2, &l));
+	netlock_done(&e.op, &l, true);
+	assert_true(passes(&p));
+	/* Somebody is at work with it. */
+	ok(&e, netlock_take(&e.op, &e.s, v, 2, &l));
+	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), CKPT_E_BUSY);
+	assert_int_equal(ckpt_unlock(ctx, NULL, RUN_ID, NULL), CKPT_E_BUSY);
+	assert_int_equal(ckpt_locks(ctx, count_lock, seen, NULL), 1);
+	assert_int_equal(seen[1], 1);
+	assert_true(is_held(&p));
+	netlock_release(&e.op, &l);
+	ckpt_ctx_free(ctx);
+	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+	disconnect(&p);
+	disconnect(&q);
+	env_done(&e);
+}
+
+static void test_odd_images(void **state)
+{
+	struct pair p = connected(AF_INET);
+	struct ckpt_opts opts = CKPT_OPTS_INIT;
+	struct ckpt_err *err;
+	struct ckpt_ctx *ctx;
+	char dir[64];
+
+	(void)state;
+	assert_int_equal(ckpt_ctx_new(&ctx), 0);
+	opts.images_dir = dir;
+	make_images(dir, &p.tuple, 1, 1, 4);
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), CKPT_E_IMAGE);
+	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), CKPT_E_IMAGE);
+	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+	make_images(dir, &p.tuple, 0, 1, 0);
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, &err), CKPT_E_INVAL);
+	assert_non_null(strstr(ckpt_err_message(err), "no TCP connections"));
+	ckpt_err_free(err);
+	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), CKPT_E_SYS);
+	assert_false(table_is_there());
+	ckpt_ctx_free(ctx);
+	disconnect(&p);
+}
+
 /* --------------------------------------------------------------------------------------------------------- many */
 
 static void test_many(void **state)
@@ -889,6 +1055,8 @@ int main(void)
 		cmocka_unit_test(test_iptables),
 		cmocka_unit_test(test_no_right),
 		cmocka_unit_test(test_odd_inventory),
+		cmocka_unit_test(test_by_images),
+		cmocka_unit_test(test_odd_images),
 		cmocka_unit_test(test_many),
 	};
 

@@ -53,7 +53,7 @@ struct cli {
 
 	/* options that only the command line has */
 	pid_t tree;
-	bool json, extra, experimental, no_default_config, help, version, man_options, list_options, list_values;
+	bool json, extra, experimental, all, list, no_default_config, help, version, man_options, list_options, list_values;
 	const char *feature, *config;
 	int ready_fd;		/* of a process in the background: tells the one that started it */
 
@@ -150,5 +150,7 @@ int cmd_inspect(struct cli *cli);
 int cmd_page_server(struct cli *cli);
 int cmd_lazy_pages(struct cli *cli);
 int cmd_verify(struct cli *cli);
+int cmd_lock(struct cli *cli);
+int cmd_unlock(struct cli *cli);
 
 #endif

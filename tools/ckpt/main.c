@@ -44,6 +44,14 @@ static const struct command commands[] = {
 	{ "verify", CKPT_FOR_INSPECT, cmd_verify, "[DIR]", "are images still what was written?",
 	  "  ckpt verify /var/tmp/ck                  reads all of it, and its parents\n"
 	  "  ckpt verify /var/tmp/ck --json           for programs\n" },
+	{ "unlock", CKPT_FOR_LOCK, cmd_unlock, "-D DIR", "let packets of a checkpoint's connections through",
+	  "  ckpt unlock -D /var/tmp/ck               if it will not be restored\n"
+	  "  ckpt unlock --list                       which locks there are\n"
+	  "  ckpt unlock --all                        all that no dump or restore is using\n" },
+	{ "lock", CKPT_FOR_LOCK, cmd_lock, "-D DIR", "hold packets of a checkpoint's connections",
+	  "  ckpt lock -D /var/tmp/ck                 where its address is to go,\n"
+	  "  ip addr add 192.0.2.7/24 dev eth0        before it is there\n"
+	  "  ckpt restore -D /var/tmp/ck -d\n" },
 	{ "lazy-pages", CKPT_FOR_LAZY_PAGES, cmd_lazy_pages, "-D DIR", "bring pages to programs that run already",
 	  "  ckpt lazy-pages -D ck -d && ckpt restore -D ck -d --lazy-pages\n"
 	  "                                           the restore alone would do as well\n"

@@ -11,13 +11,13 @@
 #include "cli.h"
 
 enum own_id {
-	OWN_TREE, OWN_JSON, OWN_FEATURE, OWN_EXTRA, OWN_EXPERIMENTAL, OWN_ALL, OWN_MS, OWN_CONFIG,
+	OWN_TREE, OWN_JSON, OWN_FEATURE, OWN_EXTRA, OWN_EXPERIMENTAL, OWN_ALL, OWN_LIST, OWN_MS, OWN_CONFIG,
 	OWN_NO_DEFAULT_CONFIG, OWN_HELP, OWN_VERSION, OWN_MAN_OPTIONS, OWN_LIST_OPTIONS, OWN_LIST_VALUES,
 };
 
 #define ANY                                                                                         \
 	(CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | \
-	 CKPT_FOR_LAZY_PAGES | CKPT_FOR_DEDUP)
+	 CKPT_FOR_LAZY_PAGES | CKPT_FOR_DEDUP | CKPT_FOR_LOCK)
 #define HID CKPT_OPTF_HIDDEN
 #define NEG CKPT_OPTF_NEGATABLE
 #define FLAG(n, s, fl, id, h) { n, s, CKPT_OPT_BOOL, fl, id, NULL, NULL, h }
@@ -27,12 +27,15 @@ enum own_id {
 static const struct ckpt_option own[] = {
 	TEXT("tree", 't', CKPT_FOR_DUMP | CKPT_FOR_PRE_DUMP | CKPT_FOR_CHECK, OWN_TREE, "PID",
 	     "the root of the process tree"),
-	FLAG("json", 0, CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_CHECK | CKPT_FOR_INSPECT, OWN_JSON,
+	FLAG("json", 0, CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_CHECK | CKPT_FOR_INSPECT |
+	     CKPT_FOR_LOCK, OWN_JSON,
 	     "print JSON, for programs"),
 	TEXT("feature", 0, CKPT_FOR_CHECK, OWN_FEATURE, "NAME", "test one feature; exit status 0 when it is there"),
 	FLAG("extra", 0, CKPT_FOR_CHECK | NEG, OWN_EXTRA, "also fail when an optional feature is missing"),
 	FLAG("experimental", 0, CKPT_FOR_CHECK | NEG, OWN_EXPERIMENTAL, "also fail when an experimental one is"),
-	FLAG("all", 0, CKPT_FOR_CHECK, OWN_ALL, "fail when any feature is missing"),
+	FLAG("all", 0, CKPT_FOR_CHECK | CKPT_FOR_LOCK, OWN_ALL,
+	     "check: fail when any feature is missing; unlock: remove every lock that is not in use"),
+	FLAG("list", 0, CKPT_FOR_LOCK, OWN_LIST, "unlock: print the ids of the locks that are there, remove none"),
 	FLAG("ms", 0, CKPT_FOR_CHECK | HID, OWN_MS, "refused"),
 	TEXT("config", 0, ANY, OWN_CONFIG, "FILE", "read options from FILE instead of the default files"),
 	FLAG("no-default-config", 0, ANY, OWN_NO_DEFAULT_CONFIG, "do not read the default configuration files"),
@@ -216,7 +219,10 @@ static int set_own(struct cli *cli, enum own_id id, const char *value)
 		cli->experimental = on;
 		break;
 	case OWN_ALL:
-		cli->extra = cli->experimental = true;
+		cli->extra = cli->experimental = cli->all = true;
+		break;
+	case OWN_LIST:
+		cli->list = true;
 		break;
 	case OWN_MS:
 		return fail(cli, "check tells optional features apart by itself",

@@ -31,13 +31,19 @@ static void warn(struct op *op, int r, const char *what)
 	op_forget(op);
 }
 
+/* It is in the name of something that gets deleted. */
+static bool is_run_id(const char *id)
+{
+	size_t n = strlen(id);
+
+	return n && n <= RUN_ID_MAX && strspn(id, "0123456789abcdefABCDEF-") == n;
+}
+
 int netlock_table(struct op *op, const struct snapshot *s, const char **ret)
 {
 	const char *id = s->inventory->dump_criu_run_id;
-	size_t n = id ? strlen(id) : 0;
 
-	/* It is the name of something that gets deleted. */
-	if (id && (!n || n > RUN_ID_MAX || strspn(id, "0123456789abcdefABCDEF-") != n))
+	if (id && !is_run_id(id))
 		return op_fail(op, CKPT_E_IMAGE, NULL, "the inventory's run id is none");
 	if (id)
 		*ret = arena_printf(op->arena, NETLOCK_TABLE_PREFIX "%s", id);
@@ -236,6 +242,20 @@ static int adopt_ipt(struct op *op, struct netlock *l)
 	return netlock_ipt_add(op, l->v, l->n);
 }
 
+/* The dump wanted none; ckpt lock may have made one since. */
+static int adopt_installed(struct op *op, struct netlock *l)
+{
+	_cleanup_(nft_close_p) struct nft *nft = NULL;
+	bool owned;
+	int r = nft_open(op, &nft);
+
+	r = r ?: netlock_nft_find(op, nft, l->table, &owned);
+	if (r)
+		op_forget(op);
+	l->theirs = !r;
+	return r ? 1 : 0;
+}
+
 int netlock_adopt(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n, struct netlock **ret)
 {
 	uint32_t method = s->inventory->has_network_lock_method ? s->inventory->network_lock_method : NETLOCK_IPTABLES;
@@ -245,14 +265,17 @@ int netlock_adopt(struct op *op, struct snapshot *s, const struct netlock_tuple 
 	*ret = NULL;
 	if (method > NETLOCK_SKIP)
 		return op_fail(op, CKPT_E_IMAGE, NULL, "the inventory names a network lock (%u) that is not known", method);
-	if (!n || method == NETLOCK_SKIP)
+	if (!n)
 		return 0;
 	l = new(op, s, method, v, n);
 	if (!l)
 		return op->err ? ckpt_err_code(op->err) : CKPT_E_NOMEM;
-	r = method == NETLOCK_NFTABLES ? adopt_nft(op, l) : adopt_ipt(op, l);
+	if (method == NETLOCK_SKIP)
+		r = adopt_installed(op, l);
+	else
+		r = method == NETLOCK_NFTABLES ? adopt_nft(op, l) : adopt_ipt(op, l);
 	if (r)
-		return r;
+		return r > 0 ? 0 : r;
 	*ret = l;
 	log_info(op, "packets of %zu TCP connections are held, %s", n, l->theirs ? "since the dump" : "by a lock of this restore");
 	return 0;
@@ -276,4 +299,85 @@ void netlock_done(struct op *op, struct netlock **lock, bool success)
 		netlock_ipt_remove(op, l->v, l->n);
 	l->nft = nft_close(l->nft);
 	op->err = first;
+}
+
+/* ------------------------------------------------------------------------------------------------- by themselves */
+
+int netlock_install(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n)
+{
+	_cleanup_(nft_close_p) struct nft *nft = NULL;
+	const char *table;
+	bool owned;
+	int r = netlock_table(op, s, &table);
+
+	r = r ?: nft_open(op, &nft);
+	r = r ?: netlock_nft_find(op, nft, table, &owned);
+	if (r != 1)
+		return r ?: 1;
+	return netlock_nft_make(op, nft, table, v, n, 0, false);
+}
+
+static int remove_unowned(struct op *op, const char *table)
+{
+	_cleanup_(nft_close_p) struct nft *nft = NULL;
+	bool owned = false;
+	int r = nft_open(op, &nft);
+
+	r = r ?: netlock_nft_find(op, nft, table, &owned);
+	if (!r && owned)
+		return op_fail(op, CKPT_E_BUSY, AT(.kind = "network lock", .hint = "wait for its end; the lock then goes by itself"),
+			       "a dump or restore that is at work owns nftables table inet %s", table);
+	return r ?: netlock_nft_remove(op, nft, table);
+}
+
+/* A table may be there whatever the dump's method was: ckpt lock makes one. */
+int netlock_remove(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n)
+{
+	bool rules = !s->inventory->has_network_lock_method || s->inventory->network_lock_method == NETLOCK_IPTABLES;
+	const char *table;
+	size_t left = n;
+	int r = netlock_table(op, s, &table);
+
+	r = r ?: remove_unowned(op, table);
+	if (r == CKPT_E_KERNEL && rules) {
+		op_forget(op);
+		r = 1;
+	}
+	if (r >= 0 && rules)
+		left = netlock_ipt_remove(op, v, n);
+	return r == 1 && left < n ? 0 : r;
+}
+
+int netlock_remove_id(struct op *op, const char *id)
+{
+	const char *table = arena_printf(op->arena, NETLOCK_TABLE_PREFIX "%s", id);
+
+	if (!is_run_id(id))
+		return op_fail(op, CKPT_E_INVAL, AT(.hint = "ckpt unlock --list shows those that are there"), "'%s' is no id of a lock", id);
+	return table ? remove_unowned(op, table) : op_nomem(op);
+}
+
+struct list_arg {
+	netlock_fn fn;
+	void *arg;
+};
+
+static int on_any_table(struct op *op, void *arg, const struct nft_table_info *t)
+{
+	size_t prefix = strlen(NETLOCK_TABLE_PREFIX);
+	const struct list_arg *l = arg;
+
+	if (strncmp(t->name, NETLOCK_TABLE_PREFIX, prefix) || !is_run_id(t->name + prefix))
+		return 0;
+	return l->fn(op, l->arg, t->name + prefix, t->flags & NFT_TABLE_F_OWNER && t->owner);
+}
+
+int netlock_list(struct op *op, netlock_fn fn, void *arg)
+{
+	_cleanup_(nft_close_p) struct nft *nft = NULL;
+	struct list_arg l = { .fn = fn, .arg = arg };
+	int r = nft_open(op, &nft);
+
+	r = r ?: nft_tables(op, nft, NFPROTO_INET, on_any_table, &l);
+	return r > 0 ? netlock_nft_refused(op, nft, r, "", "listing") : r;
 }

@@ -45,4 +45,16 @@ int netlock_adopt(struct op *op, struct snapshot *s, const struct netlock_tuple 
 /* Success: it is gone. Else that of the dump stays exactly as it was, ours goes. NULL-safe; never fails (warns). */
 void netlock_done(struct op *op, struct netlock **l, bool success);
 
+/*
+ * Without a dump or a restore. Makes one that stays, for a restore to take over; 1: it is there already.
+ */
+int netlock_install(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n);
+/* That of the checkpoint, by the method of its inventory; 1: there is none. Refused while a dump or restore owns it. */
+int netlock_remove(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n);
+/* Of nftables, by the id in its name. */
+int netlock_remove_id(struct op *op, const char *id);
+/* Calls @fn for each of nftables, in our network namespace; @owned: by a dump or restore that is at work. */
+typedef int (*netlock_fn)(struct op *op, void *arg, const char *id, bool owned);
+int netlock_list(struct op *op, netlock_fn fn, void *arg);
+
 #endif

@@ -12,7 +12,7 @@
 #include "lib/state/sock/netlock_parts.h"
 
 #define RULE_MAX 256
-#define MAX_RUNS 64
+#define MAX_RUNS 32
 #define TEXT_ADD 64 /* first and last line */
 
 static const char *const folders[] = { "/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin", "/usr/local/bin" };
@@ -132,22 +132,26 @@ static size_t remove_some(struct op *op, int family, const struct netlock_tuple 
 	return remove_some(op, family, v, n / 2, budget) + remove_some(op, family, v + n / 2, n - n / 2, budget);
 }
 
-static void remove_family(struct op *op, int family, const struct netlock_tuple *v, size_t n)
+static size_t remove_family(struct op *op, int family, const struct netlock_tuple *v, size_t n)
 {
 	unsigned budget = MAX_RUNS;
-	size_t left = remove_some(op, family, v, n, &budget);
+	size_t ours = 0;
 
-	if (left)
-		log_info(op, "rules of iptables for %zu connections were not there, or could not be removed", left);
+	for (size_t i = 0; i < n; i++)
+		ours += v[i].family == family;
+	return ours ? MIN(ours, remove_some(op, family, v, n, &budget)) : 0;
 }
 
-void netlock_ipt_remove(struct op *op, const struct netlock_tuple *v, size_t n)
+size_t netlock_ipt_remove(struct op *op, const struct netlock_tuple *v, size_t n)
 {
 	struct ckpt_err *first = op->err;
+	size_t left;
 
 	op->err = NULL;
-	remove_family(op, AF_INET, v, n);
-	remove_family(op, AF_INET6, v, n);
+	left = remove_family(op, AF_INET, v, n) + remove_family(op, AF_INET6, v, n);
+	if (left)
+		log_info(op, "rules of iptables for %zu connections were not there, or could not be removed", left);
 	op_forget(op);
 	op->err = first;
+	return left;
 }

@@ -150,7 +150,7 @@ static void build(struct nft_batch *b, const char *table, const struct netlock_t
 
 /* ----------------------------------------------------------------------------------------------------- the kernel */
 
-static int refused(struct op *op, const struct nft *nft, int err, const char *table, const char *what)
+int netlock_nft_refused(struct op *op, const struct nft *nft, int err, const char *table, const char *what)
 {
 	const char *why = nft_why(nft);
 
@@ -178,7 +178,7 @@ int netlock_nft_make(struct op *op, struct nft *nft, const char *table, const st
 		nft_table_del(&b, NFPROTO_INET, table);
 	build(&b, table, v, n, flags);
 	r = nft_commit(op, nft, &b);
-	return r > 0 ? refused(op, nft, r, table, "making") : r;
+	return r > 0 ? netlock_nft_refused(op, nft, r, table, "making") : r;
 }
 
 int netlock_nft_remove(struct op *op, struct nft *nft, const char *table)
@@ -190,7 +190,7 @@ int netlock_nft_remove(struct op *op, struct nft *nft, const char *table)
 	r = nft_commit(op, nft, &b);
 	if (r == ENOENT)
 		return 1;
-	return r > 0 ? refused(op, nft, r, table, "removing") : r;
+	return r > 0 ? netlock_nft_refused(op, nft, r, table, "removing") : r;
 }
 
 struct search {
@@ -217,7 +217,7 @@ int netlock_nft_find(struct op *op, struct nft *nft, const char *table, bool *ow
 
 	*owned = s.owned;
 	if (r > 0)
-		return refused(op, nft, r, table, "looking for");
+		return netlock_nft_refused(op, nft, r, table, "looking for");
 	return r ?: !s.found;
 }
 

@@ -19,6 +19,8 @@ int netlock_nft_make(struct op *op, struct nft *nft, const char *table, const st
 int netlock_nft_remove(struct op *op, struct nft *nft, const char *table);
 /* 1: there is none. *@owned: somebody's that still runs. */
 int netlock_nft_find(struct op *op, struct nft *nft, const char *table, bool *owned);
+/* The failure of what nft_commit() or nft_tables() said with @err. */
+int netlock_nft_refused(struct op *op, const struct nft *nft, int err, const char *table, const char *what);
 /* For somebody else to send: what removes it. */
 int netlock_nft_removal(struct op *op, struct nft_batch *b, const char *table);
 
@@ -28,7 +30,7 @@ char *netlock_ipt_text(struct op *op, int family, bool add, const struct netlock
 /* Their path, in the arena; refuses where it is not there. */
 int netlock_ipt_program(struct op *op, int family, char **path);
 int netlock_ipt_add(struct op *op, const struct netlock_tuple *v, size_t n);
-/* What is left of them where some are gone already. Warns. */
-void netlock_ipt_remove(struct op *op, const struct netlock_tuple *v, size_t n);
+/* What is left of them where some are gone already. Returns for how many connections they were not there, or are there still. */
+size_t netlock_ipt_remove(struct op *op, const struct netlock_tuple *v, size_t n);
 
 #endif

@@ -3,7 +3,7 @@
 _ckpt()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command='' word values
-	local commands='dump pre-dump dedup restore check inspect verify page-server lazy-pages'
+	local commands='dump pre-dump dedup restore check inspect verify page-server lazy-pages lock unlock'
 
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word; break ;; esac
@@ -33,7 +33,9 @@ _ckpt()
 			return
 		fi ;;
 	esac
-	if [[ -z $command && $cur != -* ]]; then
+	if [[ $command == unlock && $cur != -* ]]; then
+		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" unlock --list 2>/dev/null | awk '{ print $1 }')" -- "$cur"))
+	elif [[ -z $command && $cur != -* ]]; then
 		COMPREPLY=($(compgen -W "$commands" -- "$cur"))
 	elif [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" $command --list-options 2>/dev/null)" -- "$cur"))
