@@ -152,24 +152,24 @@ def parts(results):
     yield "memory", table(results, "memory", ["dump", "restore"])
 
 
-def write(results):
-    """Puts what was measured into the page, between marks; parts that were not measured stay as they are."""
+def write_parts(parts, by):
+    """Puts texts into the page, between the marks of the script @by; what is not among them stays as it is."""
     with open(PAGE) as f:
         text = f.read()
-
-    def put(name, body):
-        nonlocal text
-        mark = re.compile(rf"(<!-- {name}: made by tests/bench/pages.py -->\n).*?(<!-- end -->)", re.S)
-        text = mark.sub(lambda m: m.group(1) + body + "\n" + m.group(2), text)
-
-    for name, body in parts(results):
-        if of(results, name):
-            put(name, body)
-    w, r = disk(results, "write"), disk(results, "read")
-    put("machine", f"Linux {results['kernel']}, {results['cpus']} processors, load {results['load']:.1f}, medians of {results['rounds']} rounds. "
-        + (f"fio on the same disk in the same run (O_DIRECT, io_uring, 1 MiB, depth 16): writes {w:.0f} MB/s, reads {r:.0f} MB/s. " if w else "")
-        + (f"No comparison: {results['reference']}." if results["reference"] else "Ours and the reference engine in turns."))
-    put("goals", goal_lines(results))
+    for name, body in parts.items():
+        mark = re.compile(rf"(<!-- {name}: made by tests/bench/{re.escape(by)} -->\n).*?(<!-- end -->)", re.S)
+        text = mark.sub(lambda m, body=body: m.group(1) + body + "\n" + m.group(2), text)
     with open(PAGE, "w") as f:
         f.write(text)
+
+
+def write(results):
+    """What was measured; parts that were not measured stay as they are."""
+    texts = {name: body for name, body in parts(results) if of(results, name)}
+    w, r = disk(results, "write"), disk(results, "read")
+    texts["machine"] = (f"Linux {results['kernel']}, {results['cpus']} processors, load {results['load']:.1f}, medians of {results['rounds']} rounds. "
+                        + (f"fio on the same disk in the same run (O_DIRECT, io_uring, 1 MiB, depth 16): writes {w:.0f} MB/s, reads {r:.0f} MB/s. " if w else "")
+                        + (f"No comparison: {results['reference']}." if results["reference"] else "Ours and the reference engine in turns."))
+    texts["goals"] = goal_lines(results)
+    write_parts(texts, "pages.py")
     pictures(results)
