@@ -56,6 +56,22 @@ def own_neighbours():
         raise Skip(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
 
 
+def own_network():
+    """From here on we and what we start have a network of our own: only a loopback, whose ports nobody else takes, and a
+    firewall that nobody else has rules in."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        raise Skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+    for tool in ("ip", "nft"):
+        if not shutil.which(tool):
+            raise Skip(f"no {tool} here")
+    must(run(["ip", "link", "set", "lo", "up"]), "ip link set lo up")
+
+
+def network_locks():
+    """Tables of the firewall that hold connections back: there is one between a dump and its restore."""
+    return re.findall(r"^table inet (CRIU-\S+)", must(run(["nft", "list", "tables"]), "nft list tables").out, re.M)
+
+
 def need_engine():
     if os.geteuid() != 0:
         raise Skip("needs root")
