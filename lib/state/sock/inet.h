@@ -76,6 +76,7 @@ struct tcp_shape {
 
 /* Restore: a socket. */
 struct inet_sk {
+	struct inet_state *of;
 	struct snap_file *f;
 	const InetSkEntry *m;
 	const InetSkExtra *x; /* NULL: none */
@@ -96,6 +97,7 @@ struct inet_state {
 	struct file_index listings; /* (family, protocol) -> struct inet_listing */
 	/* restore */
 	bool made;
+	struct netlock *held; /* while connections are made */
 	ARRAY(struct inet_sk *) socks;
 	struct file_index ids; /* file id -> struct inet_sk */
 };

@@ -3,6 +3,7 @@
  * Restore of IPv4 and IPv6 sockets, all of them at once and before any task exists, because the order counts: what is only
  * bound, then what listens, then connections.
  */
+#include "lib/state/sock/netlock.h"
 #include "lib/state/sock/tcp.h"
 
 static int take_given(struct op *op, struct inet_sk *sk)
@@ -68,6 +69,37 @@ static int bind_all(struct op *op, const struct inet_state *is)
 	return r;
 }
 
+static void tuple_of(const struct inet_sk *sk, struct netlock_tuple *t)
+{
+	union inet_addr local, peer;
+
+	inet_addr_on_wire(&sk->local, &local);
+	inet_addr_on_wire(&sk->peer, &peer);
+	*t = (struct netlock_tuple){ .family = peer.any.sa_family, .local_port = inet_addr_port(&local),
+				     .peer_port = inet_addr_port(&peer) };
+	if (t->family == AF_INET6) {
+		t->local.v6 = local.v6.sin6_addr;
+		t->peer.v6 = peer.v6.sin6_addr;
+	} else {
+		t->local.v4 = local.v4.sin_addr;
+		t->peer.v4 = peer.v4.sin_addr;
+	}
+}
+
+/* Until they are what they were, no packet reaches the connections, or comes from them. */
+static int hold_back(struct op *op, struct snapshot *s, struct inet_state *is)
+{
+	struct netlock_tuple *v = op_alloc(op, (is->socks.n + 1) * sizeof(*v));
+	size_t n = 0;
+
+	if (!v)
+		return CKPT_E_NOMEM;
+	for (size_t i = 0; i < is->socks.n; i++)
+		if (is->socks.v[i]->stream)
+			tuple_of(is->socks.v[i], &v[n++]);
+	return n ? netlock_adopt(op, s, v, n, &is->held) : 0;
+}
+
 /* What a connection has of it says its state; only that it reads no more does not show there. */
 static int shut_down(struct op *op, const struct inet_sk *sk)
 {
@@ -92,7 +124,7 @@ static int finish(struct op *op, const struct inet_sk *sk)
 	return r ?: file_set_flags(sk->f->fd, sk->m->flags) < 0 ? inet_sys(op, sk, "set its flags") : 0;
 }
 
-static int make_all(struct op *op, struct inet_state *is)
+static int make_all(struct op *op, struct snapshot *s, struct inet_state *is)
 {
 	int r = 0;
 
@@ -100,6 +132,7 @@ static int make_all(struct op *op, struct inet_state *is)
 		r = make_socket(op, is->socks.v[i]);
 	r = r ?: bind_all(op, is);
 	r = r ?: tcp_prepare_all(op, is);
+	r = r ?: hold_back(op, s, is);
 	r = r ?: tcp_make_all(op, is);
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		if (!is->socks.v[i]->given)
@@ -114,7 +147,7 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
 
 	if (!is)
 		return CKPT_E_NOMEM;
-	r = is->made ? 0 : make_all(op, is);
+	r = is->made ? 0 : make_all(op, s, is);
 	is->made = true;
 	if (!r && f->fd < 0)
 		r = image_bad(op, "files.img: socket id %u was not made", f->id);
@@ -127,19 +160,20 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
  */
 int inet_settle(struct op *op, struct snapshot *s)
 {
-	struct inet_state *is = s->file_state->inet_sockets;
+	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
 	if (!is || !is->made)
 		return 0;
+	netlock_done(op, &is->held, true);
 	return tcp_settle(op, is);
 }
 
 void inet_restore_done(struct op *op, struct snapshot *s, bool success)
 {
-	struct inet_state *is = s->file_state->inet_sockets;
+	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
-	(void)op;
 	if (!is || !is->made || success)
 		return;
 	tcp_silence(is);
+	netlock_done(op, &is->held, false);
 }

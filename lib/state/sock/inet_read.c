@@ -97,6 +97,7 @@ static int add_socket(struct op *op, struct inet_state *is, struct snap_file *f)
 	if (!slot)
 		return op_nomem(op);
 	*slot = sk;
+	sk->of = is;
 	sk->f = f;
 	sk->m = m;
 	if (!inet_addr_get((int)m->family, m->n_src_addr, m->src_addr, m->src_port, &sk->local) ||
