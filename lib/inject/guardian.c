@@ -271,6 +271,20 @@ static pid_t seize_one(pid_t pid, long options)
 	return found;
 }
 
+/*
+ * A twin may have become ours: that a clone is to be traced is settled when it begins, and by whom when it ends, so that it is us
+ * if we took hold of the owner in between. It is let go to end, as it would without us. We have no other children, and nothing
+ * is heard of the owner now but its death.
+ */
+static void let_go_of_twin(pid_t owner)
+{
+	int status;
+	pid_t got = waitpid(-1, &status, __WALL | WNOHANG);
+
+	if (got > 0 && got != owner && WIFSTOPPED(status))
+		ptrace(PTRACE_DETACH, got, 0, 0);
+}
+
 /* Polls: the call must not block. Dispatch of system calls to the program itself is off meanwhile. */
 static void wait_in(const struct target *t, struct tracee *tr, const struct gadgets *g, int32_t number)
 {
@@ -285,6 +299,7 @@ static void wait_in(const struct target *t, struct tracee *tr, const struct gadg
 	for (int i = 0; i < 2000 && !ret && !r; i++) {
 		if (i)
 			pause_ms(1);
+		let_go_of_twin(tr->tid);
 		r = remote_syscall(&op, t, tr, g, SYS_wait4, (uint64_t[6]){ (uint64_t)number, 0, __WALL | WNOHANG }, &ret);
 	}
 	if (conf.mode)

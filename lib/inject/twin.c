@@ -112,7 +112,8 @@ static void noted(struct twin *w, int32_t number)
 
 /*
  * 0, TWIN_REFUSED or a failure. The child is ours from the beginning, by an option of the tracer and not by CLONE_PTRACE: if the
- * call is made after we were killed, it must not become the guardian's.
+ * call is made after we were killed, it must not become the guardian's. Where we are killed in the middle of it, it may, and the
+ * guardian lets go of it.
  */
 static int make_clone(struct op *op, struct target *t, const struct gadgets *g, struct twin *w)
 {

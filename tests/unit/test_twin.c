@@ -22,8 +22,11 @@
 #include "lib/kernel/sys.h"
 
 #define NOBODY 65534
+#define AREAS 10000 /* so many make a clone take milliseconds */
+#define CLONE_US 10000
 
-enum { DO_NOTHING, DO_WRITE, DO_WAIT_ANY, DO_CLOSE_PIPE, DO_EXEC, DO_EXIT_LEADER, DO_EXIT, DO_UNSHARE_PIDS, DO_LIMIT };
+enum { DO_NOTHING, DO_WRITE, DO_WAIT_ANY, DO_CLOSE_PIPE, DO_EXEC, DO_EXIT_LEADER, DO_EXIT, DO_UNSHARE_PIDS, DO_LIMIT,
+       DO_MAP };
 
 struct shared {
 	volatile int ready, handler_calls, cmd, done;
@@ -50,6 +53,15 @@ static void *spin(void *arg)
 		usleep(100);
 	}
 	return NULL;
+}
+
+/* Every other page can be written: none is joined with its neighbour. */
+static void map_much(void)
+{
+	char *at = mmap(NULL, 2 * AREAS * PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (size_t i = 0; i < AREAS; i++)
+		mprotect(at + 2 * i * PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE);
 }
 
 static void child_do(int cmd)
@@ -83,6 +95,9 @@ static void child_do(int cmd)
 		setrlimit(RLIMIT_NPROC, &(struct rlimit){ 0, 0 });
 		syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY);
 		prctl(PR_SET_DUMPABLE, 1);
+		break;
+	case DO_MAP:
+		map_much();
 		break;
 	}
 }
@@ -458,13 +473,18 @@ __attribute__((noreturn)) static void engine_main(struct bench *b, bool shares)
 	}
 }
 
+/* A claim is waited for a second, which may not do on a busy machine. */
 static bool guarded_by_none(struct bench *b)
 {
 	int claim;
 
-	ok(b, guardian_claim(&b->op, b->pid, &claim));
-	close(claim);
-	return children_of(b->pid) == 0;
+	for (int i = 0; i < 10; i++) {
+		ok(b, guardian_claim(&b->op, b->pid, &claim));
+		close(claim);
+		if (children_of(b->pid) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* An engine that is killed anywhere. */
@@ -499,6 +519,66 @@ static void test_killed_engine(void **state)
 	end(&b);
 }
 
+/* Ends the process at a moment of the clone, which begins when the journal has it. */
+static void *end_in_clone(void *arg)
+{
+	struct bench *b = arg;
+	uint64_t at;
+
+	while (!atomic_load(&b->guardian.journal->n_twins))
+		;
+	at = now_ns() + (uint64_t)(rand() % CLONE_US) * 1000;
+	while (now_ns() < at)
+		;
+	kill(getpid(), SIGKILL);
+	return NULL;
+}
+
+__attribute__((noreturn)) static void doomed_engine_main(struct bench *b, bool shares)
+{
+	pthread_t t;
+	int claim;
+
+	alarm(20);
+	if (guardian_claim(&b->op, b->pid, &claim) || guardian_start(&b->op, &b->guardian, claim))
+		_exit(1);
+	stop_child(b);
+	pthread_create(&t, NULL, end_in_clone, b);
+	usleep(1000);
+	twin_make(&b->op, &b->t, &b->g, b->guardian.journal, shares, &b->w);
+	for (;;)
+		pause();
+}
+
+/* The guardian takes hold of the owner while that clones: the twin becomes the guardian's tracee, and is to end all the same. */
+static void test_killed_in_clone(void **state)
+{
+	struct bench b;
+
+	(void)state;
+	begin(&b);
+	target_release(&b.op, &b.t);
+	guardian_stop(&b.guardian);
+	tell(DO_MAP);
+	for (int round = 0; round < 60; round++) {
+		int status, seed = rand();
+		pid_t engine = fork();
+
+		if (engine == 0) {
+			srand((unsigned)seed);
+			doomed_engine_main(&b, round % 8 == 0);
+		}
+		waitpid(engine, &status, 0);
+		assert_true(WIFSIGNALED(status));
+		assert_true(guarded_by_none(&b));
+		assert_int_equal(waitpid(b.pid, NULL, WNOHANG), 0);
+	}
+	tell(DO_WAIT_ANY);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(sh->wait_errno[i], ECHILD);
+	end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -510,6 +590,7 @@ int main(void)
 		cmocka_unit_test(test_owner_exits),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_killed_engine),
+		cmocka_unit_test(test_killed_in_clone),
 	};
 
 	if (geteuid() != 0) {
