@@ -236,6 +236,7 @@ struct ckpt_opts {
 	bool track_apart;	      /* tracking is kept by a process of its own, for other programs, not by the context */
 	bool copy_pages;	      /* dump: also pages that could be written from where they are go by way of buffers */
 	enum ckpt_network_lock network_lock; /* dump, lock; a restore goes by what the dump noted */
+	bool skip_in_flight;	      /* dump, restore: TCP connections that were not accepted yet are dropped */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

@@ -49,6 +49,7 @@ struct img_dir;
 #define IMG_OWN_IO_URING "ckpt-io-uring"
 #define IMG_OWN_SYSV_IPC "ckpt-sysv-ipc" /* objects of an IPC namespace that is not the tree's own: others leave them out */
 #define IMG_OWN_PACKED "ckpt-packed-pages" /* page images are compressed, or have equal pages once */
+#define IMG_OWN_PENDING "ckpt-pending-connections" /* TCP connections that wait to be accepted: others forget them */
 #define IMG_OWN_MQUEUE "ckpt-mqueue"	 /* POSIX message queues: others look for the files, and miss the messages */
 
 /* ---- writing */

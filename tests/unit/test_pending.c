@@ -347,6 +347,53 @@ static void test_inherited(void **state)
 	end(&e, &pool);
 }
 
+static void set_sysctl(const char *name, const char *value)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/%s", name);
+	fd = open(path, O_WRONLY);
+	assert_int_equal(write(fd, value, 1), 1);
+	close(fd);
+}
+
+/* Switched off since the connection was made: it goes on without. Before that the kernel refused it, and said nothing to the peer. */
+static void test_options_off(void **state)
+{
+	struct ends e = { .n = 1 };
+	struct pending_pool pool;
+	union inet_addr a;
+
+	(void)state;
+	listen_at(&e, AF_INET, "127.0.0.1", 5, &a);
+	connect_client(&e, 0, AF_INET, &a, 1000);
+	wait_for(&e);
+	set_sysctl("tcp_sack", "0");
+	set_sysctl("tcp_timestamps", "0");
+	turn(&e, &pool);
+	set_sysctl("tcp_sack", "1");
+	set_sysctl("tcp_timestamps", "1");
+	use(&e, 0);
+	end(&e, &pool);
+}
+
+/* Without SYN cookies it does not work, which the first try says, before anything is touched. */
+static void test_no_cookies(void **state)
+{
+	struct pending_door d = PENDING_DOOR_INIT;
+	const char *why = "";
+
+	(void)state;
+	set_sysctl("tcp_syncookies", "0");
+	assert_int_equal(pending_door_open(&op, &d, &why), 1);
+	set_sysctl("tcp_syncookies", "1");
+	assert_non_null(strstr(why, "tcp_syncookies"));
+	assert_int_equal(d.prog, -1);
+	assert_int_equal(pending_door_open(&op, &d, &why), 0);
+	pending_door_close(&d);
+}
+
 /* Of several listeners at one port, the one that had it gets it back. */
 static void test_reuseport(void **state)
 {
@@ -466,7 +513,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_empty), cmocka_unit_test(test_data), cmocka_unit_test(test_v6), cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_full), cmocka_unit_test(test_many_turns), cmocka_unit_test(test_fin), cmocka_unit_test(test_reset),
-		cmocka_unit_test(test_inherited), cmocka_unit_test(test_reuseport),
+		cmocka_unit_test(test_inherited), cmocka_unit_test(test_options_off), cmocka_unit_test(test_no_cookies),
+		cmocka_unit_test(test_reuseport),
 	};
 	const char *why = "it needs root";
 	int r = cmocka_run_group_tests_name("types", parser, NULL, NULL);

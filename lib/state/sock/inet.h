@@ -95,6 +95,7 @@ struct inet_state {
 	ARRAY(struct inet_seen *) all_seen;
 	struct file_index fresh; /* (family, type << 16 | protocol) -> struct inet_fresh */
 	struct file_index listings; /* (family, protocol) -> struct inet_listing */
+	struct pending_state *pending; /* pending.c; NULL: nothing waits to be accepted */
 	/* restore */
 	bool made;
 	struct netlock *held; /* while connections are made */

@@ -25,6 +25,8 @@ typedef ARRAY(struct netlock_tuple) netlock_tuples;
 int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples);
 /* Once the lock holds: reads them into the extras of their listeners. When it returns, they are in their queues again. */
 int pending_dump(struct op *op, struct snapshot *s);
+/* At the end of the operation, however it ends. */
+void pending_done(struct inet_state *is);
 
 /* ---- restore */
 /* Checks those of @sk, in sk->x. */
@@ -49,6 +51,9 @@ struct pending_conn {
 	uint32_t n;
 	enum { PENDING_ASIDE, PENDING_TAKEN, PENDING_IN } where;
 };
+
+/* As the network lock wants it. */
+void pending_tuple(const union inet_addr *local, const union inet_addr *peer, struct netlock_tuple *t);
 
 /* ---- pending_btf.c: pure. Number of function @name in the type information @b, 0: not there, -1: damaged */
 int pending_btf_func(const void *b, size_t n, const char *name);

@@ -24,6 +24,7 @@
 #define TCX_INGRESS 46 /* BPF_TCX_INGRESS */
 #define TCX_FIRST (1u << 3) /* BPF_F_BEFORE */
 #define TCX_PASS_ON (-1)    /* TCX_NEXT */
+#define TCX_DROPPED 2	    /* TCX_DROP */
 #define ETHERNET 14	    /* what the loopback device puts before a packet */
 
 #define OPT_TIMESTAMPS 1u
@@ -109,11 +110,15 @@ static int load_program(int job, int socks, int kfunc)
 		COPY(8, 0),
 		COPY(1, 6), COPY(2, 8), COPY(3, 7), ADD(3, JOB(attrs)), SET(4, sizeof(struct req_attrs)),
 		INSN(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, kfunc),
-		STORE(7, JOB(result), 0),
+		COPY(9, 0),
+		STORE(7, JOB(result), 9),
 		/* Not a second time: what follows begins with the same numbers. */
 		SET(1, 0), STORE(7, JOB(protocol), 1),
 		LOAD(1, 7, JOB(hits)), ADD(1, 1), STORE(7, JOB(hits), 1),
 		COPY(1, 8), CALL(BPF_FUNC_sk_release),
+		/* What the kernel has not taken would be answered with a reset. */
+		SET(0, TCX_DROPPED),
+		INSN(BPF_JMP32 | BPF_JNE | BPF_K, 9, 0, 1, 0),
 		SET(0, TCX_PASS_ON),
 		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 	};
