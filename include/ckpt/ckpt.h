@@ -183,8 +183,8 @@ struct ckpt_opts {
 	bool shell_job;
 	bool file_locks;
 	bool link_remap;
-	bool tcp_established;	      /* permission only: sockets are not supported yet */
-	bool tcp_close;		      /* CKPT_E_NOT_YET */
+	bool tcp_established;	      /* connections are saved, and restored */
+	bool tcp_close;		      /* connections become closed sockets */
 	bool ext_unix_sk;	      /* UNIX sockets may have their peer outside of the tree */
 	bool skip_file_rwx_check;
 	bool display_stats;	      /* log stages and counters at CKPT_LOG_MSG when the operation ends */

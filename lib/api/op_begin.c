@@ -86,8 +86,6 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a policy to share the disk", (int)o->io_policy);
 	if ((unsigned)o->pre_dump_mode > CKPT_PRE_DUMP_READ)
 		return op_fail(op, CKPT_E_INVAL, NULL, "%d is not a way to read memory", (int)o->pre_dump_mode);
-	if (o->tcp_close)
-		return op_fail(op, CKPT_E_NOT_YET, NULL, "option --tcp-close is not implemented yet");
 	if (o->port > UINT16_MAX)
 		return op_fail(op, CKPT_E_INVAL, NULL, "option --port: %u is no port", o->port);
 	if (o->ps_socket < -1 || o->status_fd < -1)

@@ -99,7 +99,9 @@ static const struct ckpt_option table[] = {
 	    "search this folder first for the names of watched files; may be repeated"),
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
 	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
-	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections (sockets: not yet)"),
+	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections: saved, and restored under the peer's eyes"),
+	FLAG("tcp-close", 0, DR | NEG, tcp_close,
+	     "TCP connections are not saved; they are restored as closed sockets. Where a dump had it, a restore needs it"),
 	WORD("network-lock", 0, DR, network_lock, network_locks, "METHOD",
 	     "how packets of TCP connections are held until the restore: nftables (default), iptables, skip or none; a restore goes "
 	     "by what the dump did"),
@@ -170,7 +172,6 @@ static const struct ckpt_option table[] = {
 	LATER("action-script", 0, STRV, DRP, "FILE", "run FILE at each step"),
 
 	/* not implemented yet: kinds of state */
-	LATER_FLAG("tcp-close", 0, DR | NEG, "restore TCP connections as closed ones"),
 	LATER_FLAG("skip-in-flight", 0, DR | NEG, "drop TCP connections that were not accepted yet"),
 	LATER_FLAG("ghost-fiemap", 0, D | NEG, "find holes of deleted files by FIEMAP"),
 	LATER_FLAG("weak-sysctls", 0, R | NEG, "ignore sysctls that do not exist"),

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Restores image sets that the reference engine made, in a pid and mount namespace of its own: their PIDs may be taken on
-# this machine, and /tmp stays as it is.
-#   check-golden.sh GOLDEN-FOLDER PATH/TO/ckpt [MODE...]      default modes: all but tcp
+# Restores image sets that the reference engine made, in a pid, mount and network namespace of its own: their PIDs and ports
+# may be taken on this machine, and /tmp stays as it is.
+#   check-golden.sh GOLDEN-FOLDER PATH/TO/ckpt [MODE...]      default modes: all
 # Exit status 77: skipped, with a reason.
 set -eu
-golden=$(realpath "$1") engine=$(realpath "$2")
+[ -z "${CKPT_SHARED:-}" ] || set -- "$CKPT_SHARED/golden" "${@:2}"
+golden=$(realpath -m "$1") engine=$(realpath "$2")
 shift 2
 modes=("$@")
-[ ${#modes[@]} -gt 0 ] || modes=(memory threads signals files events tree unix pty shm)
+[ ${#modes[@]} -gt 0 ] || modes=(memory threads signals files events tree unix tcp pty shm)
 [ -x "$golden/check-restore" ] || { echo "skipped: no golden image sets in $golden"; exit 77; }
 [ "$(id -u)" = 0 ] || { echo "skipped: needs root"; exit 77; }
 
@@ -60,5 +61,5 @@ libs=$(dirname "$engine")
 for lib in "$libs"/libckpt.so* "$libs"/../lib/libckpt.so* "$libs"/../../lib/libckpt.so*; do
 	[ ! -e "$lib" ] || cp -P "$lib" "$here/"
 done
-ENGINE=$here/ckpt LD_LIBRARY_PATH=$here${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} unshare -fpm --mount-proc --kill-child sh -c \
-	'mount -t tmpfs -o mode=1777 tmp /tmp && cd / && exec "$@"' sh "$here/golden/check-restore" "${modes[@]}"
+ENGINE=$here/ckpt LD_LIBRARY_PATH=$here${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} unshare -fpmn --mount-proc --kill-child sh -c \
+	'mount -t tmpfs -o mode=1777 tmp /tmp && ip link set lo up && cd / && exec "$@"' sh "$here/golden/check-restore" "${modes[@]}"

@@ -303,9 +303,6 @@ static void senseless_options(void **state)
 		o.external.v = &externals[i].text;
 		assert_int_equal(begin(&o, NULL, &seen, text), externals[i].code);
 	}
-	o = (struct ckpt_opts)CKPT_OPTS_INIT;
-	o.tcp_close = true;
-	assert_int_equal(begin(&o, NULL, &seen, text), CKPT_E_NOT_YET);
 }
 
 static void cancelled_before_it_began(void **state)
