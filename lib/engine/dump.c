@@ -391,7 +391,12 @@ static int finish_task(struct op *op, void *arg)
 				kill(d->tasks.v[i]->pid, SIGSTOP);
 		tree_release(op, d);
 	} else {
+		/* If we are killed from here on, they are: half of a tree, or one whose sockets are silent, is not to go on. */
 		guardian_note_end(&d->guardian, d->pid);
+		for (size_t i = 0; i < d->tasks.n; i++)
+			if (!d->tasks.v[i]->zombie)
+				target_bind(&d->tasks.v[i]->target);
+		files_dump_end(op, &d->s);
 		r = tree_kill(op, d);
 	}
 	note_frozen(op, d);

@@ -408,16 +408,19 @@ static void remove_lock(struct journal_lock *l)
 	}
 }
 
+/* First of all: until then the program meets errors at these sockets. */
+static void end_connections(struct journal *j)
+{
+	if (tree_has_ended(j))
+		return;
+	end_repairs(j);
+	remove_lock(&j->lock);
+}
+
 static void clean_up(struct journal *j)
 {
-	uint32_t n;
+	uint32_t n = atomic_load(&j->n_twins);
 
-	/* First of all: until then the program meets errors at these sockets. */
-	if (!tree_has_ended(j)) {
-		end_repairs(j);
-		remove_lock(&j->lock);
-	}
-	n = atomic_load(&j->n_twins);
 	for (uint32_t i = 0; i < n && i < JOURNAL_TWINS; i++)
 		if (atomic_load(&j->twins[i].number))
 			reap_twin(&j->twins[i]);
@@ -462,23 +465,31 @@ static void carry_out(int will)
 	}
 }
 
+static void await(struct pollfd *p, nfds_t n)
+{
+	while (poll(p, n, -1) < 0 && errno == EINTR)
+		;
+}
+
 __attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd, int will, int claim)
 {
-	struct pollfd p = { .events = POLLIN };
+	struct pollfd p[2] = { { .events = POLLIN }, { .events = 0 } };
 
 	/* Keep nothing of the host open: the other ends of its pipes wait for end of file. */
 	engine_pidfd = fcntl(engine_pidfd, F_DUPFD, 3);
 	will = fcntl(will, F_DUPFD, 3);
 	claim = claim < 0 ? -1 : fcntl(claim, F_DUPFD, 3);
-	p.fd = dup2(engine_pidfd, 0);
-	will = dup2(will, 1);
+	p[0].fd = dup2(engine_pidfd, 0);
+	p[1].fd = will = dup2(will, 1);
 	if (claim >= 0)
 		claim = dup2(claim, 2);
 	sys_close_range(claim >= 0 ? 3 : 2, ~0u, 0);
 	setsid(); /* signals to the host's process group are not for us */
 	prctl(PR_SET_NAME, "ckpt-guardian");
-	while (poll(&p, 1, -1) < 0 && errno == EINTR)
-		;
+	/* Its descriptors are closed a little before it lets the tasks go: what cannot wait is done at once. */
+	await(p, ARRAY_SIZE(p));
+	end_connections(j);
+	await(p, 1);
 	clean_up(j);
 	carry_out(will);
 	_exit(0);

@@ -645,6 +645,12 @@ void target_release(struct op *op, struct target *t)
 	close_target(t);
 }
 
+void target_bind(struct target *t)
+{
+	for (size_t i = 0; i < t->threads.n; i++)
+		ptrace(PTRACE_SETOPTIONS, t->threads.v[i].tid, 0, tracee_options(&t->threads.v[i]) | PTRACE_O_EXITKILL);
+}
+
 int target_end(struct op *op, struct target *t)
 {
 	if (t->pidfd < 0 || sys_pidfd_send_signal(t->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH)

@@ -74,6 +74,8 @@ int target_stop_one(struct op *op, pid_t pid, struct target *t);
 void target_release(struct op *op, struct target *t);
 /* Ends the process; what a tracer has to reap is left to target_reap(), which waits, and closes descriptors. */
 int target_end(struct op *op, struct target *t);
+/* It never runs again: should we end, or be killed, before target_end(), it is killed with us. */
+void target_bind(struct target *t);
 void target_reap(struct target *t);
 
 /* Options with which a thread of ours is traced. */

@@ -550,6 +550,13 @@ int files_dump_keep(struct op *op, struct snapshot *s)
 	return r;
 }
 
+void files_dump_end(struct op *op, struct snapshot *s)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if (file_kinds[i]->end)
+			file_kinds[i]->end(op, s);
+}
+
 /* Descriptors of ours that the tree would notice. */
 static void close_kept(struct snapshot *s)
 {

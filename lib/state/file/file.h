@@ -70,6 +70,12 @@ struct file_kind {
 	 */
 	int (*keep)(struct op *op, struct snapshot *s);
 	/*
+	 * Dump; host, all tasks frozen; the folder is a checkpoint, and the tree is killed next: it cannot run any more, whatever
+	 * becomes of us. For what nobody is to see of its end: connections go into repair mode, so that their close is silent.
+	 * Never fails (warns). NULL: nothing. Once.
+	 */
+	void (*end)(struct op *op, struct snapshot *s);
+	/*
 	 * Dump; host: the frozen tasks are about to run again (or to be left stopped, as themselves): nothing of what was done
 	 * to them, or to their peers, may last. Never fails. Before a failure's end, .done(false) does the same. NULL: nothing.
 	 */
@@ -118,6 +124,8 @@ int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struc
 int files_dump_contents(struct op *op, struct snapshot *s);
 /* When everything is written, and the tree is killed as soon as that is certain: each kind's .keep. */
 int files_dump_keep(struct op *op, struct snapshot *s);
+/* When the folder is a checkpoint, and the tree, which cannot run any more, is killed next: each kind's .end. */
+void files_dump_end(struct op *op, struct snapshot *s);
 /* What was only kept to read from it, and each kind's .let_go. After files_dump_contents(), before the tree runs again: pipes
  * must see their ends. */
 void files_dump_let_go(struct op *op, struct snapshot *s);
