@@ -3,7 +3,7 @@
  * Restore of IPv4 and IPv6 sockets, all of them at once and before any task exists, because the order counts: what is only
  * bound, then what listens, then connections.
  */
-#include "lib/state/sock/netlock.h"
+#include "lib/state/sock/pending.h"
 #include "lib/state/sock/tcp.h"
 
 static int take_given(struct op *op, struct inet_sk *sk)
@@ -89,15 +89,19 @@ static void tuple_of(const struct inet_sk *sk, struct netlock_tuple *t)
 /* Until they are what they were, no packet reaches the connections, or comes from them. */
 static int hold_back(struct op *op, struct snapshot *s, struct inet_state *is)
 {
-	struct netlock_tuple *v = op_alloc(op, (is->socks.n + 1) * sizeof(*v));
-	size_t n = 0;
+	netlock_tuples tuples = { 0 };
+	int r = 0;
 
-	if (!v)
-		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < is->socks.n; i++)
-		if (is->socks.v[i]->stream)
-			tuple_of(is->socks.v[i], &v[n++]);
-	return n ? netlock_adopt(op, s, v, n, &is->held) : 0;
+	for (size_t i = 0; !r && i < is->socks.n; i++) {
+		struct netlock_tuple *t = is->socks.v[i]->stream ? ARRAY_ADD(op->arena, &tuples) : NULL;
+
+		if (t)
+			tuple_of(is->socks.v[i], t);
+		else if (is->socks.v[i]->stream)
+			return op_nomem(op);
+		r = pending_tuples(op, is->socks.v[i], &tuples);
+	}
+	return r ?: tuples.n ? netlock_adopt(op, s, tuples.v, tuples.n, &is->held) : 0;
 }
 
 /* What a connection has of it says its state; only that it reads no more does not show there. */
@@ -137,7 +141,7 @@ static int make_all(struct op *op, struct snapshot *s, struct inet_state *is)
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		if (!is->socks.v[i]->given)
 			r = finish(op, is->socks.v[i]);
-	return r;
+	return r ?: pending_make(op, is);
 }
 
 int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)

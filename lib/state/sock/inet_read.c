@@ -3,6 +3,7 @@
 #include <net/if.h>
 
 #include "lib/kernel/uapi.h"
+#include "lib/state/sock/pending.h"
 #include "lib/state/sock/tcp.h"
 
 const char *inet_what(struct op *op, const struct inet_sk *sk)
@@ -131,5 +132,7 @@ int inet_read(struct op *op, struct snapshot *s)
 			r = tcp_read(op, s, is->socks.v[i]);
 	for (size_t i = 0; !r && s->extra && i < s->extra->n_inet_sockets; i++)
 		r = add_extra(op, is, s->extra->inet_sockets[i]);
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		r = pending_read(op, is->socks.v[i]);
 	return r;
 }
