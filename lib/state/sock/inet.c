@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * IPv4 and IPv6 sockets. Dump: one socket; restore is in inet_read.c and the files that follow it.
+ * IPv4 and IPv6 sockets. Dump: one socket; what connections need is in tcp_dump.c. Restore is in inet_read.c and the files that
+ * follow it.
  */
 #include <linux/tcp.h>
 #include <net/if.h>
@@ -60,11 +61,6 @@ static const char *kind_name(const InetSkEntry *m)
 }
 
 /* ------------------------------------------------------------------------------------------------- one socket */
-
-static bool tcp_is_connection(const struct inet_seen *u)
-{
-	return inet_is_tcp(u->msg->type, u->msg->proto) && u->msg->dst_port && u->msg->state != INET_LISTEN;
-}
 
 /* The peer that it has or had: getpeername() knows none of a connection that is being made, or has ended. */
 static bool read_peer(const struct fd_view *v, union inet_addr *ret)
@@ -175,10 +171,9 @@ static int read_socket(struct op *op, struct inet_state *is, const struct fd_vie
 		r = inet_entry_of(op, is, (int)m->family, m->proto, m->ino, &u->entry);
 	if (!r)
 		read_shutdown(v, u);
-	if (!r && tcp_is_connection(u))
-		return file_refuse(op, v, kind_name(m), "the program must close it before the checkpoint",
-				   "connections are not supported yet (%s to %s)", inet_addr_text(op, &u->local),
-				   inet_addr_text(op, &u->peer));
+	/* Without permission it is refused for that, when all are known; one that is to be closed may be as it likes. */
+	if (!r && inet_is_tcp(m->type, m->proto) && (!tcp_is_connection(u) || op->opts->tcp_established) && !op->opts->tcp_close)
+		r = tcp_examine(op, v, u);
 	return r;
 }
 
@@ -242,7 +237,7 @@ static int inet_write(struct op *op, struct snapshot *s)
 	for (size_t i = 0; i < is->all_seen.n; i++)
 		if (is->all_seen.v[i]->noted)
 			x->inet_sockets[x->n_inet_sockets++] = is->all_seen.v[i]->extra;
-	return 0;
+	return tcp_write(op, s);
 }
 
 /* Of a running task: through a copy, for a moment. */
@@ -261,8 +256,18 @@ static int inet_check(struct op *op, const struct fd_view *v)
 	if (!*is || copied.copy < 0) /* it has closed it since */
 		return *is ? 0 : CKPT_E_NOMEM;
 	r = read_socket(op, *is, &copied, &u);
+	if (!r && tcp_is_connection(&u))
+		r = tcp_permit(op, v, &u, 1);
 	close(copied.copy);
 	return r;
+}
+
+/* Both of a dump and of a restore. */
+static void inet_done(struct op *op, struct snapshot *s, bool success)
+{
+	if (!success)
+		tcp_let_go(op, s);
+	inet_restore_done(op, s, success);
 }
 
 const struct file_kind file_inet = {
@@ -272,9 +277,12 @@ const struct file_kind file_inet = {
 	.match = inet_match,
 	.check = inet_check,
 	.dump = inet_dump,
+	.complete = tcp_complete,
 	.write = inet_write,
+	.keep = tcp_keep,
+	.let_go = tcp_let_go,
 	.read = inet_read,
 	.open = inet_open,
 	.settle = inet_settle,
-	.done = inet_restore_done,
+	.done = inet_done,
 };

@@ -4,6 +4,7 @@
  *   inet.c          the kind; dump of a single socket
  *   inet_diag.c     what sock_diag(7) tells: one listing a family and protocol
  *   inet_addr.c     addresses, in images and in messages
+ *   tcp_dump.c      dump of connections: who may be saved, held back, read, and let go again
  *   tcp_stream.c    state and queues of one connection
  *   inet_opts.c     options of IP, IPv6, TCP and UDP, both halves
  *   inet_read.c     restore: reads and checks the images
@@ -61,6 +62,7 @@ struct inet_seen {
 	union inet_addr local, peer;
 	bool connected; /* it has a peer (TCP: also one that it had) */
 	const struct inet_entry *entry; /* NULL: not listed */
+	bool repair, reuse; /* we have put it into repair mode; SO_REUSEADDR before that */
 	TcpStreamEntry *stream; /* of a TCP connection */
 	const void *inq, *outq;
 };
@@ -96,6 +98,7 @@ struct inet_state {
 	struct file_index fresh; /* (family, type << 16 | protocol) -> struct inet_fresh */
 	struct file_index listings; /* (family, protocol) -> struct inet_listing */
 	struct pending_state *pending; /* pending.c; NULL: nothing waits to be accepted */
+	struct netlock *lock;
 	/* restore */
 	bool made;
 	struct netlock *held; /* while connections are made */
@@ -127,6 +130,17 @@ int inet_addr_put(struct op *op, const union inet_addr *a, size_t *n, uint32_t *
 bool inet_addr_get(int family, size_t n, const uint32_t *words, uint32_t port, union inet_addr *ret);
 /* What goes over the wire: a v4-mapped address becomes the IPv4 one. */
 void inet_addr_on_wire(const union inet_addr *a, union inet_addr *ret);
+
+/* ---- dump: tcp_dump.c. As the members of struct file_kind. */
+/* What of a TCP socket cannot be saved is refused. @u was read; @v has a copy. */
+int tcp_examine(struct op *op, const struct fd_view *v, const struct inet_seen *u);
+/* @n: how many connections there are, where that is known. */
+int tcp_permit(struct op *op, const struct fd_view *v, const struct inet_seen *u, size_t n);
+bool tcp_is_connection(const struct inet_seen *u);
+int tcp_complete(struct op *op, struct snapshot *s);
+int tcp_write(struct op *op, struct snapshot *s);
+int tcp_keep(struct op *op, struct snapshot *s);
+void tcp_let_go(struct op *op, struct snapshot *s);
 
 /* ---- tcp_stream.c */
 struct guardian;

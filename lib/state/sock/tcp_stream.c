@@ -121,7 +121,7 @@ static ssize_t peek(int fd, int queue, void *buf, size_t n)
 /* Where the program looks ahead from a place of its own (SO_PEEK_OFF), that is put aside. */
 static ssize_t peek_received(const struct guardian *g, int fd, void *buf, size_t n)
 {
-	struct guardian_option old = { .name = SO_PEEK_OFF, .value = -1 };
+	struct guardian_option old = { SOL_SOCKET, SO_PEEK_OFF, -1 };
 	socklen_t len = sizeof(old.value);
 	ssize_t got;
 
