@@ -15,6 +15,7 @@
 #include "lib/kernel/uapi.h"
 #include "lib/state/sock/inet.h"
 #include "lib/state/sock/netlock.h"
+#include "lib/state/sock/pending.h"
 
 #define TCP_AO_INFO_OPTION 40
 #define TCP_AO_INFO_SIZE 48
@@ -132,35 +133,21 @@ static int permit_all(struct op *op, const struct inet_state *is)
 	return first ? tcp_permit(op, &first->view, first, n) : 0;
 }
 
-static void tuple_of(const struct inet_seen *u, struct netlock_tuple *ret)
-{
-	union inet_addr local, peer;
-
-	inet_addr_on_wire(&u->local, &local);
-	inet_addr_on_wire(&u->peer, &peer);
-	*ret = (struct netlock_tuple){ .family = local.any.sa_family, .local_port = inet_addr_port(&local),
-				       .peer_port = inet_addr_port(&peer) };
-	if (ret->family == AF_INET6) {
-		ret->local.v6 = local.v6.sin6_addr;
-		ret->peer.v6 = peer.v6.sin6_addr;
-	} else {
-		ret->local.v4 = local.v4.sin_addr;
-		ret->peer.v4 = peer.v4.sin_addr;
-	}
-}
-
 /* One that is closed hears nothing any more, and the kernel may have given its port to another. */
-static int hold(struct op *op, struct snapshot *s, struct inet_state *is)
+static int add_tuples(struct op *op, const struct inet_state *is, netlock_tuples *tuples)
 {
-	struct netlock_tuple *v = op_alloc(op, (is->all_seen.n + 1) * sizeof(*v));
-	size_t n = 0;
+	for (size_t i = 0; i < is->all_seen.n; i++) {
+		const struct inet_seen *u = is->all_seen.v[i];
+		struct netlock_tuple *t;
 
-	if (!v)
-		return CKPT_E_NOMEM;
-	for (size_t i = 0; i < is->all_seen.n; i++)
-		if (tcp_is_connection(is->all_seen.v[i]) && is->all_seen.v[i]->msg->state != INET_CLOSE)
-			tuple_of(is->all_seen.v[i], &v[n++]);
-	return netlock_take(op, s, v, n, &is->lock);
+		if (!tcp_is_connection(u) || u->msg->state == INET_CLOSE)
+			continue;
+		t = ARRAY_ADD(op->arena, tuples);
+		if (!t)
+			return op_nomem(op);
+		pending_tuple(&u->local, &u->peer, t);
+	}
+	return 0;
 }
 
 /* -------------------------------------------------------------------------------------------------------- copies */
@@ -246,15 +233,20 @@ static int read_all(struct op *op, struct snapshot *s, struct inet_state *is)
 int tcp_complete(struct op *op, struct snapshot *s)
 {
 	struct inet_state *is = s->file_state->inet_sockets;
+	netlock_tuples tuples = { 0 };
 	int r = is ? permit_all(op, is) : 0;
 
 	if (r || !is)
 		return r;
-	if (op->opts->tcp_close) {
+	if (op->opts->tcp_close)
 		msg_set(s->inventory, tcp_close, true);
-		return 0;
-	}
-	return hold(op, s, is) ?: read_all(op, s, is);
+	else
+		r = add_tuples(op, is, &tuples);
+	r = r ?: pending_look(op, s, &tuples);
+	r = r ?: netlock_take(op, s, tuples.v, tuples.n, &is->lock);
+	if (!r && !op->opts->tcp_close)
+		r = read_all(op, s, is);
+	return r ?: pending_dump(op, s);
 }
 
 static int write_stream(struct op *op, struct snapshot *s, const struct inet_seen *u)
@@ -315,4 +307,5 @@ void tcp_let_go(struct op *op, struct snapshot *s)
 	if (s->guardian)
 		guardian_drop_repair(s->guardian);
 	netlock_release(op, &is->lock);
+	pending_done(is);
 }
