@@ -342,7 +342,7 @@ def _maps(pid):
     for line in read_text(f"/proc/{pid}/smaps").splitlines():
         m = re.match(r"^([0-9a-f]+-[0-9a-f]+) (....) ([0-9a-f]+) \S+ (\d+) *(.*)$", line)
         if m:
-            path = m[5]
+            path = re.sub(r"^socket:\[\d+\]$", "socket", m[5])
             # nameless and deleted files come back as other inodes: the name must stay
             current = [m[1], m[2], m[3], path, ""]
             areas.append(current)

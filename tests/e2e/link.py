@@ -83,5 +83,94 @@ def netlink_lies():
             (extra_option, "not known"), (extra_group, "cannot join its group 96")))
 
 
+def links(*args):
+    h.must(h.run(["ip", "link", *args]), "ip link " + " ".join(args))
+
+
+@case
+def packet_image():
+    with h.Workdir() as w, h.Target(w, "packet", "blocks") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i", "-R"), "dump")
+        m, = entries(w + "/i", "psk")
+        ring = m.rx_ring
+        h.require(m.type == socket.SOCK_RAW and m.protocol == socket.htons(0x88b5) and m.ifindex == 1 and m.version == 2
+                  and not m.HasField("tx_ring") and m.fanout == 2**32 - 1, f"the socket: {m}")
+        h.require((ring.block_size, ring.block_nr, ring.frame_size, ring.frame_nr, ring.retire_tmo, ring.sizeof_priv, ring.features)
+                  == (65536, 4, 2048, 128, 20, 64, 1), f"its ring: {ring}")
+        area, = [v for v in im.read(w + f"/i/mm-{t.pid}.img")[0].vmas if v.status & 0x800]
+        h.require(area.status == 0x801 and area.shmid == m.id and area.end - area.start == 4 * 65536 and area.flags & 1
+                  and area.pgoff == 0, f"its mapping: {area}")
+        t.go()
+
+
+@case
+def packet_device():
+    """The device must be there, with the number that it had: the program has that in its memory."""
+    with h.Workdir() as w, h.Target(w, "packet", "members") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        index = socket.if_nametoindex("ckpta")
+        links("del", "ckpta")
+        r = h.ckpt("restore", "-d", "-D", w + "/i")
+        h.require(r.rc == 1 and f"network device ckpta (index {index}) is gone" in r.out, f"gone: {r}")
+        links("add", "ckpta", "index", str(index + 1000), "type", "veth", "peer", "name", "ckptb")
+        r = h.ckpt("restore", "-d", "-D", w + "/i")
+        h.require(r.rc == 1 and f"network device ckpta has index {index + 1000} now, and had {index}" in r.out, f"another: {r}")
+        links("del", "ckpta")
+        links("add", "ckpta", "index", str(index), "type", "veth", "peer", "name", "ckptb")
+        h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+        t.go()
+        links("del", "ckpta")
+
+
+@case
+def packet_fanout_taken():
+    """The group is there, and of another kind."""
+    with h.Workdir() as w, h.Target(w, "packet", "fanout") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5)) as s:
+            s.bind(("lo", 0x88b5))
+            s.setsockopt(263, 18, 77)
+            r = h.ckpt("restore", "-d", "-D", w + "/i")
+            h.require(r.rc == 1 and "fanout group 77" in r.out, f"not refused: {r}")
+        h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+        t.go()
+
+
+@case
+def packet_lies():
+    def extra(m): m.packet_sockets[0].id = 99
+    def extra_option(m): m.packet_sockets[0].options = 2
+    def extra_name(m): m.packet_sockets[0].devices[0].name = "a" * 40
+    def kind(m): m.type = 77
+    def index(m): m.ifindex = 2**31
+    def no_device(m): m.ifindex = 2**31 - 1
+    def version(m): m.version = 3
+    def membership(m): m.mclist.add(index=1, type=1, addr=b"1" * 33)
+    def block(m): m.rx_ring.block_size = 1234
+    def huge(m): m.rx_ring.block_size, m.rx_ring.block_nr = 2**30, 2**31
+    def frame(m): m.rx_ring.frame_size = 1
+    def longer(m): m.rx_ring.block_nr, m.rx_ring.frame_nr = 8, 256
+    with b.Checkpoint("packet", "blocks") as c:
+        files = im.read(os.path.join(c.images, "files.img"))
+        number = next(i for i, m in enumerate(files) if m.HasField("psk"))
+        lies(c, number, "psk", (
+            (kind, "type is unknown"), (index, "bound to makes no sense"), (no_device, "(index 2147483647) is gone"),
+            (version, "properties make no sense"), (membership, "membership makes no sense"), (block, "ring makes no sense"),
+            (huge, "larger than the memory"), (frame, "cannot make its receive ring"), (longer, "map"),
+            (extra, "no packet socket"), (extra_option, "not known"), (extra_name, "name that none can have")))
+        path = c.copy()
+
+        def other_file(m):
+            next(v for v in m.vmas if v.status & 0x800).shmid = 4711
+        im.change(os.path.join(path, f"mm-{c.pid}.img"), other_file)
+        r = h.ckpt("restore", "-d", "-D", path)
+        h.require(r.rc == 1 and "4711" in r.out, f"a ring of no socket: {r}")
+
+
 if __name__ == "__main__":
     h.run_cases(CASES)

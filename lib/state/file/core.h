@@ -263,7 +263,7 @@ extern const struct file_kind file_bpfmap, file_uring, file_tun;
 extern const struct file_kind file_mqueue; /* lib/state/ipc/mqueue.c */
 extern const struct file_kind file_procfile, file_nsfile, file_opaque;
 extern const struct file_kind file_unix, file_inet;
-extern const struct file_kind file_netlink;
+extern const struct file_kind file_netlink, file_packet;
 extern const struct file_kind file_epoll, file_signalfd, file_timerfd, file_pidfd, file_inotify, file_fanotify;
 
 #endif

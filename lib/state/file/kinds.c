@@ -8,6 +8,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_unix,
 	&file_inet,
 	&file_netlink,
+	&file_packet,
 	&file_memfd,
 	&file_tty,
 	&file_eventfd,

@@ -98,6 +98,17 @@ static int not_a_file(struct op *op, uint32_t id, const char *what)
 	return image_bad(op, "the %s refers to file id %u, which is no file of files.img", what, id);
 }
 
+/* The rings of a packet socket, which no task may have a descriptor of any more. */
+static int open_ring(struct op *op, struct snapshot *s, struct snap_file *f, int *fd)
+{
+	int r = file_open(op, s, f);
+
+	if (r)
+		return r;
+	*fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+	return *fd < 0 ? op_errno(op, errno, AT(.kind = "packet socket"), "copy the descriptor of a packet socket") : 0;
+}
+
 static int open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t fdflags, int *fd)
 {
 	const struct reg_how how = { .flags = fdflags & O_ACCMODE, .special = S_IFCHR };
@@ -108,6 +119,8 @@ static int open_mapping(struct op *op, struct snapshot *s, uint32_t id, uint32_t
 		return not_a_file(op, id, "mapping");
 	if (f->msg->type == FD_TYPES__REG)
 		return reg_open_as(op, s, f, &how, fd);
+	if (f->msg->type == FD_TYPES__PACKETSK)
+		return open_ring(op, s, f, fd);
 	if (f->msg->type != FD_TYPES__MEMFD)
 		return not_a_file(op, id, "mapping");
 	sh = shmem_of(s, f->msg->memfd->inode_id);

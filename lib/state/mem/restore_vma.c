@@ -45,8 +45,7 @@ static int check_kind(struct plan_build *b, const VmaEntry *e)
 		uint32_t bit;
 		const char *what;
 	} refused[] = {
-		{ VMA_SOCKET, "the ring of a packet socket" }, { VMA_AIORING, "the ring of an AIO context" },
-		{ VMA_SHSTK, "a shadow stack" }, { 1u << 17, "made by uprobes" },
+		{ VMA_AIORING, "the ring of an AIO context" }, { VMA_SHSTK, "a shadow stack" }, { 1u << 17, "made by uprobes" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
@@ -156,7 +155,7 @@ static int add_area(struct plan_build *b, struct vmas *m, const VmaEntry *e)
 	};
 	if (v->flags & MAP_DROPPABLE)
 		v->flags &= ~(uint32_t)MAP_PRIVATE;
-	if (e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
+	if (e->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_SOCKET)) {
 		v->pgoff = e->pgoff;
 		v->flags &= ~(uint32_t)MAP_ANONYMOUS;
 		r = file_of(b, m, e, &v->file);

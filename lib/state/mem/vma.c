@@ -12,6 +12,7 @@
 #include "lib/state/mem/dirty.h"
 #include "lib/state/mem/uring_area.h"
 #include "lib/state/msg.h"
+#include "lib/state/sock/ring.h"
 
 #define HUGE_SHIFT 26 /* of the size code in the flags of mmap */
 #define MAX_AUXV_WORDS 46
@@ -60,9 +61,9 @@ static const char *vma_obstacle(const struct proc_vma *v, bool ours, const char 
 		*kind = "bpf map";
 		return "a BPF map is mapped into memory";
 	}
-	if (!strncmp(v->name, "socket:", 7)) {
+	if (packet_ring_is(v)) {
 		*kind = "packet socket ring";
-		return "sockets are not supported yet";
+		return packet_ring_obstacle(v);
 	}
 	if (!strncmp(v->name, "[uprobes]", 9)) {
 		*kind = "uprobes";
@@ -168,6 +169,8 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 	set_flags(v, e);
 	if (ipc_is_attachment(v))
 		return ipc_dump_attachment(op, d->s, d->task->pid, v, e);
+	if (packet_ring_is(v))
+		return packet_ring_area(op, d->s, d->task->pid, v, e);
 	if (is_private_huge(v))
 		e->flags |= MAP_HUGETLB | (uint32_t)__builtin_ctzl(v->kernel_page_kb << 10) << HUGE_SHIFT;
 	else if (is_file_backed(v))

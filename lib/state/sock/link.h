@@ -22,13 +22,23 @@ struct packet_seen {
 	const struct packet_diag_mclist *mc;
 	size_t n_mc;
 	const struct packet_diag_ring *rx, *tx; /* NULL: none */
+	bool has_fanout;
+};
+
+/* The mapping of a socket, whose id is put down in the end. */
+struct ring_area {
+	pid_t pid;
+	uint32_t ino;
+	VmaEntry *e;
 };
 
 /* Dump and check: one listing of each an operation. */
 struct link_state {
 	bool netlink_listed, packet_listed;
 	struct file_index netlink, packet; /* inode -> what was seen */
+	struct file_index packet_files;	   /* inode -> snap_file */
 	struct sock_fresh *fresh[2];	   /* options of new netlink and packet sockets */
+	ARRAY(struct ring_area) areas;
 };
 
 /* Never NULL unless out of memory (recorded). */
@@ -49,5 +59,14 @@ bool link_ns_id(const struct snapshot *s, uint32_t *id);
 /* ---- netlink_hidden.c: what the kernel keeps for a netlink socket, and does not show on it */
 /* Refuses what would be lost silently; warns where that cannot be told. */
 int netlink_check_hidden(struct op *op, const struct fd_view *v, int protocol, uint32_t portid, uint32_t groups);
+
+/* ---- packet_ring.c */
+/* The rings of @seen go to the message. */
+int packet_rings_dump(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m);
+/* Which sockets the mappings are of. */
+int packet_rings_complete(struct op *op, struct snapshot *s);
+const char *packet_ring_wrong(const PacketRing *m); /* NULL: nothing */
+/* After the version, and what cannot be changed any more. Failures are recorded. */
+int packet_rings_make(struct op *op, const struct snap_file *f);
 
 #endif

@@ -89,6 +89,7 @@ static int on_packet(struct nl_msg *msg, void *arg)
 	d.n_mc = d.mc ? (size_t)nla_len(attrs[PACKET_DIAG_MCLIST]) / sizeof(*d.mc) : 0;
 	d.rx = kept_attr(l, attrs, PACKET_DIAG_RX_RING, sizeof(*d.rx));
 	d.tx = kept_attr(l, attrs, PACKET_DIAG_TX_RING, sizeof(*d.tx));
+	d.has_fanout = attrs[PACKET_DIAG_FANOUT] != NULL;
 	l->ret = l->ret ?: keep(l, &l->ls->packet, d.ino, &d, sizeof(d));
 	return NL_OK;
 }
@@ -136,7 +137,8 @@ int link_netlink_seen(struct op *op, struct link_state *ls, uint32_t ino, const 
 int link_packet_seen(struct op *op, struct link_state *ls, uint32_t ino, const struct packet_seen **ret)
 {
 	struct packet_diag_req req = {
-		.sdiag_family = AF_PACKET, .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG,
+		.sdiag_family = AF_PACKET,
+		.pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT,
 	};
 	const struct question q = { "packet socket", "the kernel needs CONFIG_PACKET_DIAG", &req, sizeof(req), on_packet };
 	int r = ls->packet_listed ? 0 : list(op, ls, &q);
