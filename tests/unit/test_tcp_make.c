@@ -386,6 +386,27 @@ static void test_acknowledged_meanwhile(void **state)
 	done(&p);
 }
 
+/* What we had received was not acknowledged before all was held back. */
+static void test_not_acknowledged(void **state)
+{
+	struct env *e = *state;
+	struct pair p = connected(4, 0);
+	int unacked = 1;
+
+	talk(&p);
+	deafen(p.theirs, true); /* to our acknowledgement */
+	say(p.theirs, 5000, 30);
+	assert_int_equal(take_away(e, &p)->inq_len, 5000);
+	nanosleep(&(const struct timespec){ .tv_sec = 1, .tv_nsec = 500000000 }, NULL);
+	deafen(p.theirs, false);
+	bring_back(e, &p);
+	assert_int_equal(ioctl(p.theirs, TIOCOUTQ, &unacked), 0);
+	assert_int_equal(unacked, 0);
+	hear(p.ours, 5000, 30);
+	talk(&p);
+	done(&p);
+}
+
 /* The peer has sent again and again, and waits ever longer. */
 static void test_patient_peer(void **state)
 {
@@ -858,6 +879,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(v4), TEST(v6), TEST(mapped), TEST(unsent), TEST(unacknowledged), TEST(acknowledged_meanwhile), TEST(patient_peer),
+		TEST(not_acknowledged),
 		TEST(fin_wait1), TEST(fin_unsent), TEST(fin_wait2), TEST(fin_wait2_v6), TEST(fin_wait2_mapped), TEST(close_wait),
 		TEST(close_wait_unsent), TEST(last_ack), TEST(closing), TEST(closed), TEST(both_ends), TEST(both_ends_unlocked),
 		TEST(syn_sent), TEST(syn_refused), TEST(failed), TEST(unscaled), TEST(not_permitted), TEST(tcp_close), TEST(exists),

@@ -5,6 +5,7 @@
  *   tcp_make.c   makes them, in repair mode (TCP_REPAIR): silent, and dead to the world, until tcp_settle()
  *   tcp_fill.c   one of them: parameters, queues
  *   tcp_fin.c    the ends that were sent and received
+ *   tcp_tell.c   what the peer is told when they come to life
  */
 #ifndef CKPT_STATE_SOCK_TCP_H
 #define CKPT_STATE_SOCK_TCP_H
@@ -48,7 +49,8 @@ int tcp_windows(struct op *op, const struct inet_sk *sk, bool closed, bool befor
 int tcp_end(struct op *op, const struct inet_sk *sk, struct segment_out *out);
 /* The state that the kernel shows, 0: none. */
 uint32_t tcp_state_of(int fd);
-/* Tells the peer where we are. Nothing depends on it. */
-void tcp_announce(const struct inet_sk *sk, struct segment_out *out);
+
+/* ---- tcp_tell.c: out of repair mode; nothing of what is queued was pushed yet */
+void tcp_tell(const struct inet_sk *sk, struct segment_out *out);
 
 #endif

@@ -161,6 +161,7 @@ static int ask_again(struct op *op, struct inet_sk *sk)
 
 int tcp_settle(struct op *op, struct inet_state *is)
 {
+	struct segment_out out = SEGMENT_OUT_INIT;
 	int r = 0;
 
 	/* What may fail comes first. */
@@ -170,8 +171,11 @@ int tcp_settle(struct op *op, struct inet_state *is)
 	EACH_CONNECTION(is, sk, r)
 		if (sk->m->state != INET_SYN_SENT) {
 			r = wake(op, sk, TCP_REPAIR_OFF);
+			if (!r)
+				tcp_tell(sk, &out);
 			push(sk);
 		}
+	segment_close(&out);
 	return r;
 }
 
