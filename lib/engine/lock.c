@@ -6,7 +6,7 @@
 #include "lib/engine/lock.h"
 
 #include "lib/state/sock/inet.h"
-#include "lib/state/sock/netlock.h"
+#include "lib/state/sock/pending.h"
 
 struct lock {
 	struct snapshot s;
@@ -28,12 +28,23 @@ static int add_root(struct op *op, struct snapshot *s, struct img_in *in, Protob
 	return 0;
 }
 
-static void set_side(struct netlock_tuple *t, const union inet_addr *a, bool local)
+static int add_tuple(struct op *op, struct lock *l, const union inet_addr *local, const union inet_addr *peer)
 {
-	const void *from = t->family == AF_INET ? (const void *)&a->v4.sin_addr : &a->v6.sin6_addr;
+	struct netlock_tuple *t = ARRAY_ADD(op->arena, &l->v);
 
-	memcpy(local ? (void *)&t->local : &t->peer, from, t->family == AF_INET ? sizeof(struct in_addr) : sizeof(struct in6_addr));
-	*(local ? &t->local_port : &t->peer_port) = inet_addr_port(a);
+	if (!t)
+		return op_nomem(op);
+	pending_tuple(local, peer, t);
+	return 0;
+}
+
+static bool same_family(const union inet_addr *a, const union inet_addr *b)
+{
+	union inet_addr x, y;
+
+	inet_addr_on_wire(a, &x);
+	inet_addr_on_wire(b, &y);
+	return x.any.sa_family == y.any.sa_family;
 }
 
 /* TCP sockets that have a peer. */
@@ -42,8 +53,6 @@ static int add_connection(struct op *op, struct snapshot *s, struct img_in *in, 
 	const FileEntry *f = (const FileEntry *)msg;
 	const InetSkEntry *m = f->isk;
 	union inet_addr local, peer;
-	struct netlock_tuple *t;
-	struct lock *l = arg;
 
 	(void)s;
 	(void)in;
@@ -53,17 +62,38 @@ static int add_connection(struct op *op, struct snapshot *s, struct img_in *in, 
 	    !inet_addr_get((int)m->family, m->n_src_addr, m->src_addr, m->src_port, &local) ||
 	    !inet_addr_get((int)m->family, m->n_dst_addr, m->dst_addr, m->dst_port, &peer))
 		return image_bad(op, "files.img: file id %u: the addresses of a TCP connection are none", f->id);
-	inet_addr_on_wire(&local, &local);
-	inet_addr_on_wire(&peer, &peer);
-	if (local.any.sa_family != peer.any.sa_family)
+	if (!same_family(&local, &peer))
 		return image_bad(op, "files.img: file id %u: a TCP connection between IPv4 and IPv6", f->id);
-	t = ARRAY_ADD(op->arena, &l->v);
-	if (!t)
-		return op_nomem(op);
-	t->family = local.any.sa_family;
-	set_side(t, &local, true);
-	set_side(t, &peer, false);
-	return 0;
+	return add_tuple(op, arg, &local, &peer);
+}
+
+static bool address_of(const ProtobufCBinaryData *b, union inet_addr *ret)
+{
+	*ret = (union inet_addr){ 0 };
+	if (b->len < sizeof(ret->any.sa_family) || b->len > sizeof(*ret))
+		return false;
+	memcpy(ret, b->data, b->len);
+	return (ret->any.sa_family == AF_INET && b->len == sizeof(ret->v4)) || (ret->any.sa_family == AF_INET6 && b->len == sizeof(ret->v6));
+}
+
+/* Connections that were not accepted yet are in our own file, with their listener. */
+static int add_pending(struct op *op, struct lock *l)
+{
+	ProtobufCMessage *msg = NULL;
+	const CkptExtraEntry *x;
+	union inet_addr local, peer;
+	int r = img_read_one(op, l->s.dir, IMG_EXTRA, 0, &msg);
+
+	x = (const CkptExtraEntry *)msg;
+	for (size_t i = 0; !r && i < x->n_inet_sockets; i++)
+		for (size_t k = 0; !r && k < x->inet_sockets[i]->n_pending; k++) {
+			const PendingConnection *m = x->inet_sockets[i]->pending[k];
+
+			if (!address_of(&m->local, &local) || !address_of(&m->peer, &peer) || !same_family(&local, &peer))
+				return image_bad(op, "ckpt-extra: the addresses of a TCP connection are none");
+			r = add_tuple(op, l, &local, &peer);
+		}
+	return r == IMG_ABSENT ? 0 : r;
 }
 
 static int read_images(struct op *op, struct lock *l)
@@ -73,7 +103,7 @@ static int read_images(struct op *op, struct lock *l)
 	if (!r && !l->s.inventory->dump_criu_run_id)
 		r = file_read_list(op, &l->s, IMG_PSTREE, 0, add_root, NULL);
 	if (!r && !l->s.inventory->tcp_close)
-		r = file_read_list(op, &l->s, IMG_FILES, 0, add_connection, l);
+		r = file_read_list(op, &l->s, IMG_FILES, 0, add_connection, l) ?: add_pending(op, l);
 	return r;
 }
 

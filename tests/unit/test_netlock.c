@@ -362,10 +362,18 @@ static void test_kept(void **state)
 	assert_true(is_held(&p));
 	after = output_of("nft list ruleset 2>/dev/null");
 	assert_string_equal(before, after);
+	/* One that wants no connection (--tcp-close) ends it all the same. */
+	ok(&e, netlock_adopt(&e.op, &e.s, NULL, 0, &l));
+	netlock_done(&e.op, &l, false);
+	assert_true(table_is_there());
 	ok(&e, netlock_adopt(&e.op, &e.s, &p.tuple, 1, &l));
 	netlock_done(&e.op, &l, true);
 	assert_false(table_is_there());
 	assert_true(passes(&p));
+	killed_engine(&p, KEPT, 0, CKPT_LOCK_AUTO);
+	ok(&e, netlock_adopt(&e.op, &e.s, NULL, 0, &l));
+	netlock_done(&e.op, &l, true);
+	assert_false(table_is_there());
 	free(before);
 	free(after);
 	disconnect(&p);
@@ -728,8 +736,33 @@ static void put_addr(int family, const void *addr, size_t *n, uint32_t **words)
 	memcpy(*words, addr, len);
 }
 
-/* A checkpoint with @n sockets: those of @v, connected, in state @tcp_state, and one that listens. @words: of an address, if not 0. */
-static void make_images(char *dir, const struct netlock_tuple *v, size_t n, uint32_t tcp_state, size_t words)
+/* One (IPv4) that is not accepted yet. */
+static void add_pending(struct env *e, struct img_dir *d, const struct netlock_tuple *t, bool damaged)
+{
+	CkptExtraEntry x = CKPT_EXTRA_ENTRY__INIT;
+	InetSkExtra sk = INET_SK_EXTRA__INIT, *sks[] = { &sk };
+	PendingConnection c = PENDING_CONNECTION__INIT, *cs[] = { &c };
+	TcpStreamEntry stream = TCP_STREAM_ENTRY__INIT;
+	struct sockaddr_in local = { .sin_family = AF_INET, .sin_addr = t->local.v4, .sin_port = htons(t->local_port) };
+	struct sockaddr_in peer = { .sin_family = AF_INET, .sin_addr = t->peer.v4, .sin_port = htons(t->peer_port) };
+
+	c.stream = &stream;
+	c.local = (ProtobufCBinaryData){ sizeof(local), (uint8_t *)&local };
+	c.peer = (ProtobufCBinaryData){ sizeof(peer) - damaged, (uint8_t *)&peer };
+	sk.id = 1;
+	sk.n_pending = 1;
+	sk.pending = cs;
+	x.version = (char *)(uintptr_t)"test";
+	x.n_inet_sockets = 1;
+	x.inet_sockets = sks;
+	ok(e, img_write_one(&e->op, d, IMG_EXTRA, 0, &x.base));
+}
+
+/*
+ * A checkpoint with the sockets of @v, connected, one that listens, and one not accepted yet. @words: what is wrong with addresses,
+ * if not 0: how many words they have.
+ */
+static void make_images(char *dir, const struct netlock_tuple *v, size_t n, const struct netlock_tuple *pending, size_t words)
 {
 	TaskKobjIdsEntry ids = TASK_KOBJ_IDS_ENTRY__INIT;
 	struct img_dir *d = NULL;
@@ -753,7 +786,7 @@ static void make_images(char *dir, const struct netlock_tuple *v, size_t n, uint
 		m.family = (uint32_t)t->family;
 		m.type = SOCK_STREAM;
 		m.proto = IPPROTO_TCP;
-		m.state = i < n ? tcp_state : 10;
+		m.state = i < n ? 1 : 10;
 		m.src_port = t->local_port;
 		m.dst_port = i < n ? t->peer_port : 0;
 		m.fown = &fown;
@@ -769,6 +802,8 @@ static void make_images(char *dir, const struct netlock_tuple *v, size_t n, uint
 		free(m.dst_addr);
 	}
 	ok(&e, img_close(&e.op, out));
+	if (pending)
+		add_pending(&e, d, pending, words);
 	e.inventory.img_version = 2;
 	msg_set(&e.inventory, fdinfo_per_id, 1);
 	msg_set(&e.inventory, root_cg_set, 1);
@@ -789,7 +824,7 @@ static void count_lock(void *arg, const struct ckpt_lock_info *lock)
 
 static void test_by_images(void **state)
 {
-	struct pair p = connected(AF_INET), q = connected(AF_INET6);
+	struct pair p = connected(AF_INET), q = connected(AF_INET6), third = connected(AF_INET);
 	struct netlock_tuple v[2] = { p.tuple, q.tuple };
 	struct ckpt_opts opts = CKPT_OPTS_INIT;
 	int seen[2] = { 0 };
@@ -801,15 +836,16 @@ static void test_by_images(void **state)
 
 	(void)state;
 	env_init(&e);
-	make_images(dir, v, 2, 1, 0);
+	make_images(dir, v, 2, &third.tuple, 0);
 	assert_int_equal(ckpt_ctx_new(&ctx), 0);
 	opts.images_dir = dir;
 	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), 1);
 	assert_int_equal(ckpt_locks(ctx, count_lock, seen, NULL), 0);
 	assert_int_equal(ckpt_lock(ctx, &opts, &n, NULL), 0);
-	assert_int_equal(n, 2);
+	assert_int_equal(n, 3);
 	assert_true(is_held(&p));
 	assert_true(is_held(&q));
+	assert_true(is_held(&third));
 	assert_int_equal(ckpt_lock(ctx, &opts, &n, NULL), 1);
 	assert_int_equal(ckpt_locks(ctx, count_lock, seen, NULL), 1);
 	assert_int_equal(seen[0], 1);
@@ -844,6 +880,7 @@ static void test_by_images(void **state)
 	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 	disconnect(&p);
 	disconnect(&q);
+	disconnect(&third);
 	env_done(&e);
 }
 
@@ -858,11 +895,14 @@ static void test_odd_images(void **state)
 	(void)state;
 	assert_int_equal(ckpt_ctx_new(&ctx), 0);
 	opts.images_dir = dir;
-	make_images(dir, &p.tuple, 1, 1, 4);
+	make_images(dir, &p.tuple, 0, &p.tuple, 4);
+	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), CKPT_E_IMAGE);
+	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+	make_images(dir, &p.tuple, 1, NULL, 4);
 	assert_int_equal(ckpt_lock(ctx, &opts, NULL, NULL), CKPT_E_IMAGE);
 	assert_int_equal(ckpt_unlock(ctx, &opts, NULL, NULL), CKPT_E_IMAGE);
 	nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-	make_images(dir, &p.tuple, 0, 1, 0);
+	make_images(dir, &p.tuple, 0, NULL, 0);
 	assert_int_equal(ckpt_lock(ctx, &opts, NULL, &err), CKPT_E_INVAL);
 	assert_non_null(strstr(ckpt_err_message(err), "no TCP connections"));
 	ckpt_err_free(err);

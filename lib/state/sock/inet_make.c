@@ -101,7 +101,7 @@ static int hold_back(struct op *op, struct snapshot *s, struct inet_state *is)
 			return op_nomem(op);
 		r = pending_tuples(op, is->socks.v[i], &tuples);
 	}
-	return r ?: tuples.n ? netlock_adopt(op, s, tuples.v, tuples.n, &is->held) : 0;
+	return r ?: netlock_adopt(op, s, tuples.v, tuples.n, &is->held);
 }
 
 /* What a connection has of it says its state; only that it reads no more does not show there. */

@@ -242,7 +242,7 @@ static int adopt_ipt(struct op *op, struct netlock *l)
 	return netlock_ipt_add(op, l->v, l->n);
 }
 
-/* The dump wanted none; ckpt lock may have made one since. */
+/* The dump wanted none, and ckpt lock may have made one since; or there was one, and the restore lets all connections go. */
 static int adopt_installed(struct op *op, struct netlock *l)
 {
 	_cleanup_(nft_close_p) struct nft *nft = NULL;
@@ -265,12 +265,12 @@ int netlock_adopt(struct op *op, struct snapshot *s, const struct netlock_tuple 
 	*ret = NULL;
 	if (method > NETLOCK_SKIP)
 		return op_fail(op, CKPT_E_IMAGE, NULL, "the inventory names a network lock (%u) that is not known", method);
-	if (!n)
+	if (!n && method != NETLOCK_NFTABLES)
 		return 0;
 	l = new(op, s, method, v, n);
 	if (!l)
 		return op->err ? ckpt_err_code(op->err) : CKPT_E_NOMEM;
-	if (method == NETLOCK_SKIP)
+	if (!n || method == NETLOCK_SKIP)
 		r = adopt_installed(op, l);
 	else
 		r = method == NETLOCK_NFTABLES ? adopt_nft(op, l) : adopt_ipt(op, l);

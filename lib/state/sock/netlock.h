@@ -40,7 +40,10 @@ int netlock_keep(struct op *op, struct netlock *l);
 /* Removes it. NULL-safe; never fails (warns). */
 void netlock_release(struct op *op, struct netlock **l);
 
-/* Restore: takes the lock of the dump over, or makes one that vanishes with us where it is not there (another host, a reboot). */
+/*
+ * Restore: takes the lock of the dump over, or makes one that vanishes with us where it is not there (another host, a reboot).
+ * @n == 0: makes none, but what the dump left is still to be removed.
+ */
 int netlock_adopt(struct op *op, struct snapshot *s, const struct netlock_tuple *v, size_t n, struct netlock **ret);
 /* Success: it is gone. Else that of the dump stays exactly as it was, ours goes. NULL-safe; never fails (warns). */
 void netlock_done(struct op *op, struct netlock **l, bool success);
