@@ -138,15 +138,8 @@ static void read_shutdown(const struct fd_view *v, struct inet_seen *u)
 	uint32_t how = u->entry ? u->entry->shutdown : 0;
 	bool ended = tcp_is_connection(u) && u->msg->state == INET_CLOSE;
 
-	if (poll(&p, 1, 0) == 1) {
-		if (!u->entry && p.revents & POLLRDHUP)
-			how = ended ? SK_SHUTDOWN__BOTH : SK_SHUTDOWN__READ;
-		/* A connection that was broken off, or never came about. */
-		if (ended && p.revents & POLLERR) {
-			msg_set(u->extra, error, true);
-			u->noted = true;
-		}
-	}
+	if (!u->entry && poll(&p, 1, 0) == 1 && p.revents & POLLRDHUP)
+		how = ended ? SK_SHUTDOWN__BOTH : SK_SHUTDOWN__READ;
 	if (how)
 		msg_set(u->msg, shutdown, (SkShutdown)how);
 }
@@ -280,6 +273,7 @@ const struct file_kind file_inet = {
 	.complete = tcp_complete,
 	.write = inet_write,
 	.keep = tcp_keep,
+	.end = tcp_dump_end,
 	.let_go = tcp_let_go,
 	.read = inet_read,
 	.open = inet_open,

@@ -62,7 +62,6 @@ struct inet_seen {
 	union inet_addr local, peer;
 	bool connected; /* it has a peer (TCP: also one that it had) */
 	const struct inet_entry *entry; /* NULL: not listed */
-	bool repair, reuse; /* we have put it into repair mode; SO_REUSEADDR before that */
 	TcpStreamEntry *stream; /* of a TCP connection */
 	const void *inq, *outq;
 };
@@ -140,6 +139,7 @@ bool tcp_is_connection(const struct inet_seen *u);
 int tcp_complete(struct op *op, struct snapshot *s);
 int tcp_write(struct op *op, struct snapshot *s);
 int tcp_keep(struct op *op, struct snapshot *s);
+void tcp_dump_end(struct op *op, struct snapshot *s);
 void tcp_let_go(struct op *op, struct snapshot *s);
 
 /* ---- tcp_stream.c */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Dump of TCP connections, when all sockets of the tree are known. Their packets are held back first, so that nothing changes
- * any more, then each is put into repair mode and read. Where the tree is killed in the end they stay in repair mode, so that
- * their close is silent, and the lock outlives us; where it goes on, both are taken back before it does. That is also what
- * the guardian does if we are killed. Descriptors are copied one at a time: a tree may have more than we may.
+ * any more, then each is put into repair mode for a moment and read. Where the tree is killed in the end, that is when they go
+ * into it again, so that their close is silent, and the lock outlives us; where it goes on, the lock is taken back before it
+ * does. The guardian does the same if we are killed. Descriptors are copied one at a time: a tree may have more than we may.
  */
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -83,13 +83,15 @@ static bool rest_is_hidden(const struct fd_view *v, const struct inet_seen *u)
 	return u->entry && ioctl(v->copy, SIOCINQ, &inq) == 0 && u->entry->rqueue > (uint32_t)inq + 1;
 }
 
-/* An error of a closed one is noted; of others it cannot be told from what the kernel reports about sent packets. */
+/* That it was broken off, say. Which error it is cannot be asked for without taking it away. */
 static int examine_errors(struct op *op, const struct fd_view *v, const struct inet_seen *u)
 {
 	struct pollfd p = { .fd = v->copy };
 
-	if (u->msg->state == INET_CLOSE || poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
+	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
 		return 0;
+	if (u->msg->state == INET_CLOSE)
+		return file_refuse(op, v, kind_of(u), RECEIVE_IT, "an error waits to be received: it was broken off, or never made");
 	return file_refuse(op, v, kind_of(u), RECEIVE_IT,
 			   "an error, or a notice of sent packets (MSG_ERRQUEUE: zero copy, timestamps), waits to be received");
 }
@@ -175,43 +177,31 @@ static int copy_of(struct source *from, const struct inet_seen *u)
 	return from->pidfd < 0 ? -1 : sys_pidfd_getfd(from->pidfd, u->view.fd);
 }
 
-static bool tree_goes_on(const struct op *op)
+/* One in flight is in no task's table, where the guardian could find it. */
+static int enter_repair(const struct snapshot *s, struct inet_seen *u, int fd, bool *reuse)
 {
-	return op->opts->leave_running || op->opts->leave_stopped;
-}
-
-/* One in flight is in no task's table, where the guardian could find it: it is put into repair mode as late as can be. */
-static int enter_repair(const struct snapshot *s, struct inet_seen *u, int fd)
-{
-	u->reuse = sock_get_int(fd, SO_REUSEADDR) != 0;
-	if (s->guardian && !u->view.carrier && guardian_note_repair(s->guardian, u->view.pid, u->view.fd, u->reuse) < 0)
+	*reuse = sock_get_int(fd, SO_REUSEADDR) != 0;
+	if (s->guardian && !u->view.carrier && guardian_note_repair(s->guardian, u->view.pid, u->view.fd, *reuse) < 0)
 		return -1;
 	return tcp_repair_on(fd);
-}
-
-static void leave_repair(struct op *op, struct inet_seen *u, int fd)
-{
-	u->repair = false;
-	if (tcp_repair_off(fd, u->reuse) < 0)
-		log_warn(op, "task %d: fd %d: it cannot be taken out of repair mode: %s", u->view.pid, u->view.fd, strerror(errno));
 }
 
 static int read_one(struct op *op, struct snapshot *s, struct inet_seen *u, struct source *from)
 {
 	_cleanup_close_ int fd = copy_of(from, u);
 	const char *what = arena_printf(op->arena, "task %d: fd %d: %s", u->view.pid, u->view.fd, kind_of(u));
+	bool reuse;
 	int r;
 
 	if (!what)
 		return op_nomem(op);
 	if (fd < 0)
 		return file_errno(op, &u->view, "copy the descriptor");
-	if (enter_repair(s, u, fd) < 0)
-		return file_errno(op, &u->view, "put it into repair mode");
+	if (enter_repair(s, u, fd, &reuse) < 0)
+		return file_errno(op, &u->view, "put it into repair mode (CAP_NET_ADMIN)");
 	r = tcp_stream_read(op, s->guardian, fd, what, &u->stream, &u->inq, &u->outq);
-	u->repair = !r && !tree_goes_on(op) && !u->view.carrier && u->msg->state != INET_CLOSE;
-	if (!u->repair)
-		leave_repair(op, u, fd);
+	if (tcp_repair_off(fd, reuse) < 0)
+		r = r ?: file_errno(op, &u->view, "take it out of repair mode");
 	if (!r || r == CKPT_E_NOMEM)
 		return r;
 	return op_wrap(op, r, "connection %s to %s", inet_addr_text(op, &u->local), inet_addr_text(op, &u->peer));
@@ -275,35 +265,35 @@ int tcp_write(struct op *op, struct snapshot *s)
 
 int tcp_keep(struct op *op, struct snapshot *s)
 {
+	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
+
+	return is ? netlock_keep(op, is->lock) : 0;
+}
+
+/* One that is closed has nobody to tell. */
+void tcp_dump_end(struct op *op, struct snapshot *s)
+{
 	_cleanup_(source_done) struct source from = SOURCE_INIT;
 	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
 	for (size_t i = 0; is && i < is->all_seen.n; i++) {
 		struct inet_seen *u = is->all_seen.v[i];
-		_cleanup_close_ int fd = u->stream && u->view.carrier && u->msg->state != INET_CLOSE ? copy_of(&from, u) : -1;
+		bool silent = u->stream && u->msg->state != INET_CLOSE;
+		_cleanup_close_ int fd = silent ? copy_of(&from, u) : -1;
 
-		if (fd >= 0 && enter_repair(s, u, fd) < 0)
-			return file_errno(op, &u->view, "put it into repair mode");
-		u->repair = u->repair || fd >= 0;
+		if (silent && (fd < 0 || tcp_repair_on(fd) < 0))
+			log_warn(op, "task %d: fd %d: the end of its connection cannot be kept from its peer: %s", u->view.pid,
+				 u->view.fd, strerror(errno));
 	}
-	return is ? netlock_keep(op, is->lock) : 0;
 }
 
-/* First the sockets are what they were, then their packets come. */
+/* The sockets are what they were: let their packets come. */
 void tcp_let_go(struct op *op, struct snapshot *s)
 {
-	_cleanup_(source_done) struct source from = SOURCE_INIT;
 	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
 	if (!is || !is->all_seen.n) /* of a restore */
 		return;
-	for (size_t i = 0; i < is->all_seen.n; i++) {
-		struct inet_seen *u = is->all_seen.v[i];
-		_cleanup_close_ int fd = u->repair ? copy_of(&from, u) : -1;
-
-		if (fd >= 0)
-			leave_repair(op, u, fd);
-	}
 	if (s->guardian)
 		guardian_drop_repair(s->guardian);
 	netlock_release(op, &is->lock);
