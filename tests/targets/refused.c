@@ -5,13 +5,74 @@
  */
 #include "target.h"
 
+#include <linux/bpf.h>
 #include <linux/filter.h>
+#include <linux/if_alg.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <linux/vm_sockets.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+
+/* A listener of a virtual machine, or on its host. */
+static void vsock(void)
+{
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = VMADDR_PORT_ANY };
+	socklen_t n = sizeof(a);
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (fd < 0)
+		SKIP("no vsock sockets here: %s", strerror(errno));
+	CHECK(!bind(fd, (struct sockaddr *)&a, sizeof(a)) && !listen(fd, 1));
+	t_wait();
+	CHECK(!getsockname(fd, (struct sockaddr *)&a, &n) && a.svm_port != VMADDR_PORT_ANY);
+}
+
+static void xdp(void)
+{
+	int fd = socket(AF_XDP, SOCK_RAW, 0);
+
+	if (fd < 0)
+		SKIP("no XDP sockets here: %s", strerror(errno));
+	t_wait();
+	CHECK(fcntl(fd, F_GETFD) >= 0);
+}
+
+static void crypto(void)
+{
+	struct sockaddr_alg a = { .salg_family = AF_ALG, .salg_type = "hash", .salg_name = "sha256" };
+	int fd = socket(AF_ALG, SOCK_SEQPACKET, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)))
+		SKIP("no crypto sockets here: %s", strerror(errno));
+	t_wait();
+	CHECK(accept(fd, NULL, NULL) >= 0);
+}
+
+/* Datagrams pass as an eBPF program says: the first two bytes of each. */
+static void program(void)
+{
+	struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 2 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insns = (uintptr_t)code, .insn_cnt = ARRAY_SIZE(code),
+		.license = (uintptr_t)"GPL",
+	};
+	int prog = syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr)), fd[2];
+	char b[8];
+
+	if (prog < 0)
+		SKIP("no eBPF programs here: %s", strerror(errno));
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, fd));
+	CHECK(!setsockopt(fd[1], SOL_SOCKET, SO_ATTACH_BPF, &prog, sizeof(prog)) && !close(prog));
+	t_wait();
+	CHECK(send(fd[0], "abcd", 4, 0) == 4 && recv(fd[1], b, sizeof(b), 0) == 2);
+}
 
 static void secretmem(void)
 {
@@ -116,6 +177,7 @@ static void machine(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
+		{ "vsock", vsock }, { "xdp", xdp }, { "crypto", crypto }, { "program", program },
 		{ "secretmem", secretmem },
 		{ "uffd", uffd }, { "perf", perf }, { "landlock", landlock }, { "machine", machine },
 		{ "listener", listener }, { "asking", asking },

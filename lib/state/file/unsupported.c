@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Kinds of descriptors that are not saved yet: recognised, named, refused. Nothing is ever dropped silently. */
-#include <sys/socket.h>
-#include <sys/sysmacros.h>
-
-#include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
+#include "lib/state/sock/sock.h"
 
 struct named {
 	const char *prefix, *kind, *hint;
@@ -65,54 +62,67 @@ static bool unsupported_match(const struct fd_view *v)
 	return kind_of(v) != NULL;
 }
 
-static const char *socket_kind(int fd)
+/* Families of sockets, by number: the C library lacks some. All of this is said where nothing of it was saved. */
+static const struct family {
+	int family;
+	const char *kind, *why;
+} families[] = {
+	{ 3, "AX.25 socket", "its connections are the radio link's" },
+	{ 4, "IPX socket", NULL },
+	{ 5, "AppleTalk socket", NULL },
+	{ 6, "NET/ROM socket", "its connections are the radio link's" },
+	{ 8, "ATM socket", "its circuits are the network card's" },
+	{ 9, "X.25 socket", "its circuits are the network's" },
+	{ 11, "ROSE socket", "its connections are the radio link's" },
+	{ 15, "key socket (PF_KEY)", "what the kernel has noted for it, is not shown" },
+	{ 20, "ATM socket", "its circuits are the network card's" },
+	{ 21, "RDS socket", "what is on its way is in memory of the kernel and of a network card" },
+	{ 24, "PPP over network socket (PPPoE, L2TP, PPTP)", "its session is that of a network device and of a peer" },
+	{ 26, "LLC socket", NULL },
+	{ 27, "InfiniBand socket", "its queues are the network card's" },
+	{ 28, "MPLS socket", NULL },
+	{ 29, "CAN socket", "its filters and what is on its way are not shown in full" },
+	{ 30, "TIPC socket", "its address and its connections are those of a cluster" },
+	{ 31, "bluetooth socket", "its connections are kept by a bluetooth controller and the device at the other end" },
+	{ 32, "IUCV socket", "its peer is another virtual machine of the same hypervisor" },
+	{ 33, "RxRPC socket", "its calls and keys are in the kernel, which shows neither" },
+	{ 34, "ISDN socket", "its calls are the network's" },
+	{ 35, "Phonet socket", "its connections are the modem's" },
+	{ 36, "IEEE 802.15.4 socket", NULL },
+	{ 37, "CAIF socket", "its connections are the modem's" },
+	{ 38, "crypto socket (AF_ALG)", "its keys, and what it has computed so far, are in the kernel, which gives them to nobody" },
+	{ 39, "NFC socket", "its connections are with a device near by" },
+	{ 40, "vsock socket", "its peer is the hypervisor or a virtual machine, which nothing can make go on with another socket" },
+	{ 41, "KCM socket", "the kernel splits its messages by an eBPF program, which cannot be read" },
+	{ 42, "QIPCRTR socket", "its peer is a processor of its own (a modem)" },
+	{ 43, "SMC socket", "its connections are in memory that it shares with a network card" },
+	{ 44, "XDP socket", "its rings are shared with the driver of a network card" },
+	{ 45, "MCTP socket", "its peer is the firmware of a device" },
+};
+
+static int refuse_family(struct op *op, const struct fd_view *v)
 {
-	int family = -1;
-	socklen_t n = sizeof(family);
+	int family = sock_family_of(v);
 
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &n) < 0)
-		return "socket";
-	switch (family) {
-	case AF_UNIX:
-		return "unix socket";
-	case AF_INET:
-		return "IPv4 socket";
-	case AF_INET6:
-		return "IPv6 socket";
-	case AF_NETLINK:
-		return "netlink socket";
-	case AF_PACKET:
-		return "packet socket";
-	case AF_VSOCK:
-		return "vsock socket";
-	case AF_ALG:
-		return "crypto socket";
-	default:
-		return "socket";
-	}
-}
-
-/* The family shows only on the socket itself; a copy of it, for a moment, changes nothing. */
-static const char *socket_kind_of(const struct fd_view *v)
-{
-	_cleanup_close_ int pidfd = -1, copy = -1;
-
-	if (v->copy >= 0 || v->fd < 0)
-		return socket_kind(v->copy);
-	pidfd = sys_pidfd_open(v->pid, 0);
-	copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, v->fd);
-	return socket_kind(copy);
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
+		if (families[i].family == family)
+			return file_refuse(op, v, families[i].kind,
+					   "have the program close it before the checkpoint, and open another one afterwards",
+					   "sockets of this family are not supported%s%s (%s)", families[i].why ? ": " : "",
+					   families[i].why ?: "", v->link);
+	return file_refuse(op, v, "socket", "the program must close it before the checkpoint",
+			   "sockets of its family (%d) are not supported (%s)", family, v->link);
 }
 
 static int unsupported_check(struct op *op, const struct fd_view *v)
 {
 	const struct named *n = by_text(v);
-	const char *kind = kind_of(v), *hint = n ? n->hint : NULL;
+	const char *hint = n ? n->hint : NULL;
 
-	if (S_ISSOCK(v->st.st_mode))
-		kind = socket_kind_of(v);
-	return file_refuse(op, v, kind, hint ? hint : "the program must close it before the checkpoint",
-			   "not supported yet (%s)", v->link);
+	if (S_ISSOCK(v->st.st_mode) && !(v->info.flags & O_PATH))
+		return refuse_family(op, v);
+	return file_refuse(op, v, kind_of(v), hint ? hint : "the program must close it before the checkpoint", "not supported yet (%s)",
+			   v->link);
 }
 
 static int unsupported_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f)
