@@ -102,6 +102,7 @@ static const struct ckpt_option table[] = {
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections: saved, and restored under the peer's eyes"),
 	FLAG("tcp-close", 0, DR | NEG, tcp_close,
 	     "TCP connections are not saved; they are restored as closed sockets. Where a dump had it, a restore needs it"),
+	FLAG("skip-in-flight", 0, DR | NEG, skip_in_flight, "drop TCP connections that were not accepted yet"),
 	WORD("network-lock", 0, DR, network_lock, network_locks, "METHOD",
 	     "how packets of TCP connections are held until the restore: nftables (default), iptables, skip or none; a restore goes "
 	     "by what the dump did"),
@@ -172,7 +173,6 @@ static const struct ckpt_option table[] = {
 	LATER("action-script", 0, STRV, DRP, "FILE", "run FILE at each step"),
 
 	/* not implemented yet: kinds of state */
-	LATER_FLAG("skip-in-flight", 0, DR | NEG, "drop TCP connections that were not accepted yet"),
 	LATER_FLAG("ghost-fiemap", 0, D | NEG, "find holes of deleted files by FIEMAP"),
 	LATER_FLAG("weak-sysctls", 0, R | NEG, "ignore sysctls that do not exist"),
 	LATER_FLAG("mntns-compat-mode", 0, R | NEG, "restore mount namespaces the old way"),

@@ -179,5 +179,6 @@ void inet_restore_done(struct op *op, struct snapshot *s, bool success)
 	if (!is || !is->made || success)
 		return;
 	tcp_silence(is);
+	pending_silence(is);
 	netlock_done(op, &is->held, false);
 }

@@ -236,7 +236,7 @@ int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples)
 	}
 	if (r || !first)
 		return r;
-	if (op->opts->skip_in_flight || (op->opts->tcp_close && !op->opts->tcp_established)) {
+	if (op->opts->skip_in_flight || op->opts->tcp_close) {
 		say_dropped(op, is, op->opts->skip_in_flight ? "--skip-in-flight" : "--tcp-close");
 		return 0;
 	}

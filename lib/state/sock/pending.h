@@ -20,7 +20,7 @@ typedef ARRAY(struct netlock_tuple) netlock_tuples;
 /* ---- dump: inet.c calls these, all tasks frozen, all sockets seen */
 /*
  * Finds such connections of all listeners, and refuses what could not be saved, as long as nothing is changed. Adds what the
- * network lock must hold back to @tuples. With --skip-in-flight: says how many are dropped, and that is all.
+ * network lock must hold back to @tuples. With --skip-in-flight or --tcp-close: says how many are dropped, and that is all.
  */
 int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples);
 /* Once the lock holds: reads them into the extras of their listeners. When it returns, they are in their queues again. */
@@ -35,6 +35,8 @@ int pending_read(struct op *op, const struct inet_sk *sk);
 int pending_tuples(struct op *op, const struct inet_sk *sk, netlock_tuples *tuples);
 /* All listeners listen, with all their options, and the lock holds: puts them in. */
 int pending_make(struct op *op, const struct inet_state *is);
+/* After a failure, while the lock holds: closes those listeners, so that no peer hears of it. */
+void pending_silence(const struct inet_state *is);
 
 /* ---- what follows is for pending*.c */
 /* A connection, without pointers: in memory shared with the process that takes and puts. Addresses are as on the wire. */

@@ -167,3 +167,15 @@ int pending_make(struct op *op, const struct inet_state *is)
 	pending_door_close(&d);
 	return r;
 }
+
+void pending_silence(const struct inet_state *is)
+{
+	for (size_t i = 0; i < is->socks.n; i++) {
+		const struct inet_sk *sk = is->socks.v[i];
+
+		if (!sk->x || !sk->x->n_pending || sk->given)
+			continue;
+		close_fd_p(&sk->f->fd);
+		sk->f->fd = -1;
+	}
+}
