@@ -8,8 +8,11 @@ file(MAKE_DIRECTORY ${BLOB_DIR})
 set(BLOB_SOURCES "")
 # No FPU (the thread's is live), no red zone (we run on frames), no canaries, no CET notes: nothing that needs a runtime.
 set(BLOB_FLAGS -Os -g0 -std=gnu11 -ffreestanding -fno-builtin -nostdlib -fPIE -fvisibility=hidden -mgeneral-regs-only
-	-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns
+	-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables
 	-fno-jump-tables -Wall -Wextra -Wmissing-prototypes -Wno-missing-field-initializers -Werror)
+if(NOT CMAKE_C_COMPILER_ID MATCHES Clang) # which makes no memset of a loop with -fno-builtin
+	list(APPEND BLOB_FLAGS -fno-tree-loop-distribute-patterns)
+endif()
 
 # The same with vector registers, for sources named after FAST: only where the blob is a program of its own, whose registers
 # nobody else has in use.
