@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Runs a fuzz target without libFuzzer: over the files given as arguments and the seeds of the target, and over mutations
- * of each, always the same ones. FUZZ_MS bounds the time (default 1000 ms), FUZZ_RUNS the mutations (default 20000).
+ * of each, always the same ones. FUZZ_MS bounds the time (default 1000 ms), FUZZ_RUNS the mutations (default 20000). With
+ * FUZZ_SEEDS=FOLDER the seeds are written there instead, to start libFuzzer from.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,6 +117,23 @@ static unsigned long number(const char *name, unsigned long otherwise)
 	return s ? strtoul(s, NULL, 0) : otherwise;
 }
 
+static int write_seeds(const char *folder, const struct seed *seeds, int n)
+{
+	char path[4096];
+
+	for (int i = 0; i < n; i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "%s/seed-%d", folder, i);
+		f = fopen(path, "w");
+		if (!f || fwrite(seeds[i].p, 1, seeds[i].n, f) != seeds[i].n || fclose(f) != 0) {
+			perror(path);
+			return 1;
+		}
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct seed seeds[MAX_SEEDS];
@@ -140,6 +158,8 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; (n = fuzz_seed(i, buf, CAP)) > 0; i++)
 		n_seeds = add(seeds, n_seeds, buf, n);
+	if (getenv("FUZZ_SEEDS"))
+		return write_seeds(getenv("FUZZ_SEEDS"), seeds, n_seeds);
 	for (int i = 0; i < n_seeds; i++)
 		run_one(seeds[i].p, seeds[i].n);
 	for (; done < runs && seconds() < end; done++) {
