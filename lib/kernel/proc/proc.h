@@ -247,4 +247,31 @@ struct proc_mounts {
 };
 int proc_parse_mountinfo(struct arena *a, const char *text, size_t len, struct proc_mounts *out);
 
+/* /proc/PID/net/igmp, igmp6: the multicast groups of a network namespace, by device */
+struct proc_group {
+	int family;
+	uint32_t ifindex;
+	const char *device;
+	uint8_t addr[16]; /* 4 of IPv4 */
+};
+struct proc_groups {
+	ARRAY(struct proc_group) v;
+};
+int proc_parse_igmp(struct arena *a, const char *text, size_t len, struct proc_groups *out);
+int proc_parse_igmp6(struct arena *a, const char *text, size_t len, struct proc_groups *out);
+
+/* /proc/PID/net/raw, raw6, icmp, icmp6, udp, udp6 */
+struct proc_socket {
+	int family;
+	uint8_t local[16], peer[16];
+	uint16_t local_port, peer_port; /* of a raw one: its protocol */
+	uint8_t state;			/* as TCP's */
+	uint32_t queued;		/* memory that what waits to be received takes */
+	uint64_t ino;
+};
+struct proc_sockets {
+	ARRAY(struct proc_socket) v;
+};
+int proc_parse_sockets(struct arena *a, const char *text, size_t len, struct proc_sockets *out);
+
 #endif

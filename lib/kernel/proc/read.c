@@ -174,6 +174,38 @@ READER(proc_read_timers, proc_timers, "timers", proc_parse_timers)
 READER(proc_read_cgroup, proc_cgroups, "cgroup", proc_parse_cgroup)
 READER(proc_read_mountinfo, proc_mounts, "mountinfo", proc_parse_mountinfo)
 
+/* PROC_GONE: the kernel was built without it. */
+static int read_net(struct op *op, const char *name, char file[PATH_SIZE], struct text *t)
+{
+	snprintf(file, PATH_SIZE, "task/%d/net/%s", gettid(), name);
+	return read_text(op, getpid(), file, t);
+}
+
+int proc_read_groups(struct op *op, const char *name, struct proc_groups *out)
+{
+	_cleanup_text_ struct text t = { 0 };
+	char file[PATH_SIZE];
+	int r = read_net(op, name, file, &t);
+
+	*out = (struct proc_groups){ 0 };
+	if (r)
+		return r == PROC_GONE ? 0 : r;
+	r = strcmp(name, "igmp") == 0 ? proc_parse_igmp(op->arena, t.p, t.n, out) : proc_parse_igmp6(op->arena, t.p, t.n, out);
+	return r ? bad_form(op, getpid(), file) : 0;
+}
+
+int proc_read_sockets(struct op *op, const char *name, struct proc_sockets *out)
+{
+	_cleanup_text_ struct text t = { 0 };
+	char file[PATH_SIZE];
+	int r = read_net(op, name, file, &t);
+
+	*out = (struct proc_sockets){ 0 };
+	if (r)
+		return r == PROC_GONE ? 0 : r;
+	return proc_parse_sockets(op->arena, t.p, t.n, out) ? bad_form(op, getpid(), file) : 0;
+}
+
 int proc_read_fdinfo(struct op *op, pid_t pid, int fd, struct proc_fdinfo *out)
 {
 	_cleanup_text_ struct text t = { 0 };

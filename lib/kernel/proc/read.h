@@ -25,6 +25,10 @@ int proc_read_timers(struct op *op, pid_t pid, struct proc_timers *out);
 int proc_read_fdinfo(struct op *op, pid_t pid, int fd, struct proc_fdinfo *out);
 int proc_read_cgroup(struct op *op, pid_t pid, struct proc_cgroups *out);
 int proc_read_mountinfo(struct op *op, pid_t pid, struct proc_mounts *out);
+/* Of the network namespace of the calling thread. Where the kernel has no such file: nothing. @name: "igmp", "igmp6" */
+int proc_read_groups(struct op *op, const char *name, struct proc_groups *out);
+/* @name: "raw", "icmp6"... */
+int proc_read_sockets(struct op *op, const char *name, struct proc_sockets *out);
 
 /* Numbers found as names in /proc/@pid/@dir ("task", "fd"), ascending. */
 struct proc_numbers {

@@ -139,7 +139,7 @@ static void read_shutdown(const struct fd_view *v, struct inet_seen *u)
 	bool ended = tcp_is_connection(u) && u->msg->state == INET_CLOSE;
 
 	if (!u->entry && poll(&p, 1, 0) == 1 && p.revents & POLLRDHUP)
-		how = ended ? SK_SHUTDOWN__BOTH : SK_SHUTDOWN__READ;
+		how = ended || (p.revents & POLLHUP && u->msg->type != SOCK_STREAM) ? SK_SHUTDOWN__BOTH : SK_SHUTDOWN__READ;
 	if (how)
 		msg_set(u->msg, shutdown, (SkShutdown)how);
 }
@@ -162,6 +162,7 @@ static int read_socket(struct op *op, struct inet_state *is, const struct fd_vie
 		m->state = INET_ESTABLISHED;
 	if (!r && (m->type == SOCK_STREAM || m->proto == IPPROTO_UDP || m->proto == IPPROTO_UDPLITE))
 		r = inet_entry_of(op, is, (int)m->family, m->proto, m->ino, &u->entry);
+	r = r ?: inet_read_portless_peer(op, is, u);
 	if (!r)
 		read_shutdown(v, u);
 	/* Without permission it is refused for that, when all are known; one that is to be closed may be as it likes. */
@@ -212,6 +213,7 @@ static int inet_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 		u->noted = true;
 	}
 	r = read_socket(op, inet_state(op, s), v, u);
+	r = r ?: multicast_dump(op, inet_state(op, s), v->copy, u);
 	return r ?: inet_options_dump(op, s, v, u);
 }
 

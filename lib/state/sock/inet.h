@@ -6,6 +6,8 @@
  *   inet_addr.c     addresses, in images and in messages
  *   tcp_dump.c      dump of connections: who may be saved, held back, read, and let go again
  *   tcp_stream.c    state and queues of one connection
+ *   inet_proc.c     what only /proc/net tells
+ *   multicast.c     groups that a socket is a member of
  *   inet_opts.c     options of IP, IPv6, TCP and UDP, both halves
  *   inet_read.c     restore: reads and checks the images
  *   inet_make.c     restore: makes them
@@ -17,6 +19,7 @@
 
 #include <netinet/in.h>
 
+#include "lib/kernel/proc/read.h"
 #include "lib/state/msg.h"
 #include "lib/state/sock/sock.h"
 
@@ -98,6 +101,10 @@ struct inet_state {
 	struct file_index listings; /* (family, protocol) -> struct inet_listing */
 	struct pending_state *pending; /* pending.c; NULL: nothing waits to be accepted */
 	struct netlock *lock;
+	bool unlisted_read;
+	struct file_index unlisted; /* inode -> struct proc_socket of raw and ICMP sockets */
+	bool groups_listed;
+	struct proc_groups groups, groups6; /* multicast groups of all devices */
 	/* restore */
 	bool made;
 	struct netlock *held; /* while connections are made */
@@ -116,6 +123,14 @@ bool inet_diag_parse(struct op *op, const struct nlmsghdr *h, size_t n, struct i
 int inet_listing(struct op *op, struct inet_state *is, int family, uint32_t proto, const struct inet_listing **ret);
 /* *@ret is NULL: it is not listed, as sockets without a port are not. */
 int inet_entry_of(struct op *op, struct inet_state *is, int family, uint32_t proto, uint32_t ino, const struct inet_entry **ret);
+
+/* ---- inet_proc.c; after inet_entry_of() */
+int inet_read_portless_peer(struct op *op, struct inet_state *is, struct inet_seen *u);
+
+/* ---- multicast.c */
+int multicast_dump(struct op *op, struct inet_state *is, int fd, struct inet_seen *u);
+int multicast_read(struct op *op, const struct inet_sk *sk);
+int multicast_join(struct op *op, const struct inet_sk *sk);
 
 /* ---- inet_addr.c */
 socklen_t inet_addr_len(const union inet_addr *a);

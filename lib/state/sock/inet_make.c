@@ -29,6 +29,9 @@ static int make_socket(struct op *op, struct inet_sk *sk)
 	if (sk->given)
 		return take_given(op, sk);
 	sk->f->fd = file_high(socket((int)sk->m->family, (int)sk->m->type | SOCK_CLOEXEC, (int)sk->m->proto));
+	if (sk->f->fd < 0 && errno == EACCES && sk->m->type == SOCK_DGRAM)
+		return op_errno(op, errno, AT(.kind = "socket", .hint = "a group of ours must be in net.ipv4.ping_group_range"),
+				"%s: cannot make it", inet_what(op, sk));
 	if (sk->f->fd < 0)
 		return inet_sys(op, sk, "make it");
 	if (x && x->has_mode && (fchown(sk->f->fd, x->uid, x->gid) < 0 || fchmod(sk->f->fd, x->mode & 07777) < 0))
@@ -120,7 +123,7 @@ static int shut_down(struct op *op, const struct inet_sk *sk)
 
 static int finish(struct op *op, const struct inet_sk *sk)
 {
-	int r = inet_options_apply(op, sk, INET_LAST);
+	int r = inet_options_apply(op, sk, INET_LAST) ?: multicast_join(op, sk);
 
 	if (!r && is_listener(sk) && listen(sk->f->fd, (int)sk->m->backlog) < 0)
 		r = errno == EADDRINUSE ? inet_cannot_bind(op, sk, errno) : inet_sys(op, sk, "listen");
