@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import harness as h
@@ -214,14 +215,72 @@ def failed_late():
 
 @case
 def newcomers():
-    """Those that come while a dump is under way wait behind those that were there. After -R all are there."""
-    with h.Workdir() as w, h.Target(w, "pending", "outside") as t:
+    """Those that come while dumps are under way are neither lost nor in the way."""
+    with h.Workdir() as w, h.Target(w, "pending", "crowd") as t:
         t.ready()
-        c = Clients("127.0.0.1", port(t), [(100, False)] * 8)
-        for i in range(4):
-            h.must(h.dump(t.pid, f"{w}/{i}", "-R", *SAVE), "dump -R")
+        first, later, stop = Clients("127.0.0.1", port(t), [(100, False)] * 4), [], threading.Event()
+
+        def come():
+            while len(later) < 100 and not stop.is_set():
+                s = socket.create_connection(("127.0.0.1", port(t)), timeout=20)
+                s.sendall(struct.pack("=III", 4 + len(later), 50, 0) + content(4 + len(later), 50))
+                later.append(s)
+                time.sleep(0.004)
+
+        crowd = threading.Thread(target=come)
+        crowd.start()
+        try:
+            for i in range(6):
+                h.must(h.dump(t.pid, f"{w}/{i}", "-R", *SAVE), "dump -R")
+        finally:
+            stop.set()
+            crowd.join()
+        print(f"#   {len(later)} newcomers")
         t.go()
-        c.answers()
+        first.socks += later
+        first.answers()
+
+
+@case
+def reuseport():
+    """Several listeners of the tree at one port."""
+    code = ("import socket,signal,sys,time\n"
+            "l=[]\n"
+            "port=0\n"
+            "for i in range(3):\n"
+            "    s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEPORT,1); s.bind(('127.0.0.1',port))\n"
+            "    s.listen(64); s.setblocking(False); port=s.getsockname()[1]; l.append(s)\n"
+            "open('port','w').write(str(port))\n"
+            "signal.signal(signal.SIGUSR1, lambda *a: None)\n"
+            "signal.pause()\n"
+            "n=[0,0,0]\n"
+            "for i,s in enumerate(l):\n"
+            "    while True:\n"
+            "        try: c,a=s.accept()\n"
+            "        except BlockingIOError: break\n"
+            "        c.setblocking(True); assert c.recv(5)==b'hello'; c.sendall(bytes([i])); n[i]+=1\n"
+            "open('done','w').write(repr(n))\n")
+    with h.Workdir() as w:
+        p = subprocess.Popen([sys.executable, "-c", code], cwd=w, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            where = int(h.wait_until(lambda: h.read_text(w + "/port"), "the port"))
+            socks = [socket.create_connection(("127.0.0.1", where), timeout=20) for _ in range(24)]
+            for s in socks:
+                s.sendall(b"hello")
+            time.sleep(0.1)
+            queues = lambda: re.findall(r"LISTEN +(\d+)", h.run(["ss", "-Hltn", f"sport = :{where}"]).out)
+            before = sorted(queues())
+            h.must(h.dump(p.pid, w + "/i", *SAVE), "dump")
+            p.wait()
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i", *SAVE), "restore")
+            h.require(sorted(queues()) == before and len(before) == 3, f"queues: {before}, then {queues()}")
+            os.kill(p.pid, signal.SIGUSR1)
+            h.wait_until(lambda: h.read_text(w + "/done"), "the end")
+            for s in socks:
+                h.require(len(s.recv(1)) == 1, "no answer")
+        finally:
+            h.kill_hard(p.pid)
 
 
 @case
@@ -229,6 +288,9 @@ def refused_without_permission():
     with h.Workdir() as w, h.Target(w, "pending", "outside") as t:
         t.ready()
         c = Clients("127.0.0.1", port(t))
+        r = h.ckpt("check", "-t", t.pid)
+        h.require(r.rc and "5 connections are not accepted yet" in r.out, f"check: {r}")
+        h.must(h.ckpt("check", "-t", t.pid, *SAVE), "check --tcp-established")
         refused(h.dump(t.pid, w + "/i"), f"[::]:{port(t)}", "5 connections are not accepted yet", "--tcp-established",
                 "--skip-in-flight", "fd ")
         h.must(h.dump(t.pid, w + "/j", *SAVE), "dump")

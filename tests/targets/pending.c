@@ -4,6 +4,7 @@
  * come in the order of these numbers, with all that was sent, and get an answer.
  *   self, self6, mapped   the clients are ours, too
  *   outside               somebody else connects to the port in the file "port", before we are asked
+ *   crowd                 the same, in any order
  */
 #include "target.h"
 
@@ -65,12 +66,12 @@ static int listener(int family, const char *at, struct sockaddr_storage *a)
 	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	socklen_t n = address(family, at, a);
 
-	CHECK(fd >= 0 && !bind(fd, (void *)a, n) && !listen(fd, 16) && !getsockname(fd, (void *)a, &n));
+	CHECK(fd >= 0 && !bind(fd, (void *)a, n) && !listen(fd, 128) && !getsockname(fd, (void *)a, &n));
 	return fd;
 }
 
 /* Accepts all that wait; how many. */
-static uint32_t serve(int fd)
+static uint32_t serve(int fd, bool in_order)
 {
 	static uint8_t b[4 << 20];
 	uint32_t n = 0;
@@ -81,15 +82,15 @@ static uint32_t serve(int fd)
 
 		be_patient(c);
 		get_all(c, &h, sizeof(h));
-		if (h.number != n)
+		if (in_order && h.number != n)
 			FAIL("connection %u came as number %u", h.number, n);
 		CHECK(h.bytes <= sizeof(b));
 		get_all(c, b, h.bytes);
 		for (uint32_t i = 0; i < h.bytes; i++)
-			if (b[i] != byte_of(n, i))
-				FAIL("connection %u: byte %u of %u is wrong", n, i, h.bytes);
+			if (b[i] != byte_of(h.number, i))
+				FAIL("connection %u: byte %u of %u is wrong", h.number, i, h.bytes);
 		CHECK(!h.end || recv(c, b, 1, 0) == 0);
-		put_all(c, &n, sizeof(n));
+		put_all(c, &h.number, sizeof(h.number));
 		CHECK(!close(c));
 		n++;
 	}
@@ -126,7 +127,7 @@ static void with_clients(int family, const char *at, int client_family, const ch
 		client(c[i], i);
 	}
 	t_wait();
-	CHECK(serve(fd) == CLIENTS);
+	CHECK(serve(fd, true) == CLIENTS);
 	for (uint32_t i = 0; i < CLIENTS; i++) {
 		get_all(c[i], &number, sizeof(number));
 		CHECK(number == i && recv(c[i], &number, 1, 0) == 0);
@@ -148,7 +149,7 @@ static void mapped(void)
 	with_clients(AF_INET6, "::", AF_INET, "127.0.0.1");
 }
 
-static void outside(void)
+static void from_outside(bool in_order)
 {
 	struct sockaddr_storage a;
 	int fd = listener(AF_INET6, "::", &a);
@@ -156,13 +157,23 @@ static void outside(void)
 
 	CHECK(f && fprintf(f, "%u\n", ntohs(((struct sockaddr_in6 *)&a)->sin6_port)) > 0 && !fclose(f));
 	t_wait();
-	serve(fd);
+	serve(fd, in_order);
+}
+
+static void outside(void)
+{
+	from_outside(true);
+}
+
+static void crowd(void)
+{
+	from_outside(false);
 }
 
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "self", self }, { "self6", self6 }, { "mapped", mapped }, { "outside", outside },
+		{ "self", self }, { "self6", self6 }, { "mapped", mapped }, { "outside", outside }, { "crowd", crowd },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

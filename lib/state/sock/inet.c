@@ -9,7 +9,7 @@
 
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
-#include "lib/state/sock/inet.h"
+#include "lib/state/sock/pending.h"
 
 struct inet_state *inet_state(struct op *op, struct snapshot *s)
 {
@@ -253,6 +253,7 @@ static int inet_check(struct op *op, const struct fd_view *v)
 	r = read_socket(op, *is, &copied, &u);
 	if (!r && tcp_is_connection(&u))
 		r = tcp_permit(op, v, &u, 1);
+	r = r ?: pending_check(op, copied.copy, &u);
 	close(copied.copy);
 	return r;
 }

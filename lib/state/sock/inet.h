@@ -65,6 +65,7 @@ struct inet_seen {
 	union inet_addr local, peer;
 	bool connected; /* it has a peer (TCP: also one that it had) */
 	const struct inet_entry *entry; /* NULL: not listed */
+	size_t waiting; /* at a listener: connections that are to be saved with it */
 	TcpStreamEntry *stream; /* of a TCP connection */
 	const void *inq, *outq;
 };

@@ -22,10 +22,9 @@ struct pending_state {
 
 static const char hint_default[] = "let the program accept them first, or drop them with --skip-in-flight";
 
-/* As of the listing. */
-static size_t waiting(const struct inet_seen *u)
+static bool listens(const struct inet_seen *u)
 {
-	return u->msg->state == INET_LISTEN && u->msg->type == SOCK_STREAM && u->entry ? u->entry->rqueue : 0;
+	return u->msg->state == INET_LISTEN && u->msg->type == SOCK_STREAM;
 }
 
 static int listener_copy(const struct inet_seen *u)
@@ -37,7 +36,7 @@ static int listener_copy(const struct inet_seen *u)
 
 static int count_phrase(struct op *op, const struct inet_seen *u, const char **ret)
 {
-	size_t n = waiting(u);
+	size_t n = u->waiting;
 
 	*ret = arena_printf(op->arena, "at %s %zu connection%s not accepted yet", inet_addr_text(op, &u->local), n,
 			    n == 1 ? " is" : "s are");
@@ -79,7 +78,7 @@ static int examine(struct op *op, const struct inet_seen *u, bool *fast_open)
 		return REFUSE(op, u, hint_default, "%s; to a listener of MPTCP they could not be given back", what);
 	if (has_filter(fd))
 		return REFUSE(op, u, hint_default, "%s; its socket filter could drop them when they are given back", what);
-	if (u->entry->keyed)
+	if (u->entry && u->entry->keyed)
 		return REFUSE(op, u, hint_default, "%s; its segments are signed (TCP-MD5)", what);
 	return 0;
 }
@@ -150,7 +149,8 @@ void pending_tuple(const union inet_addr *local, const union inet_addr *peer, st
 
 struct found {
 	const struct inet_seen *fast_open; /* a listener where connections may still be in their handshake */
-	size_t n, expected;
+	size_t n;		/* in the listing */
+	size_t before, after;	/* so many waited */
 };
 
 static int take_entry(struct op *op, const struct inet_state *is, const struct inet_entry *e, netlock_tuples *tuples, size_t *n)
@@ -159,11 +159,11 @@ static int take_entry(struct op *op, const struct inet_state *is, const struct i
 	const struct inet_seen *u = NULL;
 
 	for (size_t i = 0; i < is->all_seen.n && !u; i++)
-		if (waiting(is->all_seen.v[i]) && may_wait_at(e, is->all_seen.v[i]))
+		if (is->all_seen.v[i]->waiting && may_wait_at(e, is->all_seen.v[i]))
 			u = is->all_seen.v[i];
 	if (!u)
 		return 0;
-	if (e->peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&e->peer.v6.sin6_addr) && !u->entry->ifindex)
+	if (e->peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&e->peer.v6.sin6_addr) && !e->ifindex)
 		return REFUSE(op, u, hint_default, "a connection from %s, which holds for one link only, is not accepted yet",
 			      inet_addr_text(op, &e->peer));
 	t = ARRAY_ADD(op->arena, tuples);
@@ -174,31 +174,53 @@ static int take_entry(struct op *op, const struct inet_state *is, const struct i
 	return 0;
 }
 
+/* A listing of its own: that of the operation may be older than what waits. */
 static int find_all(struct op *op, struct inet_state *is, netlock_tuples *tuples, size_t *n)
 {
-	int r = 0;
+	struct inet_state *now = op_new(op, struct inet_state);
+	int r = now ? 0 : CKPT_E_NOMEM;
 
 	for (int six = 0; !r && six < 2; six++) {
 		const struct inet_listing *l;
 
-		r = inet_listing(op, is, six ? AF_INET6 : AF_INET, IPPROTO_TCP, &l);
+		r = inet_listing(op, now, six ? AF_INET6 : AF_INET, IPPROTO_TCP, &l);
 		for (size_t i = 0; !r && i < l->all.n; i++)
 			r = take_entry(op, is, l->all.v[i], tuples, n);
 	}
 	return r;
 }
 
-/* Those that are reset are in no listing, so fewer may be found than wait; but not more. */
-static int check_number(struct op *op, const struct inet_seen *first, const struct found *f)
+static int count_now(struct op *op, const struct inet_seen *u, size_t *ret)
 {
-	if (f->n > f->expected)
-		return REFUSE(op, first, "dump the tree that has all listeners of the port, or try again",
+	_cleanup_close_ int fd = listener_copy(u);
+	int n = fd < 0 ? -1 : pending_count(fd);
+
+	*ret = n < 0 ? 0 : (size_t)n;
+	return n < 0 ? file_errno(op, &u->view, "ask how many connections wait at it") : 0;
+}
+
+/*
+ * The network is not held yet: more may come at any time, and queue up behind. Those that waited before the listing are in it,
+ * except for those that were reset; those in it, and no others of the tree, waited after it.
+ */
+static int check_number(struct op *op, const struct inet_state *is, const struct inet_seen *first, struct found *f)
+{
+	size_t n;
+	int r = 0;
+
+	for (size_t i = 0; !r && i < is->all_seen.n; i++)
+		if (listens(is->all_seen.v[i])) {
+			r = count_now(op, is->all_seen.v[i], &n);
+			f->after += n;
+		}
+	if (!r && f->n > f->after)
+		return REFUSE(op, first, "dump the tree that has all listeners of the port",
 			      "%zu connections to its port are not accepted yet, and only %zu of them wait at listeners of the tree",
-			      f->n, f->expected);
-	if (f->n < f->expected && f->fast_open)
+			      f->n, f->after);
+	if (!r && f->n < f->before && f->fast_open)
 		return REFUSE(op, f->fast_open, "try again in a moment",
 			      "a connection by TCP Fast Open is not accepted yet, and not complete");
-	return 0;
+	return r;
 }
 
 /* ---------------------------------------------------------------------------------------------------- the look */
@@ -208,31 +230,56 @@ static void say_dropped(struct op *op, const struct inet_state *is, const char *
 	const char *what;
 
 	for (size_t i = 0; i < is->all_seen.n; i++)
-		if (waiting(is->all_seen.v[i]) && count_phrase(op, is->all_seen.v[i], &what) == 0)
+		if (is->all_seen.v[i]->waiting && count_phrase(op, is->all_seen.v[i], &what) == 0)
 			log_warn(op, "task %d: fd %d: %s: dropped (%s)", is->all_seen.v[i]->view.pid, is->all_seen.v[i]->view.fd,
 				 what, why);
 }
 
-static int permit(struct op *op, const struct inet_seen *first)
+static int permit(struct op *op, const struct inet_seen *u)
 {
 	const char *what;
-	int r = count_phrase(op, first, &what);
+	int r = count_phrase(op, u, &what);
 
 	if (r || op->opts->tcp_established)
 		return r;
-	return REFUSE(op, first, "save them with --tcp-established, or drop them with --skip-in-flight", "%s", what);
+	return REFUSE(op, u, "save them with --tcp-established, or drop them with --skip-in-flight", "%s", what);
+}
+
+int pending_check(struct op *op, int copy, struct inet_seen *u)
+{
+	int n = listens(u) ? pending_count(copy) : 0;
+
+	u->waiting = n > 0 ? (size_t)n : 0;
+	return u->waiting && !op->opts->skip_in_flight && !op->opts->tcp_close ? permit(op, u) : 0;
+}
+
+static int examine_all(struct op *op, const struct inet_state *is, struct found *f)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < is->all_seen.n; i++) {
+		const struct inet_seen *u = is->all_seen.v[i];
+		bool fast_open = false;
+
+		r = u->waiting ? examine(op, u, &fast_open) : 0;
+		f->fast_open = fast_open ? u : f->fast_open;
+	}
+	return r;
 }
 
 int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples)
 {
 	struct inet_state *is = inet_state(op, s);
-	const struct inet_seen *first = NULL;
+	struct inet_seen *first = NULL;
 	struct found f = { 0 };
 	int r = is ? 0 : CKPT_E_NOMEM;
 
 	for (size_t i = 0; !r && i < is->all_seen.n; i++) {
-		f.expected += waiting(is->all_seen.v[i]);
-		first = first ? first : waiting(is->all_seen.v[i]) ? is->all_seen.v[i] : NULL;
+		struct inet_seen *u = is->all_seen.v[i];
+
+		r = listens(u) ? count_now(op, u, &u->waiting) : 0;
+		first = first || !u->waiting ? first : u;
+		f.before += u->waiting;
 	}
 	if (r || !first)
 		return r;
@@ -240,15 +287,9 @@ int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples)
 		say_dropped(op, is, op->opts->skip_in_flight ? "--skip-in-flight" : "--tcp-close");
 		return 0;
 	}
-	r = permit(op, first);
-	for (size_t i = 0; !r && i < is->all_seen.n; i++) {
-		bool fast_open = false;
-
-		r = waiting(is->all_seen.v[i]) ? examine(op, is->all_seen.v[i], &fast_open) : 0;
-		f.fast_open = fast_open ? is->all_seen.v[i] : f.fast_open;
-	}
+	r = permit(op, first) ?: examine_all(op, is, &f);
 	r = r ?: find_all(op, is, tuples, &f.n);
-	return r ?: check_number(op, first, &f) ?: open_door(op, is, first);
+	return r ?: check_number(op, is, first, &f) ?: open_door(op, is, first);
 }
 
 /* ------------------------------------------------------------------------------------------------- the turn */
@@ -333,7 +374,7 @@ static int turn_failed(struct op *op, const struct inet_seen *u, const struct pe
 
 static int dump_listener(struct op *op, struct snapshot *s, const struct pending_door *d, struct inet_seen *u)
 {
-	struct pending_turn t = { .take = true, .n = waiting(u), .ifindex = u->entry->ifindex };
+	struct pending_turn t = { .take = true, .n = u->waiting, .ifindex = u->entry ? u->entry->ifindex : 0 };
 	_cleanup_close_ int fd = listener_copy(u);
 	_cleanup_(pending_pool_free) struct pending_pool p = { 0 };
 	int r;
@@ -359,7 +400,7 @@ int pending_dump(struct op *op, struct snapshot *s)
 	if (r || !is->pending || !is->pending->open)
 		return r;
 	for (size_t i = 0; !r && i < is->all_seen.n; i++)
-		if (waiting(is->all_seen.v[i]))
+		if (is->all_seen.v[i]->waiting)
 			r = dump_listener(op, s, &is->pending->door, is->all_seen.v[i]);
 	pending_done(is);
 	return r;

@@ -28,6 +28,9 @@ int pending_dump(struct op *op, struct snapshot *s);
 /* At the end of the operation, however it ends. */
 void pending_done(struct inet_state *is);
 
+/* `ckpt check`: refuses what pending_look() would, as far as it is a matter of options. @copy is a descriptor of @u. */
+int pending_check(struct op *op, int copy, struct inet_seen *u);
+
 /* ---- restore */
 /* Checks those of @sk, in sk->x. */
 int pending_read(struct op *op, const struct inet_sk *sk);
