@@ -59,11 +59,14 @@ static char *text_of(struct op *op, int family, char how, const struct netlock_t
 	if (!text)
 		return NULL;
 	at = (size_t)sprintf(text, "*filter\n");
-	for (size_t i = 0; i < n; i++) {
-		if (v[i].family != family)
+	for (size_t k = 0; k < n; k++) {
+		/* The last to come is the first in its chain: that way round each is found at once. */
+		const struct netlock_tuple *t = &v[how == 'D' ? n - 1 - k : k];
+
+		if (t->family != family)
 			continue;
-		at += add_rule(text + at, how, &v[i], true);
-		at += add_rule(text + at, how, &v[i], false);
+		at += add_rule(text + at, how, t, true);
+		at += add_rule(text + at, how, t, false);
 	}
 	sprintf(text + at, "COMMIT\n");
 	return text;
