@@ -383,6 +383,80 @@ def killed_engine():
         c.answers()
 
 
+@case
+def failed_restore():
+    """The lock of the dump stays, so that the next restore finds everybody there."""
+    with h.Workdir() as w, h.Target(w, "pending", "outside") as t:
+        t.ready()
+        c = Clients("127.0.0.1", port(t))
+        h.must(h.dump(t.pid, w + "/i", *SAVE), "dump")
+        t.reap()
+        for stage in ("plan", "spawn", "restorer"):
+            refused(h.ckpt("restore", "-d", "-D", w + "/i", *SAVE, "--fault-stage", stage), stage)
+            h.require("CRIU-" in table(), f"{stage}: the lock is gone")
+            time.sleep(0.1)
+        restore(t, w + "/i")
+        t.go()
+        c.answers()
+
+
+@case
+def killed_restore():
+    rnd = random.Random(os.environ.get("CKPT_SEED", "8"))
+    with h.Workdir() as w, h.Target(w, "pending", "outside") as t:
+        t.ready()
+        c = Clients("127.0.0.1", port(t), [(20000, i % 3 == 2) for i in range(10)])
+        h.must(h.dump(t.pid, w + "/i", *SAVE), "dump")
+        t.reap()
+        for i in range(15):
+            p = subprocess.Popen([h.CKPT, "restore", "-d", "-D", w + "/i", *SAVE], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rnd.uniform(0, 0.05))
+            p.kill()
+            if p.wait() == 0:
+                break  # it was through
+            try:
+                h.wait_until(lambda: not h.alive(t.pid), "the rest to go", 3)
+            except h.Failure:
+                break  # it was, but for saying so
+            h.reap(t.pid)
+            if "CRIU-" not in table():
+                print(f"#   killed in the moment between the end of the lock and the program's start (round {i})")
+                return
+        else:
+            restore(t, w + "/i")
+        t.go()
+        c.answers()
+
+
+@case
+def without_the_lock_of_the_dump():
+    """As on another host: the restore holds packets itself."""
+    with h.Workdir() as w, h.Target(w, "pending", "outside") as t, Remote() as far:
+        t.ready()
+        far.connect("10.77.0.1", port(t))
+        h.must(h.dump(t.pid, w + "/i", *SAVE), "dump")
+        h.must(h.ckpt("unlock", "-D", w + "/i"), "unlock")
+        restore(t, w + "/i")
+        t.go()
+        far.answers()
+
+
+@case
+def held_by_iptables():
+    if h.run(["iptables", "-L", "-n"]).rc != 0:
+        return
+    with h.Workdir() as w, h.Target(w, "pending", "outside") as t, Remote() as far:
+        t.ready()
+        far.connect("10.77.0.1", port(t))
+        for i in range(2):
+            h.must(h.dump(t.pid, f"{w}/{i}", "--network-lock", "iptables", *SAVE), "dump")
+            time.sleep(0.2)
+            restore(t, f"{w}/{i}")
+        t.go()
+        far.answers()
+
+
 def main():
     if sys.argv[1:] == ["--client"]:
         return client_main()

@@ -490,6 +490,99 @@ static void test_types(void **state)
 	assert_int_equal(pending_btf_func(&t, sizeof(t), "mine"), -1);
 }
 
+/* ------------------------------------------------------------------------------------------- what images say */
+
+struct image {
+	InetSkEntry m;
+	InetSkExtra x;
+	PendingConnection c, *list[1];
+	TcpStreamEntry t;
+	union inet_addr local, peer;
+	struct snap_file f;
+	struct inet_sk sk;
+	struct ckpt_opts opts;
+};
+
+static void make_image(struct image *g)
+{
+	*g = (struct image){ .m = INET_SK_ENTRY__INIT, .x = INET_SK_EXTRA__INIT, .c = PENDING_CONNECTION__INIT,
+			     .t = TCP_STREAM_ENTRY__INIT, .opts = { .sz = sizeof(g->opts), .tcp_established = true } };
+	address(AF_INET, "10.0.0.1", &g->local);
+	address(AF_INET, "10.0.0.2", &g->peer);
+	g->local.v4.sin_port = htons(80);
+	g->peer.v4.sin_port = htons(4000);
+	g->m.family = AF_INET;
+	g->m.type = SOCK_STREAM;
+	g->m.proto = IPPROTO_TCP;
+	g->m.state = INET_LISTEN;
+	g->c.local = (ProtobufCBinaryData){ .len = sizeof(g->local.v4), .data = (void *)&g->local };
+	g->c.peer = (ProtobufCBinaryData){ .len = sizeof(g->peer.v4), .data = (void *)&g->peer };
+	g->c.state = INET_ESTABLISHED;
+	g->c.stream = &g->t;
+	g->c.has_in_queue = 1;
+	g->c.in_queue = (ProtobufCBinaryData){ .len = 5, .data = (uint8_t *)(uintptr_t)"hello" };
+	g->t.inq_len = 5;
+	g->t.mss_clamp = 1460;
+	g->list[0] = &g->c;
+	g->x.pending = g->list;
+	g->x.n_pending = 1;
+	g->sk = (struct inet_sk){ .f = &g->f, .m = &g->m, .x = &g->x, .local = g->local };
+}
+
+static int read_image(struct image *g)
+{
+	int r;
+
+	op.opts = &g->opts;
+	r = pending_read(&op, &g->sk);
+	ckpt_err_free(TAKE_PTR(op.err));
+	op.opts = &no_opts;
+	return r;
+}
+
+#define LIE(change)                                               \
+	do {                                                      \
+		make_image(&g);                                   \
+		change;                                           \
+		assert_int_equal(read_image(&g), CKPT_E_IMAGE);   \
+	} while (0)
+
+static void test_images(void **state)
+{
+	struct image g;
+	netlock_tuples tuples = { 0 };
+
+	(void)state;
+	make_image(&g);
+	assert_int_equal(read_image(&g), 0);
+	assert_int_equal(pending_tuples(&op, &g.sk, &tuples), 0);
+	assert_int_equal(tuples.n, 1);
+	assert_int_equal(tuples.v[0].local_port, 80);
+	assert_int_equal(tuples.v[0].peer_port, 4000);
+	g.opts.tcp_established = false;
+	assert_int_equal(read_image(&g), CKPT_E_INVAL);
+	g.opts.skip_in_flight = true;
+	assert_int_equal(read_image(&g), 0);
+	LIE(g.m.state = INET_CLOSE);
+	LIE(g.m.type = SOCK_DGRAM);
+	LIE(g.m.proto = IPPROTO_MPTCP);
+	LIE(g.c.local.len = 1);
+	LIE(g.c.peer.len = sizeof(g.peer.v4) - 1);
+	LIE(g.c.peer.len = 4096);
+	LIE(g.local.any.sa_family = AF_UNIX);
+	LIE(g.local.any.sa_family = g.peer.any.sa_family = AF_INET6; g.c.local.len = g.c.peer.len = sizeof(g.peer.v6));
+	LIE(g.local.v4.sin_port = htons(81));
+	LIE(g.peer.v4.sin_port = 0);
+	LIE(g.c.state = INET_SYN_RECV);
+	LIE(g.c.state = 77);
+	LIE(g.t.inq_len = 6);
+	LIE(g.c.has_in_queue = 0);
+	LIE(g.t.outq_len = 1);
+	LIE(g.t.snd_wscale = 15);
+	LIE(g.t.rcv_wscale = UINT32_MAX);
+	LIE(g.t.mss_clamp = 65536);
+}
+
 /* ---------------------------------------------------------------------------------------------------------- */
 
 static bool own_network(void)
@@ -509,7 +602,10 @@ static bool own_network(void)
 
 int main(void)
 {
-	const struct CMUnitTest parser[] = { cmocka_unit_test(test_types) };
+	const struct CMUnitTest parser[] = {
+		cmocka_unit_test(test_types),
+		cmocka_unit_test_setup_teardown(test_images, setup, teardown),
+	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_empty), cmocka_unit_test(test_data), cmocka_unit_test(test_v6), cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_full), cmocka_unit_test(test_many_turns), cmocka_unit_test(test_fin), cmocka_unit_test(test_reset),
@@ -517,7 +613,7 @@ int main(void)
 		cmocka_unit_test(test_reuseport),
 	};
 	const char *why = "it needs root";
-	int r = cmocka_run_group_tests_name("types", parser, NULL, NULL);
+	int r = cmocka_run_group_tests_name("reading", parser, NULL, NULL);
 
 	if (r)
 		return r;
