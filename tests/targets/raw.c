@@ -221,10 +221,22 @@ static void ping6(void)
 	CHECK(readable(fd) && recv(fd, buf, sizeof(buf), 0) == 8 && ntohs(*(uint16_t *)(buf + 4)) == 815);
 }
 
+/* Lost, with a warning. */
+static void queued(void)
+{
+	int fd = sock(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+
+	CHECK(!connect(fd, (void *)&lo4, sizeof(lo4)));
+	CHECK(send(fd, &(struct icmphdr[]){ echo(7, 8) }, sizeof(struct icmphdr), 0) == sizeof(struct icmphdr) && readable(fd));
+	t_wait();
+	CHECK(send(fd, &(struct icmphdr[]){ echo(7, 9) }, sizeof(struct icmphdr), 0) == sizeof(struct icmphdr) && readable(fd));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "icmp", icmp }, { "icmp6", icmp6 }, { "whole", whole }, { "shut", shut }, { "ping4", ping4 }, { "ping6", ping6 },
+		{ "queued", queued },
 	};
 	const char *variant = t_init(argc, argv);
 

@@ -213,7 +213,7 @@ static int inet_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 		u->noted = true;
 	}
 	r = read_socket(op, inet_state(op, s), v, u);
-	r = r ?: multicast_dump(op, inet_state(op, s), v->copy, u);
+	r = r ?: multicast_dump(op, inet_state(op, s), v->copy, u) ?: datagrams_dump(op, s, v->copy, u);
 	return r ?: inet_options_dump(op, s, v, u);
 }
 

@@ -8,6 +8,7 @@
  *   tcp_stream.c    state and queues of one connection
  *   inet_proc.c     what only /proc/net tells
  *   multicast.c     groups that a socket is a member of
+ *   datagrams.c     what waits in UDP sockets to be received: dump; datagrams_fill.c: restore, by inject.c
  *   inet_opts.c     options of IP, IPv6, TCP and UDP, both halves
  *   inet_read.c     restore: reads and checks the images
  *   inet_make.c     restore: makes them
@@ -132,6 +133,13 @@ int inet_read_portless_peer(struct op *op, struct inet_state *is, struct inet_se
 int multicast_dump(struct op *op, struct inet_state *is, int fd, struct inet_seen *u);
 int multicast_read(struct op *op, const struct inet_sk *sk);
 int multicast_join(struct op *op, const struct inet_sk *sk);
+
+/* ---- datagrams.c, datagrams_fill.c: what waits in UDP and UDP-Lite sockets to be received */
+int datagrams_dump(struct op *op, struct snapshot *s, int fd, struct inet_seen *u);
+int datagrams_read(struct op *op, const struct inet_sk *sk);
+/* Before it is bound; when it is, and not connected yet. */
+int datagrams_hold(struct op *op, const struct inet_sk *sk);
+int datagrams_fill(struct op *op, const struct inet_sk *sk);
 
 /* ---- inet_addr.c */
 socklen_t inet_addr_len(const union inet_addr *a);

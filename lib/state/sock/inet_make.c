@@ -36,7 +36,7 @@ static int make_socket(struct op *op, struct inet_sk *sk)
 		return inet_sys(op, sk, "make it");
 	if (x && x->has_mode && (fchown(sk->f->fd, x->uid, x->gid) < 0 || fchmod(sk->f->fd, x->mode & 07777) < 0))
 		return inet_sys(op, sk, "set its owner and mode");
-	return inet_options_apply(op, sk, INET_BEFORE_BIND);
+	return inet_options_apply(op, sk, INET_BEFORE_BIND) ?: datagrams_hold(op, sk);
 }
 
 int inet_bind(struct op *op, const struct inet_sk *sk)
@@ -64,7 +64,7 @@ static int bind_all(struct op *op, const struct inet_state *is)
 
 		if (sk->given || sk->stream || sk->closed_instead)
 			continue;
-		r = inet_bind(op, sk);
+		r = inet_bind(op, sk) ?: datagrams_fill(op, sk);
 		if (!r && sk->m->type != SOCK_STREAM && sk->m->state == INET_ESTABLISHED &&
 		    connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0)
 			r = inet_cannot_connect(op, sk, errno);

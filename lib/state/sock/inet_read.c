@@ -116,7 +116,7 @@ static int add_extra(struct op *op, struct inet_state *is, const InetSkExtra *x)
 	if (!sk || sk->x)
 		return image_bad(op, "ckpt-extra: file id %u is no network socket, or is there twice", x->id);
 	sk->x = x;
-	return multicast_read(op, sk);
+	return multicast_read(op, sk) ?: datagrams_read(op, sk);
 }
 
 int inet_read(struct op *op, struct snapshot *s)
