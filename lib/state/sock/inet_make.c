@@ -121,12 +121,29 @@ static int shut_down(struct op *op, const struct inet_sk *sk)
 	return inet_sys(op, sk, "shut it down");
 }
 
+/* At a port that what it has accepted has, too: while all of them may share it, which what is set in the end takes away. */
+static int start_listening(struct op *op, const struct inet_sk *sk)
+{
+	const int on = 1;
+	int r = inet_options_apply(op, sk, INET_LAST);
+
+	if (r)
+		return r;
+	if (setsockopt(sk->f->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+		return inet_sys(op, sk, "set SO_REUSEADDR");
+	if (listen(sk->f->fd, (int)sk->m->backlog) < 0)
+		return errno == EADDRINUSE ? inet_cannot_bind(op, sk, errno) : inet_sys(op, sk, "listen");
+	return 0;
+}
+
 static int finish(struct op *op, const struct inet_sk *sk)
 {
-	int r = inet_options_apply(op, sk, INET_LAST) ?: multicast_join(op, sk);
+	const SkOptsEntry *o = sk->m->opts;
+	const int reuse = o->has_reuseaddr && o->reuseaddr;
+	int r = is_listener(sk) ? 0 : inet_options_apply(op, sk, INET_LAST) ?: multicast_join(op, sk);
 
-	if (!r && is_listener(sk) && listen(sk->f->fd, (int)sk->m->backlog) < 0)
-		r = errno == EADDRINUSE ? inet_cannot_bind(op, sk, errno) : inet_sys(op, sk, "listen");
+	if (is_listener(sk) && setsockopt(sk->f->fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) < 0)
+		r = inet_sys(op, sk, "set SO_REUSEADDR");
 	r = r ?: shut_down(op, sk);
 	return r ?: file_set_flags(sk->f->fd, sk->m->flags) < 0 ? inet_sys(op, sk, "set its flags") : 0;
 }
@@ -141,6 +158,9 @@ static int make_all(struct op *op, struct snapshot *s, struct inet_state *is)
 	r = r ?: tcp_prepare_all(op, is);
 	r = r ?: hold_back(op, s, is);
 	r = r ?: tcp_make_all(op, is);
+	for (size_t i = 0; !r && i < is->socks.n; i++)
+		if (!is->socks.v[i]->given && is_listener(is->socks.v[i]))
+			r = start_listening(op, is->socks.v[i]);
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		if (!is->socks.v[i]->given)
 			r = finish(op, is->socks.v[i]);

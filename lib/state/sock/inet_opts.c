@@ -139,7 +139,8 @@ int inet_options_dump(struct op *op, struct snapshot *s, const struct fd_view *v
 	struct sock_fresh *fresh = index_find(&is->fresh, key), *known = fresh;
 	int r;
 
-	o.connected = u->msg->state != INET_CLOSE && u->msg->state != INET_LISTEN;
+	/* Those of a connection that is closed tell what it was like. */
+	o.connected = u->msg->state != INET_LISTEN && (u->msg->state != INET_CLOSE || u->msg->dst_port);
 	r = sock_options_dump(op, v, &fresh, &o);
 	if (!r && !known)
 		r = index_add(op, &is->fresh, key, fresh);

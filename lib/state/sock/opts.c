@@ -104,6 +104,7 @@ static int add_other(struct op *op, const struct fd_view *v, const struct sock_o
 static int dump_others(struct op *op, const struct fd_view *v, struct sock_fresh **fresh, struct sock_options *ret)
 {
 	int r = *fresh ? 0 : fresh_options(op, v, fresh);
+	const bool stream = sock_get_int(v->copy, SO_TYPE) == SOCK_STREAM;
 	uint8_t value[SOCK_OPT_MAX];
 	size_t n;
 	const struct sock_opt *list = sock_opt_list(&n);
@@ -112,7 +113,7 @@ static int dump_others(struct op *op, const struct fd_view *v, struct sock_fresh
 		const struct fresh_value *x = &(*fresh)->v[i];
 		socklen_t len = list[i].size;
 
-		if (!x->there || (ret->connected && list[i].flags & SOCK_OPT_IDLE) ||
+		if (!x->there || (ret->connected && list[i].flags & SOCK_OPT_IDLE) || (stream && list[i].flags & SOCK_OPT_PACKETS) ||
 		    getsockopt(v->copy, list[i].level, list[i].name, value, &len) < 0)
 			continue;
 		if (list[i].flags & SOCK_OPT_ALWAYS || len != x->len || memcmp(value, x->value, len))

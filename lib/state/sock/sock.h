@@ -29,6 +29,7 @@ enum {
 	SOCK_OPT_ALWAYS = 1 << 3,     /* noted also where it is that of a new socket */
 	SOCK_OPT_DEVICE = 1 << 4,     /* index of a network device: noted as its name */
 	SOCK_OPT_BIG_ENDIAN = 1 << 5, /* which is in network order */
+	SOCK_OPT_PACKETS = 1 << 6,    /* streams cannot set it: one that was accepted tells what its first packet was like */
 };
 #define SOCK_OPT_MAX 2048
 struct sock_opt {

@@ -15,6 +15,7 @@
 #define WINDOW_UNSCALED 65535
 #define MSS_OPTION_MIN 88 /* what TCP_MAXSEG takes */
 #define MSS_OPTION_MAX 32767
+#define MSS_DEFAULT 536
 
 static int tcp_set(int fd, int name, int value)
 {
@@ -62,6 +63,10 @@ static int set_limits(struct op *op, const struct inet_sk *sk)
 	const TcpStreamEntry *m = sk->stream;
 	uint32_t mss = MIN(m->mss_clamp, MSS_OPTION_MAX);
 
+	/* No segment is larger than half of the largest window, which is not known to connect() either. */
+	if (m->has_max_window && m->max_window > MSS_DEFAULT && m->max_window / 2 < mss)
+		mss = m->max_window / 2;
+
 	if (sk->m->family == AF_INET6 && mss >= MSS_OPTION_MIN && tcp_set(sk->f->fd, TCP_MAXSEG, (int)mss) < 0)
 		return inet_sys(op, sk, "limit its segments");
 	if (!(m->opt_mask & TCP_HAS_SCALES) && tcp_set(sk->f->fd, TCP_WINDOW_CLAMP, WINDOW_UNSCALED) < 0)
@@ -102,7 +107,8 @@ static int set_agreed(struct op *op, const struct inet_sk *sk)
 
 /*
  * Segments are as large as connect() thought, which did not know what the peer takes: 536 bytes, for ever. IPv4 thinks again when
- * its options are set, be they none; for IPv6 the limit was set before, and goes here.
+ * its options are set, be they none; for IPv6 the limit was set before, and goes here. It must know the largest window: segments that
+ * do not fit into a small one would wait for a timer each.
  */
 static int settle_mss(struct op *op, const struct inet_sk *sk)
 {
@@ -133,7 +139,7 @@ int tcp_connect(struct op *op, const struct inet_sk *sk)
 {
 	if (connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0)
 		return inet_cannot_connect(op, sk, errno);
-	return set_agreed(op, sk) ?: settle_mss(op, sk);
+	return set_agreed(op, sk) ?: settle_mss(op, sk); /* of what is queued now */
 }
 
 /* ---------------------------------------------------------------------------------------------------------- queues */
@@ -198,6 +204,6 @@ int tcp_fill(struct op *op, const struct inet_sk *sk)
 	int r = put_queue(op, sk, TCP_RECV_QUEUE, sk->inq, m->inq_len);
 
 	r = r ?: put_queue(op, sk, TCP_SEND_QUEUE, sk->outq, sk->shape.sent);
-	r = r ?: tcp_windows(op, sk, sk->shape.unsent, sk->shape.fin_in);
+	r = r ?: tcp_windows(op, sk, sk->shape.unsent, sk->shape.fin_in) ?: settle_mss(op, sk);
 	return r ?: sk->shape.unsent ? put_unsent(op, sk) : 0;
 }

@@ -90,7 +90,8 @@ static int send_fin(struct op *op, const struct inet_sk *sk)
 	const int queue = TCP_SEND_QUEUE, on = TCP_REPAIR_ON, off = TCP_REPAIR_OFF_NO_WP;
 	int fd = sk->f->fd, r;
 
-	r = sk->shape.fin_sent ? 0 : tcp_windows(op, sk, true, false);
+	/* In CLOSING the peer's end comes after ours. */
+	r = sk->shape.fin_sent ? 0 : tcp_windows(op, sk, true, sk->m->state == INET_CLOSING);
 	if (r)
 		return r;
 	if (sk->shape.fin_sent)
