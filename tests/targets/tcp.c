@@ -106,7 +106,7 @@ static void established(void)
 /* Both directions as full as they get, with buffers that the kernel sizes, that are small, and that are large. */
 static void full(void)
 {
-	struct tie t[3] = { tie4(), tie(AF_INET, "127.0.0.1", 2500), tie4() };
+	struct tie t[3] = { tie4(), tie(AF_INET, "127.0.0.1", 20000), tie4() };
 	int large = 3 << 20, unread[3][2], unsent[3][2];
 
 	for (int i = 0; i < 2; i++) {
