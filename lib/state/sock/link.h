@@ -32,6 +32,14 @@ struct ring_area {
 	VmaEntry *e;
 };
 
+/*
+ * One message of a listing, with its head, of @n bytes. False: it is none, or is damaged. What @ret points to is in the message, whose
+ * attributes are as the kernel aligns them.
+ */
+struct nlmsghdr;
+bool link_netlink_parse(const struct nlmsghdr *h, size_t n, struct netlink_seen *ret);
+bool link_packet_parse(const struct nlmsghdr *h, size_t n, struct packet_seen *ret);
+
 /* Dump and check: one listing of each an operation. */
 struct link_state {
 	bool netlink_listed, packet_listed;

@@ -37,59 +37,76 @@ static int keep(struct listing *l, struct file_index *idx, uint32_t ino, const v
 	return copy ? index_add(l->op, idx, KEY(ino), copy) : op_nomem(l->op);
 }
 
-static int on_netlink(struct nl_msg *msg, void *arg)
+/* A message of a listing, with its head and at least @m_len bytes of its own. */
+static bool parse(const struct nlmsghdr *h, size_t n, size_t m_len, struct nlattr **attrs, int max)
+{
+	return n >= NLMSG_HDRLEN + m_len && h->nlmsg_len >= NLMSG_HDRLEN + m_len && h->nlmsg_len <= n &&
+	       nlmsg_parse((struct nlmsghdr *)(uintptr_t)h, (int)m_len, attrs, max, NULL) >= 0;
+}
+
+bool link_netlink_parse(const struct nlmsghdr *h, size_t n, struct netlink_seen *ret)
 {
 	struct nlattr *attrs[NETLINK_DIAG_MAX + 1];
-	struct listing *l = arg;
-	struct nlmsghdr *h = nlmsg_hdr(msg);
 	const struct netlink_diag_msg *m = nlmsg_data(h);
 	const uint32_t *flags;
-	struct netlink_seen d;
 
-	if (l->ret || nlmsg_datalen(h) < (int)sizeof(*m) || nlmsg_parse(h, sizeof(*m), attrs, NETLINK_DIAG_MAX, NULL) < 0)
-		return NL_OK;
+	if (!parse(h, n, sizeof(*m), attrs, NETLINK_DIAG_MAX))
+		return false;
 	flags = attr_data(attrs, NETLINK_DIAG_FLAGS, sizeof(*flags));
-	d = (struct netlink_seen){
+	*ret = (struct netlink_seen){
 		.ino = m->ndiag_ino, .portid = m->ndiag_portid, .dst_portid = m->ndiag_dst_portid, .dst_group = m->ndiag_dst_group,
 		.state = m->ndiag_state, .flags = flags ? *flags : 0,
 	};
-	l->ret = keep(l, &l->ls->netlink, d.ino, &d, sizeof(d));
+	return true;
+}
+
+bool link_packet_parse(const struct nlmsghdr *h, size_t n, struct packet_seen *ret)
+{
+	struct nlattr *attrs[PACKET_DIAG_MAX + 1];
+	const struct packet_diag_msg *m = nlmsg_data(h);
+	const struct packet_diag_info *info;
+
+	if (!parse(h, n, sizeof(*m), attrs, PACKET_DIAG_MAX) || !(info = attr_data(attrs, PACKET_DIAG_INFO, sizeof(*info))))
+		return false;
+	*ret = (struct packet_seen){ .ino = m->pdiag_ino, .type = m->pdiag_type, .protocol = m->pdiag_num, .info = *info };
+	ret->mc = attr_data(attrs, PACKET_DIAG_MCLIST, sizeof(*ret->mc));
+	ret->n_mc = ret->mc ? (size_t)nla_len(attrs[PACKET_DIAG_MCLIST]) / sizeof(*ret->mc) : 0;
+	ret->rx = attr_data(attrs, PACKET_DIAG_RX_RING, sizeof(*ret->rx));
+	ret->tx = attr_data(attrs, PACKET_DIAG_TX_RING, sizeof(*ret->tx));
+	ret->has_fanout = attrs[PACKET_DIAG_FANOUT] != NULL;
+	return true;
+}
+
+static int on_netlink(struct nl_msg *msg, void *arg)
+{
+	struct listing *l = arg;
+	struct netlink_seen d;
+
+	if (!l->ret && link_netlink_parse(nlmsg_hdr(msg), nlmsg_hdr(msg)->nlmsg_len, &d))
+		l->ret = keep(l, &l->ls->netlink, d.ino, &d, sizeof(d));
 	return NL_OK;
 }
 
 /* A copy in the arena: the message goes. */
-static const void *kept_attr(struct listing *l, struct nlattr *const *attrs, int type, size_t size)
+static const void *kept(struct listing *l, const void *data, size_t size)
 {
-	const void *data = attr_data(attrs, type, size), *copy;
+	const void *copy = data ? arena_memdup(l->op->arena, data, size) : NULL;
 
-	if (!data)
-		return NULL;
-	copy = arena_memdup(l->op->arena, data, (size_t)nla_len(attrs[type]));
-	if (!copy)
+	if (data && !copy)
 		l->ret = op_nomem(l->op);
 	return copy;
 }
 
 static int on_packet(struct nl_msg *msg, void *arg)
 {
-	struct nlattr *attrs[PACKET_DIAG_MAX + 1];
 	struct listing *l = arg;
-	struct nlmsghdr *h = nlmsg_hdr(msg);
-	const struct packet_diag_msg *m = nlmsg_data(h);
-	const struct packet_diag_info *info;
 	struct packet_seen d;
 
-	if (l->ret || nlmsg_datalen(h) < (int)sizeof(*m) || nlmsg_parse(h, sizeof(*m), attrs, PACKET_DIAG_MAX, NULL) < 0)
+	if (l->ret || !link_packet_parse(nlmsg_hdr(msg), nlmsg_hdr(msg)->nlmsg_len, &d))
 		return NL_OK;
-	info = attr_data(attrs, PACKET_DIAG_INFO, sizeof(*info));
-	if (!info)
-		return NL_OK;
-	d = (struct packet_seen){ .ino = m->pdiag_ino, .type = m->pdiag_type, .protocol = m->pdiag_num, .info = *info };
-	d.mc = kept_attr(l, attrs, PACKET_DIAG_MCLIST, sizeof(*d.mc));
-	d.n_mc = d.mc ? (size_t)nla_len(attrs[PACKET_DIAG_MCLIST]) / sizeof(*d.mc) : 0;
-	d.rx = kept_attr(l, attrs, PACKET_DIAG_RX_RING, sizeof(*d.rx));
-	d.tx = kept_attr(l, attrs, PACKET_DIAG_TX_RING, sizeof(*d.tx));
-	d.has_fanout = attrs[PACKET_DIAG_FANOUT] != NULL;
+	d.mc = kept(l, d.mc, d.n_mc * sizeof(*d.mc));
+	d.rx = kept(l, d.rx, sizeof(*d.rx));
+	d.tx = kept(l, d.tx, sizeof(*d.tx));
 	l->ret = l->ret ?: keep(l, &l->ls->packet, d.ino, &d, sizeof(d));
 	return NL_OK;
 }
