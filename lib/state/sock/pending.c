@@ -12,12 +12,13 @@
 #include "lib/state/sock/pending.h"
 
 #define KIND "TCP socket"
-#define POOL_MIN ((size_t)64 << 20)
+#define POOL_SLACK ((size_t)64 << 20) /* what may have come since they were listed */
 
 /* Until the queues have turned. */
 struct pending_state {
 	struct pending_door door;
 	bool open;
+	uint64_t bytes; /* in their queues, when they were listed */
 };
 
 static const char hint_default[] = "let the program accept them first, or drop them with --skip-in-flight";
@@ -92,7 +93,7 @@ static bool marks_spread(void)
 	return fd >= 0 && read(fd, &c, 1) == 1 && c != '0';
 }
 
-static int open_door(struct op *op, struct inet_state *is, const struct inet_seen *first)
+static int open_door(struct op *op, struct inet_state *is, const struct inet_seen *first, uint64_t bytes)
 {
 	const char *why, *what;
 	int r = count_phrase(op, first, &what);
@@ -100,7 +101,7 @@ static int open_door(struct op *op, struct inet_state *is, const struct inet_see
 	is->pending = r ? NULL : op_new(op, struct pending_state);
 	if (!is->pending)
 		return CKPT_E_NOMEM;
-	is->pending->door = (struct pending_door)PENDING_DOOR_INIT;
+	*is->pending = (struct pending_state){ .door = PENDING_DOOR_INIT, .bytes = bytes };
 	if (marks_spread())
 		return REFUSE(op, first, hint_default, "%s; with net.ipv4.tcp_fwmark_accept they would get a mark of ours", what);
 	r = pending_door_open(op, &is->pending->door, &why);
@@ -150,10 +151,11 @@ void pending_tuple(const union inet_addr *local, const union inet_addr *peer, st
 struct found {
 	const struct inet_seen *fast_open; /* a listener where connections may still be in their handshake */
 	size_t n;		/* in the listing */
+	uint64_t bytes;		/* in their queues */
 	size_t before, after;	/* so many waited */
 };
 
-static int take_entry(struct op *op, const struct inet_state *is, const struct inet_entry *e, netlock_tuples *tuples, size_t *n)
+static int take_entry(struct op *op, const struct inet_state *is, const struct inet_entry *e, netlock_tuples *tuples, struct found *f)
 {
 	struct netlock_tuple *t;
 	const struct inet_seen *u = NULL;
@@ -170,12 +172,13 @@ static int take_entry(struct op *op, const struct inet_state *is, const struct i
 	if (!t)
 		return op_nomem(op);
 	pending_tuple(&e->local, &e->peer, t);
-	*n += 1;
+	f->n++;
+	f->bytes += e->rqueue;
 	return 0;
 }
 
 /* A listing of its own: that of the operation may be older than what waits. */
-static int find_all(struct op *op, struct inet_state *is, netlock_tuples *tuples, size_t *n)
+static int find_all(struct op *op, struct inet_state *is, netlock_tuples *tuples, struct found *f)
 {
 	struct inet_state *now = op_new(op, struct inet_state);
 	int r = now ? 0 : CKPT_E_NOMEM;
@@ -185,7 +188,7 @@ static int find_all(struct op *op, struct inet_state *is, netlock_tuples *tuples
 
 		r = inet_listing(op, now, six ? AF_INET6 : AF_INET, IPPROTO_TCP, &l);
 		for (size_t i = 0; !r && i < l->all.n; i++)
-			r = take_entry(op, is, l->all.v[i], tuples, n);
+			r = take_entry(op, is, l->all.v[i], tuples, f);
 	}
 	return r;
 }
@@ -288,8 +291,8 @@ int pending_look(struct op *op, struct snapshot *s, netlock_tuples *tuples)
 		return 0;
 	}
 	r = permit(op, first) ?: examine_all(op, is, &f);
-	r = r ?: find_all(op, is, tuples, &f.n);
-	return r ?: check_number(op, is, first, &f) ?: open_door(op, is, first);
+	r = r ?: find_all(op, is, tuples, &f);
+	return r ?: check_number(op, is, first, &f) ?: open_door(op, is, first, f.bytes);
 }
 
 /* ------------------------------------------------------------------------------------------------- the turn */
@@ -372,7 +375,7 @@ static int turn_failed(struct op *op, const struct inet_seen *u, const struct pe
 		       inet_addr_text(op, &c->peer), inet_addr_text(op, &c->local), t->fault.step, error);
 }
 
-static int dump_listener(struct op *op, struct snapshot *s, const struct pending_door *d, struct inet_seen *u)
+static int dump_listener(struct op *op, struct snapshot *s, const struct pending_state *ps, struct inet_seen *u)
 {
 	struct pending_turn t = { .take = true, .n = u->waiting, .ifindex = u->entry ? u->entry->ifindex : 0 };
 	_cleanup_close_ int fd = listener_copy(u);
@@ -381,12 +384,12 @@ static int dump_listener(struct op *op, struct snapshot *s, const struct pending
 
 	if (fd < 0)
 		return file_errno(op, &u->view, "copy it");
-	r = pending_pool_new(op, &p, t.n, POOL_MIN + (t.n << 20));
+	r = pending_pool_new(op, &p, t.n, ps->bytes + POOL_SLACK + (t.n << 20));
 	if (r)
 		return r;
 	t.listener = fd;
 	t.conns = p.conns;
-	r = pending_turn_run(op, d, &p, &t);
+	r = pending_turn_run(op, &ps->door, &p, &t);
 	if (!r && t.done < t.n && t.fault.step)
 		r = turn_failed(op, u, &t);
 	return r ?: note_all(op, s, u, &p, t.done);
@@ -401,7 +404,7 @@ int pending_dump(struct op *op, struct snapshot *s)
 		return r;
 	for (size_t i = 0; !r && i < is->all_seen.n; i++)
 		if (is->all_seen.v[i]->waiting)
-			r = dump_listener(op, s, &is->pending->door, is->all_seen.v[i]);
+			r = dump_listener(op, s, is->pending, is->all_seen.v[i]);
 	pending_done(is);
 	return r;
 }

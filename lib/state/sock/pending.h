@@ -80,6 +80,8 @@ struct pending_fault {
 /* System calls only, as all of pending_turn.c. -1: @fault says where. The connection is then partly in, or not at all. */
 int pending_put(const struct pending_door *d, int listener, uint32_t ifindex, const struct pending_conn *c, const uint8_t *bytes,
 		struct pending_fault *fault);
+/* State and bytes to read (with a FIN: one more); 0 and 0 where there is no such connection (the listener is found then). -1 (errno) */
+int pending_look_at(const struct pending_conn *c, uint32_t ifindex, uint32_t *state, uint32_t *queued);
 int pending_count(int listener); /* how many wait; -1 (errno) */
 
 /* ---- pending_turn.c */

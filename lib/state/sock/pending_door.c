@@ -364,8 +364,7 @@ static void diag_request(const struct pending_conn *c, uint32_t ifindex, struct 
 	q->r.id.idiag_cookie[0] = q->r.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 }
 
-/* State and bytes to read (with a FIN: one more), 0 and 0 where there is no such connection (the listener is found then). */
-static int look_at(const struct pending_conn *c, uint32_t ifindex, uint32_t *state, uint32_t *queued)
+int pending_look_at(const struct pending_conn *c, uint32_t ifindex, uint32_t *state, uint32_t *queued)
 {
 	_cleanup_close_ int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	union {
@@ -474,7 +473,7 @@ static int fill_queue(const struct pending_door *d, uint32_t ifindex, const stru
 		struct segment s = { .seq = c->rcv_start + off, .n = MIN(c->n - off, SEGMENT_MAX), .bytes = bytes + off };
 		struct segment old = { .seq = s.seq - 1, .n = 1, .bytes = bytes };
 
-		if (send_segment(d, c, &s) < 0 || look_at(c, ifindex, &state, &queued) < 0)
+		if (send_segment(d, c, &s) < 0 || pending_look_at(c, ifindex, &state, &queued) < 0)
 			return failed(f, "fill its queue", errno);
 		if (!state)
 			return c->state == INET_CLOSE ? 0 : failed(f, "fill its queue", ECONNRESET);
@@ -502,7 +501,7 @@ static int end_it(const struct pending_door *d, uint32_t ifindex, const struct p
 	if (reset && send_segment(d, c, &s) < 0)
 		return failed(f, "send its reset", errno);
 	for (unsigned i = 0; i < PATIENCE; i++, nap()) {
-		if (look_at(c, ifindex, &state, &queued) < 0)
+		if (pending_look_at(c, ifindex, &state, &queued) < 0)
 			return failed(f, "look at it", errno);
 		if (reset ? !state : state == (c->fin ? INET_CLOSE_WAIT : INET_ESTABLISHED) && queued >= c->n + c->fin)
 			return 0;

@@ -114,6 +114,31 @@ static void read_tos(int fd, struct pending_conn *c)
 	c->tos = (uint8_t)(tos & ~3u);
 }
 
+#define READ_TRIES 20
+
+/* Numbers and bytes of one moment: where the network is not held (--network-lock skip), more may come in between. */
+static int read_all(const struct pending_turn *turn, struct pending_pool *p, int fd, struct pending_conn *c, struct pending_fault *f)
+{
+	size_t used = p->used;
+
+	for (int i = 0; i < READ_TRIES; i++) {
+		uint32_t seq, state, queued;
+
+		p->used = used;
+		if (read_numbers(fd, c) < 0)
+			return failed(f, "read it");
+		if (read_bytes(fd, p, c) < 0)
+			return failed(f, "read its queue");
+		if (get_seq(fd, TCP_RECV_QUEUE, &seq) < 0 || pending_look_at(c, turn->ifindex, &state, &queued) < 0)
+			return failed(f, "look at it");
+		if (seq == c->rcv_start + c->n + c->fin && (c->state == INET_CLOSE || queued <= c->n + c->fin))
+			return 0;
+	}
+	/* A peek ends where urgent data is. What comes after that is not to be forgotten without a word. */
+	errno = ENODATA;
+	return failed(f, "read what comes after urgent data");
+}
+
 /* From the moment it is in repair mode, it is closed without a word to the peer, however that happens. */
 static int take(const struct pending_turn *turn, struct pending_pool *p, struct pending_conn *c, struct pending_fault *f)
 {
@@ -131,10 +156,8 @@ static int take(const struct pending_turn *turn, struct pending_pool *p, struct 
 		return failed(f, "read its address");
 	inet_addr_on_wire(&local, &c->local);
 	inet_addr_on_wire(&peer, &c->peer);
-	if (read_numbers(fd, c) < 0)
-		return failed(f, "read it");
 	read_tos(fd, c);
-	return read_bytes(fd, p, c) < 0 ? failed(f, "read its queue") : 0;
+	return read_all(turn, p, fd, c, f);
 }
 
 static void turn_queue(const struct pending_door *d, struct pending_pool *p, struct pending_turn *turn)
