@@ -10,6 +10,7 @@
   kill-snapshot the same, and cancelling, for one that is large enough to be written while it runs
   kill-dump-terminals  the same for a program whose terminals are full
   kill-dump-sockets    the same for one with much in the queues of its sockets
+  kill-dump-datagrams  the same for its UDP sockets
   kill-dump-state      the same for threads with syscall user dispatch, and for threads with AMX tiles in use
   cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
   dying-target  the target is killed at a random moment of its dump: the engine says so soon, leaves no file, no guardian
@@ -124,6 +125,13 @@ def kill_dump_sockets(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGKILL], ("unix", "queues"))
 
 
+def kill_dump_datagrams(rounds, rnd):
+    """The same for UDP sockets; in a network of their own, for their ports."""
+    h.own_network()
+    disturb_dump(rounds, rnd, [signal.SIGKILL], ("udp", "connected"))
+    disturb_dump(rounds, rnd, [signal.SIGKILL], ("udp", "queue6"))
+
+
 def kill_dump_state(rounds, rnd):
     """What is turned off meanwhile, and frames of several pages."""
     disturb_dump(rounds, rnd, [signal.SIGKILL], ("sud", "threads"))
@@ -235,7 +243,7 @@ def runs(pid):
 
 
 CASES = {"kill-dump": kill_dump, "kill-snapshot": kill_snapshot, "kill-dump-terminals": kill_dump_terminals,
-         "kill-dump-sockets": kill_dump_sockets, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
+         "kill-dump-sockets": kill_dump_sockets, "kill-dump-datagrams": kill_dump_datagrams, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
          "kill-dump-moving": kill_dump_moving,
          "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}

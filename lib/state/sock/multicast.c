@@ -3,6 +3,7 @@
  * Multicast groups that a socket is a member of. The kernel lists the groups of each device, not those of a socket; but it
  * tells the filter that a socket has for a group on a device, and so whether it is a member. Each socket is asked for each.
  */
+#include <arpa/inet.h>
 #include <net/if.h>
 
 #include "lib/kernel/uapi.h"
@@ -146,12 +147,10 @@ int multicast_read(struct op *op, const struct inet_sk *sk)
 
 static const char *group_text(struct op *op, const MulticastEntry *m)
 {
-	struct sockaddr_storage s;
-	union inet_addr a;
+	char text[INET6_ADDRSTRLEN];
+	const char *ret = inet_ntop((int)m->family, m->group.data, text, sizeof(text)) ? arena_strdup(op->arena, text) : NULL;
 
-	put_addr(&s, (int)m->family, m->group.data);
-	memcpy(&a, &s, sizeof(a));
-	return inet_addr_text(op, &a);
+	return ret ? ret : "?";
 }
 
 /* Only what these send. */
