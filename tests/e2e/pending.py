@@ -284,6 +284,40 @@ def reuseport():
 
 
 @case
+def link_local():
+    """An address that holds for one link: of a listener that is bound to its device it is known which."""
+    code = ("import signal,socket,struct,sys\n"
+            "s=socket.socket(socket.AF_INET6); dev=sys.argv[1].encode()\n"
+            "if dev: s.setsockopt(socket.SOL_SOCKET,socket.SO_BINDTODEVICE,dev)\n"
+            "s.bind(('::',0)); s.listen(64); open('port','w').write(str(s.getsockname()[1]))\n"
+            "signal.signal(signal.SIGUSR1, lambda *a: None); signal.pause()\n"
+            "for i in range(2):\n"
+            "    c,a=s.accept(); h=c.recv(12, socket.MSG_WAITALL); n=struct.unpack('=III', h)\n"
+            "    assert len(c.recv(n[1], socket.MSG_WAITALL))==n[1]; c.sendall(struct.pack('=I',n[0])); c.close()\n")
+    for bound in (True, False):
+        with h.Workdir() as w, Remote([(10, False), (9000, False)]) as far:
+            h.must(h.run(["ip", "-6", "addr", "add", "fe80::77/64", "dev", far.name, "nodad"]), "address")
+            h.wait_until(lambda: "tentative" not in h.run(["ip", "-6", "addr"]).out, "addresses")
+            p = subprocess.Popen([sys.executable, "-c", code, far.name if bound else ""], cwd=w, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            try:
+                where = int(h.wait_until(lambda: h.read_text(w + "/port"), "the port"))
+                time.sleep(0.1)
+                far.connect("fe80::77%far", where)
+                if not bound:
+                    refused(h.dump(p.pid, w + "/i", *SAVE), "one link only")
+                else:
+                    h.must(h.dump(p.pid, w + "/i", *SAVE), "dump")
+                    p.wait()
+                    time.sleep(0.2)
+                    h.must(h.ckpt("restore", "-d", "-D", w + "/i", *SAVE), "restore")
+                os.kill(p.pid, signal.SIGUSR1)
+                far.answers()
+            finally:
+                h.kill_hard(p.pid)
+
+
+@case
 def refused_without_permission():
     with h.Workdir() as w, h.Target(w, "pending", "outside") as t:
         t.ready()

@@ -3,12 +3,15 @@
  * Connections that wait to be accepted. Each begins with its number and how much follows (and whether its end does); they must
  * come in the order of these numbers, with all that was sent, and get an answer.
  *   self, self6, mapped   the clients are ours, too
+ *   device                of a listener that is bound to a device
+ *   filter, mptcp         at listeners that they could not be given back to
  *   outside               somebody else connects to the port in the file "port", before we are asked
  *   crowd                 the same, in any order
  */
 #include "target.h"
 
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -61,11 +64,20 @@ static void be_patient(int fd)
 	CHECK(!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)));
 }
 
+static int protocol;
+static bool at_device, with_filter;
+
 static int listener(int family, const char *at, struct sockaddr_storage *a)
 {
-	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+	struct sock_filter all = { BPF_RET | BPF_K, 0, 0, 0xffffffff };
+	struct sock_fprog filter = { 1, &all };
 	socklen_t n = address(family, at, a);
 
+	if (fd < 0 && protocol)
+		SKIP("no MPTCP");
+	CHECK(!at_device || !setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
+	CHECK(!with_filter || !setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)));
 	CHECK(fd >= 0 && !bind(fd, (void *)a, n) && !listen(fd, 128) && !getsockname(fd, (void *)a, &n));
 	return fd;
 }
@@ -149,6 +161,24 @@ static void mapped(void)
 	with_clients(AF_INET6, "::", AF_INET, "127.0.0.1");
 }
 
+static void device(void)
+{
+	at_device = true;
+	with_clients(AF_INET6, "::", AF_INET6, "::1");
+}
+
+static void filter(void)
+{
+	with_filter = true;
+	self();
+}
+
+static void mptcp(void)
+{
+	protocol = IPPROTO_MPTCP;
+	self();
+}
+
 static void from_outside(bool in_order)
 {
 	struct sockaddr_storage a;
@@ -173,7 +203,8 @@ static void crowd(void)
 int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
-		{ "self", self }, { "self6", self6 }, { "mapped", mapped }, { "outside", outside }, { "crowd", crowd },
+		{ "self", self }, { "self6", self6 }, { "mapped", mapped }, { "device", device }, { "filter", filter }, { "mptcp", mptcp },
+		{ "outside", outside }, { "crowd", crowd },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

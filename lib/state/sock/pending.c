@@ -165,7 +165,7 @@ static int take_entry(struct op *op, const struct inet_state *is, const struct i
 			u = is->all_seen.v[i];
 	if (!u)
 		return 0;
-	if (e->peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&e->peer.v6.sin6_addr) && !e->ifindex)
+	if (e->peer.any.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&e->peer.v6.sin6_addr) && !(u->entry && u->entry->ifindex))
 		return REFUSE(op, u, hint_default, "a connection from %s, which holds for one link only, is not accepted yet",
 			      inet_addr_text(op, &e->peer));
 	t = ARRAY_ADD(op->arena, tuples);
