@@ -142,6 +142,38 @@ def packet_fanout_taken():
 
 
 @case
+def packet_loopback_down():
+    """By it a ring is brought to where it was."""
+    with h.Workdir() as w, h.Target(w, "packet", "taken") as t:
+        t.ready()
+        h.must(h.dump(t.pid, w + "/i"), "dump")
+        t.reap()
+        links("set", "lo", "down")
+        r = h.ckpt("restore", "-d", "-D", w + "/i")
+        h.require(r.rc == 1 and "the loopback device is down" in r.out and "ip link set lo up" in r.out, f"not refused: {r}")
+        links("set", "lo", "up")
+        h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+        t.go()
+
+
+@case
+def packet_lying_frames():
+    def extra_next(m): m.packet_sockets[0].rx_next = 4
+    def extra_index(m): m.packet_sockets[0].rx_frames[0].index = 4
+    def extra_open(m): m.packet_sockets[0].rx_frames[0].index = m.packet_sockets[0].rx_next
+    def extra_long(m): m.packet_sockets[0].rx_frames[0].data = b"1" * 65537
+    def extra_short(m): m.packet_sockets[0].rx_frames[0].data = b"1" * 47
+    def extra_none(m): m.packet_sockets[0].ClearField("rx_next")
+    def no_ring(m): m.ClearField("rx_ring")
+    def ring(m): m.rx_ring.frame_size = 2**20
+    with b.Checkpoint("packet", "blocks2") as c:
+        files = im.read(os.path.join(c.images, "files.img"))
+        number = next(i for i, m in enumerate(files) if m.HasField("psk"))
+        lies(c, number, "psk", [(lie, "what is in its ring makes no sense") for lie in (
+            extra_next, extra_index, extra_open, extra_long, extra_short, extra_none, no_ring, ring)])
+
+
+@case
 def packet_lies():
     def extra(m): m.packet_sockets[0].id = 99
     def extra_option(m): m.packet_sockets[0].options = 2

@@ -98,6 +98,16 @@ static void expect(int fd, size_t skip, const char *text)
 	CHECK(recv(fd, b, sizeof(b), MSG_DONTWAIT) < 0 && errno == EAGAIN);
 }
 
+static int count(int fd)
+{
+	char b[256];
+	int n = 0;
+
+	while (recv(fd, b, sizeof(b), MSG_DONTWAIT) > 0)
+		n++;
+	return n;
+}
+
 static void attach_filter(int fd, char first, unsigned at)
 {
 	struct sock_filter code[] = {
@@ -308,16 +318,6 @@ static void members(void)
 	CHECK(!listens_to("01005e010203"));
 }
 
-static int count(int fd)
-{
-	char b[256];
-	int n = 0;
-
-	while (recv(fd, b, sizeof(b), MSG_DONTWAIT) > 0)
-		n++;
-	return n;
-}
-
 static void fanout(void)
 {
 	const int value = 77 | (PACKET_FANOUT_LB | PACKET_FANOUT_FLAG_ROLLOVER) << 16;
@@ -447,6 +447,130 @@ static void blocks(void)
 	}
 }
 
+/* Somewhere in the ring, with frames that were not taken yet; then further than once around. */
+static void used(int version, unsigned taken, unsigned waiting)
+{
+	const unsigned n = 2 * BLOCK / FRAME;
+	char text[64], want[64], *ring;
+	int fd;
+
+	need_namespace();
+	fd = make(SOCK_RAW, 0);
+	ring = make_ring(fd, version, PACKET_RX_RING, 2, 2 * BLOCK);
+	bind_to(fd, lo, PROTOCOL);
+	for (unsigned i = 0; i < taken + waiting; i++) {
+		snprintf(text, sizeof(text), "packet %u", i);
+		send_text(text);
+		if (i < taken)
+			CHECK(*take(ring, version, i % n, text));
+	}
+	t_wait();
+	for (unsigned i = taken; i < taken + 3 * n; i++) {
+		snprintf(want, sizeof(want), "packet %u", i);
+		if (i >= taken + waiting)
+			send_text(want);
+		if (strcmp(take(ring, version, i % n, text), want))
+			FAIL("'%s' is in frame %u, not '%s'", text, i % n, want);
+	}
+	CHECK(poll(&(struct pollfd){ fd, POLLIN }, 1, 0) == 0);
+}
+
+static void used1(void)
+{
+	used(TPACKET_V1, 37, 3);
+}
+
+static void used2(void)
+{
+	used(TPACKET_V2, 200, 5);
+}
+
+static void taken(void)
+{
+	used(TPACKET_V2, 101, 0);
+}
+
+/* No room for more: what comes until the program takes some is lost. */
+static void full(void)
+{
+	used(TPACKET_V2, 70, 2 * BLOCK / FRAME);
+}
+
+/* By what the ring is brought to where it was, nobody else in the program hears of. */
+static void beside(void)
+{
+	const unsigned n = 2 * BLOCK / FRAME;
+	char text[64], *ring;
+	int all, fd;
+
+	need_namespace();
+	all = make(SOCK_RAW, 0x0003 /* ETH_P_ALL */);
+	fd = make(SOCK_RAW, 0);
+	ring = make_ring(fd, TPACKET_V2, PACKET_RX_RING, 2, 2 * BLOCK);
+	bind_to(fd, lo, PROTOCOL);
+	for (unsigned i = 0; i < 99; i++) {
+		send_text("seen by both");
+		CHECK(*take(ring, TPACKET_V2, i % n, text));
+	}
+	CHECK(count(all) == 2 * 99); /* out and in */
+	t_wait();
+	CHECK(count(all) == 0);
+	send_text("again");
+	CHECK(!strcmp(take(ring, TPACKET_V2, 99 % n, text), "again") && count(all) == 2);
+}
+
+/* The block that is next, by number, which is given back; it has one packet. */
+static void take_block(int fd, char *ring, unsigned i, const char *want)
+{
+	struct tpacket_block_desc *d = (void *)(ring + i % 4 * BLOCK);
+	struct tpacket3_hdr *h;
+
+	CHECK(poll(&(struct pollfd){ fd, POLLIN }, 1, 5000) == 1);
+	CHECK(d->hdr.bh1.block_status & TP_STATUS_USER);
+	CHECK(d->hdr.bh1.num_pkts == 1);
+	h = (void *)((char *)d + d->hdr.bh1.offset_to_first_pkt);
+	if (strcmp((char *)h + h->tp_mac + 14, want))
+		FAIL("'%s' is in block %u, not '%s'", (char *)h + h->tp_mac + 14, i, want);
+	__atomic_store_n(&d->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+}
+
+static void used_blocks(unsigned before, unsigned waiting)
+{
+	char text[64], *ring;
+	unsigned sent;
+	int fd;
+
+	need_namespace();
+	fd = make(SOCK_RAW, 0);
+	ring = make_ring(fd, TPACKET_V3, PACKET_RX_RING, 4, 4 * BLOCK);
+	bind_to(fd, lo, PROTOCOL);
+	for (sent = 0; sent < before + waiting; sent++) {
+		snprintf(text, sizeof(text), "block %u", sent);
+		send_text(text);
+		while (!(((struct tpacket_block_desc *)(ring + sent % 4 * BLOCK))->hdr.bh1.block_status & TP_STATUS_USER))
+			t_sleep_ms(1);
+		if (sent < before)
+			take_block(fd, ring, sent, text);
+	}
+	t_wait();
+	for (unsigned i = before; i < before + 12; i++) {
+		snprintf(text, sizeof(text), "block %u", i);
+		if (i >= before + waiting)
+			send_text(text);
+		take_block(fd, ring, i, text);
+	}
+}
+
+static void blocks3(void)
+{
+	used_blocks(7, 0);
+}
+
+static void blocks2(void)
+{
+	used_blocks(5, 2);
+}
+
 /* Both rings in one mapping; what is sent by one is received by the other. */
 static void both(void)
 {
@@ -503,6 +627,47 @@ static void shared(void)
 }
 
 /* ------------------------------------------------------------------------------------------------------- refused */
+
+static void sent(void)
+{
+	struct tpacket2_hdr *h;
+	char *ring;
+	int fd;
+
+	need_namespace();
+	fd = make(SOCK_DGRAM, 0);
+	ring = make_ring(fd, TPACKET_V2, PACKET_TX_RING, 1, BLOCK);
+	bind_to(fd, lo, PROTOCOL);
+	for (unsigned i = 0; i < 10; i++) {
+		h = (void *)(ring + i * FRAME);
+		h->tp_len = 12;
+		__atomic_store_n(&h->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
+		if (i == 4)
+			t_wait();
+		CHECK(send(fd, NULL, 0, 0) == 12);
+	}
+}
+
+/* The same, when nothing waits. */
+static void idle(void)
+{
+	struct tpacket2_hdr *h;
+	char *ring;
+	int fd;
+
+	need_namespace();
+	fd = make(SOCK_DGRAM, 0);
+	h = (void *)(ring = make_ring(fd, TPACKET_V2, PACKET_TX_RING, 1, BLOCK));
+	bind_to(fd, lo, PROTOCOL);
+	h->tp_len = 12;
+	__atomic_store_n(&h->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
+	CHECK(send(fd, NULL, 0, 0) == 12);
+	t_wait();
+	h = (void *)(ring + FRAME);
+	h->tp_len = 12;
+	__atomic_store_n(&h->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
+	CHECK(send(fd, NULL, 0, 0) == 12);
+}
 
 static void unheld(void)
 {
@@ -562,6 +727,8 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "bound", bound }, { "old", old }, { "options", options }, { "members", members }, { "fanout", fanout },
 		{ "down", down }, { "frames1", frames1 }, { "frames2", frames2 }, { "blocks", blocks }, { "both", both },
+		{ "used1", used1 }, { "used2", used2 }, { "taken", taken }, { "full", full }, { "beside", beside }, { "blocks3", blocks3 },
+		{ "blocks2", blocks2 }, { "sent", sent }, { "idle", idle },
 		{ "shared", shared }, { "unheld", unheld }, { "part", part }, { "program", program }, { "gone", gone },
 	};
 

@@ -47,6 +47,7 @@ struct link_state {
 	struct file_index packet_files;	   /* inode -> snap_file */
 	struct sock_fresh *fresh[2];	   /* options of new netlink and packet sockets */
 	ARRAY(struct ring_area) areas;
+	bool packets_made; /* restore */
 };
 
 /* Never NULL unless out of memory (recorded). */
@@ -70,11 +71,19 @@ int netlink_check_hidden(struct op *op, const struct fd_view *v, int protocol, u
 
 /* ---- packet_ring.c */
 /* The rings of @seen go to the message. */
-int packet_rings_dump(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m);
+int packet_rings_dump(struct op *op, const struct packet_seen *seen, PacketSockEntry *m);
 /* Which sockets the mappings are of. */
 int packet_rings_complete(struct op *op, struct snapshot *s);
 const char *packet_ring_wrong(const PacketRing *m); /* NULL: nothing */
 /* After the version, and what cannot be changed any more. Failures are recorded. */
 int packet_rings_make(struct op *op, const struct snap_file *f);
+/* The rings are given up, and made anew. */
+int packet_rings_remake(struct op *op, const struct snap_file *f);
+
+/* ---- packet_frames.c: what is in the rings */
+int packet_frames_dump(struct op *op, const struct fd_view *v, const PacketSockEntry *m, PacketSkExtra *x);
+const char *packet_frames_wrong(const PacketSockEntry *m, const PacketSkExtra *x); /* NULL: nothing; the rings are not wrong */
+/* While the socket is bound to nothing, and no other packet socket of the tree to anything. */
+int packet_frames_restore(struct op *op, struct snap_file *f);
 
 #endif

@@ -204,7 +204,8 @@ static int packet_dump(struct op *op, struct snapshot *s, const struct fd_view *
 	if (r)
 		return r;
 	dump_properties(v, seen, m, f->priv);
-	r = packet_rings_dump(op, v, seen, m);
+	r = packet_rings_dump(op, seen, m);
+	r = r ? r : packet_frames_dump(op, v, m, f->priv);
 	r = r ? r : dump_options(op, ls, v, m, f->priv);
 	return r ? r : index_add(op, &ls->packet_files, KEY((uint32_t)v->st.st_ino), f);
 }
@@ -230,7 +231,7 @@ static int packet_check(struct op *op, const struct fd_view *v)
 
 static bool is_noted(const PacketSkExtra *x)
 {
-	return x->n_devices || x->has_options || x->has_vnet_header || x->has_error || x->has_mode || x->n_sock_options;
+	return x->n_devices || x->has_options || x->has_vnet_header || x->has_error || x->has_mode || x->has_rx_next || x->n_sock_options;
 }
 
 static int packet_write(struct op *op, struct snapshot *s)
@@ -284,7 +285,7 @@ static const char *wrong_with(const PacketSockEntry *m, const PacketSkExtra *x)
 			return "a membership makes no sense";
 	if (m->opts->so_sndbuf > INT32_MAX || m->opts->so_rcvbuf > INT32_MAX)
 		return "its buffers are too large";
-	return wrong ?: x ? wrong_extra(x) : NULL;
+	return wrong || !x ? wrong : wrong_extra(x) ?: packet_frames_wrong(m, x);
 }
 
 static int packet_read(struct op *op, struct snapshot *s)
@@ -456,18 +457,25 @@ static int make_it(struct op *op, struct snap_file *f)
 	return f->fd < 0 ? fail(op, f, "create it") : 0;
 }
 
-static int packet_open(struct op *op, struct snapshot *s, struct snap_file *f)
+/* Before any of them is bound: what is sent to rings then is for nobody else. */
+static int begin(struct op *op, struct snap_file *f)
+{
+	const PacketSockEntry *m = f->msg->psk;
+	int r = m->ifindex ? check_device(op, f, m->ifindex) : 0;
+
+	r = r ? r : make_it(op, f);
+	r = r ? r : set_properties(op, f, m, f->priv);
+	r = r ? r : packet_rings_make(op, f);
+	return r ? r : packet_frames_restore(op, f);
+}
+
+static int finish(struct op *op, struct snap_file *f)
 {
 	const PacketSockEntry *m = f->msg->psk;
 	const PacketSkExtra *x = f->priv;
 	const char *what = arena_printf(op->arena, "packet socket (file id %u)", f->id);
-	int r = m->ifindex ? check_device(op, f, m->ifindex) : 0;
+	int r = sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0, what ?: "packet socket");
 
-	(void)s;
-	r = r ? r : make_it(op, f);
-	r = r ? r : set_properties(op, f, m, x);
-	r = r ? r : sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0, what ?: "packet socket");
-	r = r ? r : packet_rings_make(op, f);
 	r = r ? r : bind_it(op, f);
 	r = r ? r : join_all(op, f);
 	r = r ? r : join_fanout(op, f);
@@ -477,6 +485,25 @@ static int packet_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	if (file_set_flags(f->fd, m->flags) < 0 || (x && link_own(f->fd, x->has_mode, x->mode, x->uid, x->gid) < 0))
 		return fail(op, f, "set its owner and flags");
 	return 0;
+}
+
+/* With the first of them all. */
+static int packet_open(struct op *op, struct snapshot *s, struct snap_file *f)
+{
+	struct link_state *ls = link_state(op, s);
+	int r = ls ? 0 : CKPT_E_NOMEM;
+
+	(void)f;
+	if (r || ls->packets_made)
+		return r;
+	ls->packets_made = true;
+	for (size_t i = 0; i < s->files.n && !r; i++)
+		if (s->files.v[i]->kind == &file_packet)
+			r = begin(op, s->files.v[i]);
+	for (size_t i = 0; i < s->files.n && !r; i++)
+		if (s->files.v[i]->kind == &file_packet)
+			r = finish(op, s->files.v[i]);
+	return r;
 }
 
 const struct file_kind file_packet = {

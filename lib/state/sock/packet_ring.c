@@ -57,14 +57,9 @@ static int dump_ring(struct op *op, const struct packet_diag_ring *ring, PacketR
 	return 0;
 }
 
-int packet_rings_dump(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m)
+int packet_rings_dump(struct op *op, const struct packet_seen *seen, PacketSockEntry *m)
 {
-	int r = dump_ring(op, seen->rx, &m->rx_ring) ?: dump_ring(op, seen->tx, &m->tx_ring);
-
-	if (!r && (m->rx_ring || m->tx_ring))
-		log_warn(op, "task %d: fd %d: packet socket: what is in its rings is not saved, and the kernel will begin at their first frames",
-			 v->pid, v->fd);
-	return r;
+	return dump_ring(op, seen->rx, &m->rx_ring) ?: dump_ring(op, seen->tx, &m->tx_ring);
 }
 
 static uint64_t ring_len(const PacketRing *m)
@@ -131,4 +126,16 @@ int packet_rings_make(struct op *op, const struct snap_file *f)
 	const PacketSockEntry *m = f->msg->psk;
 
 	return make_ring(op, f, PACKET_RX_RING, m->rx_ring) ?: make_ring(op, f, PACKET_TX_RING, m->tx_ring);
+}
+
+int packet_rings_remake(struct op *op, const struct snap_file *f)
+{
+	const PacketSockEntry *m = f->msg->psk;
+	const struct tpacket_req3 none = { 0 };
+	socklen_t len = m->version == TPACKET_V3 ? sizeof(none) : sizeof(struct tpacket_req);
+
+	if (setsockopt(f->fd, SOL_PACKET, PACKET_RX_RING, &none, len) < 0 ||
+	    (m->tx_ring && setsockopt(f->fd, SOL_PACKET, PACKET_TX_RING, &none, len) < 0))
+		return op_errno(op, errno, AT(.kind = "packet socket"), "packet socket (file id %u): cannot give its rings up", f->id);
+	return packet_rings_make(op, f);
 }
