@@ -138,11 +138,14 @@ static size_t remove_some(struct op *op, int family, const struct netlock_tuple 
 static size_t remove_family(struct op *op, int family, const struct netlock_tuple *v, size_t n)
 {
 	unsigned budget = MAX_RUNS;
-	size_t ours = 0;
+	size_t ours = 0, left;
 
 	for (size_t i = 0; i < n; i++)
 		ours += v[i].family == family;
-	return ours ? MIN(ours, remove_some(op, family, v, n, &budget)) : 0;
+	if (!ours)
+		return 0;
+	left = remove_some(op, family, v, n, &budget);
+	return MIN(ours, left);
 }
 
 size_t netlock_ipt_remove(struct op *op, const struct netlock_tuple *v, size_t n)
