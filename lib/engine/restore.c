@@ -126,17 +126,20 @@ static int drive(struct op *op, void *arg)
 
 static int finish(struct op *op, void *arg)
 {
-	struct restore *r = arg;
-
-	return restore_finish(op, r) ?: files_settle(op, &r->s);
+	return restore_finish(op, arg);
 }
 
-/* The last stage: what it returns cannot be taken back. */
+/*
+ * The last stage. Others hear of us when the files settle: connections speak. So nobody's wish to cancel comes between that and
+ * the end; once all is settled nothing can be taken back.
+ */
 static int release(struct op *op, void *arg)
 {
 	struct restore *r = arg;
-	int ret;
+	int ret = files_settle(op, &r->s);
 
+	if (ret)
+		return ret;
 	ipc_detach(&r->s);
 	ret = restore_lazy_end(op, r) ?: restore_release(op, r);
 
