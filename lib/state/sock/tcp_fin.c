@@ -61,7 +61,7 @@ static int receive(struct op *op, const struct inet_sk *sk, struct segment_out *
 	inet_addr_on_wire(&sk->peer, &g->from);
 	inet_addr_on_wire(&sk->local, &g->to);
 	for (int i = 0; !r && !there && i < TRIES; i++) {
-		if (segment_send(out, g) < 0)
+		if (segment_send(out, g) < 0 && errno != EPERM) /* that is: a rule of the firewall has dropped it */
 			r = inet_sys(op, sk, "send it a segment");
 		there = !r && await_state(sk->f->fd, state, i);
 	}
