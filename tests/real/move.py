@@ -153,6 +153,7 @@ def setns(fd):
 def move(p, hosts, origin, goal, images, pause):
     """Dump, address, restore. The cable of the new host is put in when all is there: whatever came before would be answered
     by a reset, as by any host that does not know a connection."""
+    os.makedirs(images)
     h.must(h.run(hosts.inside(origin, h.CKPT, "dump", "-t", p.pid, "-D", images, "--tcp-established")), "dump")
     h.reap(p.pid)
     h.gone([c for c in h.children(os.getpid()) if c not in [o.pid for o in p.outside]])

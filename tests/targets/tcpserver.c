@@ -81,6 +81,7 @@ int main(int argc, char **argv)
 	struct timespec now = { 0, 0 };
 	sigset_t s;
 
+	set_opt(l, SOL_SOCKET, SO_REUSEADDR, 1); /* as servers do */
 	CHECK(!bind(l, &a.a, a.len) && !listen(l, 100));
 	a = name_of(l);
 	note("port", "%d\n", ntohs(family == AF_INET ? a.v4.sin_port : a.v6.sin6_port));
