@@ -14,8 +14,9 @@
 #define CHUNK (64u << 10)
 #define WINDOW_UNSCALED 65535
 #define MSS_OPTION_MIN 88 /* what TCP_MAXSEG takes */
-#define MSS_OPTION_MAX 32767
-#define MSS_DEFAULT 536
+#define MSS_OPTION_MAX 32767u
+#define MSS_DEFAULT 536u
+#define MSS_HUGE 9216u /* larger than on any network */
 
 static int tcp_set(int fd, int name, int value)
 {
@@ -55,17 +56,24 @@ static int set_numbers(struct op *op, const struct inet_sk *sk)
 }
 
 /*
+ * No segment is larger than half of the largest window, or it would wait for a timer. The huge ones of connections within a host
+ * stay far below: where the other end is restored, too, it has forgotten how large they are, and tells of smaller windows.
+ */
+static uint32_t segment_limit(const TcpStreamEntry *m)
+{
+	if (!m->has_max_window)
+		return UINT32_MAX;
+	return MAX(m->max_window / (m->mss_clamp > MSS_HUGE ? 16 : 2), MSS_DEFAULT);
+}
+
+/*
  * What connect() makes of a new connection, and nothing corrects later: how large its segments are, where there is no other way
  * (settle_mss()), and that windows are not scaled.
  */
 static int set_limits(struct op *op, const struct inet_sk *sk)
 {
 	const TcpStreamEntry *m = sk->stream;
-	uint32_t mss = MIN(m->mss_clamp, MSS_OPTION_MAX);
-
-	/* No segment is larger than half of the largest window, which is not known to connect() either. */
-	if (m->has_max_window && m->max_window > MSS_DEFAULT && m->max_window / 2 < mss)
-		mss = m->max_window / 2;
+	uint32_t mss = MIN(MIN(m->mss_clamp, segment_limit(m)), MSS_OPTION_MAX);
 
 	if (sk->m->family == AF_INET6 && mss >= MSS_OPTION_MIN && tcp_set(sk->f->fd, TCP_MAXSEG, (int)mss) < 0)
 		return inet_sys(op, sk, "limit its segments");
@@ -105,41 +113,55 @@ static int set_agreed(struct op *op, const struct inet_sk *sk)
 	return 0;
 }
 
-/*
- * Segments are as large as connect() thought, which did not know what the peer takes: 536 bytes, for ever. IPv4 thinks again when
- * its options are set, be they none; for IPv6 the limit was set before, and goes here. It must know the largest window: segments that
- * do not fit into a small one would wait for a timer each.
- */
-static int settle_mss(struct op *op, const struct inet_sk *sk)
+static int put_windows(struct op *op, const struct inet_sk *sk, const struct tcp_repair_window *w)
 {
-	if (sk->m->family == AF_INET6 ? tcp_set(sk->f->fd, TCP_MAXSEG, 0) < 0 :
-					setsockopt(sk->f->fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0)
-		return inet_sys(op, sk, "settle the size of its segments");
-	return 0;
+	/* Without, the peer tells when it is asked, in the end. */
+	if (!sk->stream->has_snd_wnd || setsockopt(sk->f->fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, w, sizeof(*w)) == 0)
+		return 0;
+	return inet_sys(op, sk, "set its windows");
 }
 
-int tcp_windows(struct op *op, const struct inet_sk *sk, bool closed, bool before_fin)
+static struct tcp_repair_window windows(const TcpStreamEntry *m, bool closed, bool before_fin)
 {
-	const TcpStreamEntry *m = sk->stream;
-	const struct tcp_repair_window w = {
+	return (struct tcp_repair_window){
 		.snd_wl1 = m->snd_wl1,
 		.snd_wnd = closed ? 0 : m->snd_wnd,
 		.max_window = m->max_window,
 		.rcv_wnd = m->rcv_wnd + before_fin,
 		.rcv_wup = m->rcv_wup - before_fin,
 	};
+}
 
-	/* Without, the peer tells when it is asked, in the end. */
-	if (!m->has_snd_wnd || setsockopt(sk->f->fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) == 0)
-		return 0;
-	return inet_sys(op, sk, "set its windows");
+int tcp_windows(struct op *op, const struct inet_sk *sk, bool closed, bool before_fin)
+{
+	struct tcp_repair_window w = windows(sk->stream, closed, before_fin);
+
+	return put_windows(op, sk, &w);
+}
+
+/*
+ * Segments are as large as connect() thought, which did not know what the peer takes: 536 bytes, for ever. IPv4 thinks again when
+ * its options are set, be they none, and limits them to half of the largest window; for IPv6 the limit was set before, and goes here.
+ */
+static int settle_mss(struct op *op, const struct inet_sk *sk)
+{
+	struct tcp_repair_window w = windows(sk->stream, true, sk->shape.fin_in);
+	int r;
+
+	if (sk->m->family == AF_INET6)
+		return tcp_set(sk->f->fd, TCP_MAXSEG, 0) < 0 ? inet_sys(op, sk, "settle the size of its segments") : 0;
+	w.max_window = MIN(w.max_window, 2ull * segment_limit(sk->stream));
+	r = put_windows(op, sk, &w);
+	if (!r && setsockopt(sk->f->fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0)
+		r = inet_sys(op, sk, "settle the size of its segments");
+	return r;
 }
 
 int tcp_connect(struct op *op, const struct inet_sk *sk)
 {
 	if (connect(sk->f->fd, &sk->peer.any, inet_addr_len(&sk->peer)) < 0)
 		return inet_cannot_connect(op, sk, errno);
-	return set_agreed(op, sk) ?: settle_mss(op, sk); /* of what is queued now */
+	return set_agreed(op, sk);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- queues */
@@ -203,7 +225,7 @@ int tcp_fill(struct op *op, const struct inet_sk *sk)
 	const TcpStreamEntry *m = sk->stream;
 	int r = put_queue(op, sk, TCP_RECV_QUEUE, sk->inq, m->inq_len);
 
+	r = r ?: settle_mss(op, sk) ?: tcp_windows(op, sk, sk->shape.unsent, sk->shape.fin_in);
 	r = r ?: put_queue(op, sk, TCP_SEND_QUEUE, sk->outq, sk->shape.sent);
-	r = r ?: tcp_windows(op, sk, sk->shape.unsent, sk->shape.fin_in) ?: settle_mss(op, sk);
 	return r ?: sk->shape.unsent ? put_unsent(op, sk) : 0;
 }
