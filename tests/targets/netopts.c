@@ -31,6 +31,8 @@ static bool is_left_out(int level, int name)
 	if (level == SOL_SOCKET)
 		return name == SO_ERROR || name == 55 /* SO_MEMINFO */ || name == SO_INCOMING_NAPI_ID || name == SO_COOKIE ||
 		       name == SO_PEERCRED || name == 71 /* SO_NETNS_COOKIE */;
+	if (level == IPPROTO_IP || level == IPPROTO_IPV6) /* what the route allows just now */
+		return level == IPPROTO_IP ? name == IP_MTU : name == IPV6_MTU || name == 61 /* IPV6_PATHMTU */;
 	if (level == IPPROTO_TCP)
 		return name == TCP_INFO || name == TCP_TIMESTAMP || name == TCP_CC_INFO || name == TCP_ZEROCOPY_RECEIVE ||
 		       name == TCP_REPAIR || name == TCP_REPAIR_QUEUE || name == TCP_QUEUE_SEQ || name == TCP_REPAIR_OPTIONS ||
@@ -297,6 +299,63 @@ static void raw6other(void)
 	check(AF_INET6, SOCK_RAW, 89, raw6_other_options);
 }
 
+static void leave_out(struct value (*a)[NAMES], struct value (*b)[NAMES], int level, int name)
+{
+	for (size_t l = 0; l < ARRAY_SIZE(levels); l++)
+		if (levels[l] == level)
+			a[l][name].there = b[l][name].there = false;
+}
+
+/* On both ends of a connection, what can be set there. */
+static void connection(int family)
+{
+	static struct value before[ARRAY_SIZE(levels)][NAMES], after[ARRAY_SIZE(levels)][NAMES];
+	static const struct want late[] = {
+		{ SOL_SOCKET, SO_PRIORITY, 5 }, { SOL_SOCKET, SO_RCVLOWAT, 3 }, { SOL_SOCKET, SO_TIMESTAMPNS, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_IP, IP_TTL, 33 }, { IPPROTO_IP, IP_RECVTOS, 1 }, { IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 }, { IPPROTO_TCP, TCP_KEEPIDLE, 55 }, { IPPROTO_TCP, TCP_USER_TIMEOUT, 12345 },
+		{ IPPROTO_TCP, TCP_LINGER2, 17 }, { IPPROTO_TCP, TCP_NOTSENT_LOWAT, 9999 }, { IPPROTO_TCP, TCP_INQ, 1 },
+		{ IPPROTO_TCP, 44 /* TCP_RTO_MAX_MS */, 33000 }, { IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1 },
+	};
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct sockaddr_in four = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int listener = socket(family, SOCK_STREAM, 0), client = socket(family, SOCK_STREAM, 0), server;
+	socklen_t n = family == AF_INET6 ? sizeof(a) : sizeof(four);
+	char buf[8];
+
+	memcpy(&a, family == AF_INET6 ? (void *)&a : &four, n);
+	set(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+	CHECK(!bind(listener, (void *)&a, n) && !listen(listener, 3) && !getsockname(listener, (void *)&a, &n));
+	CHECK(!connect(client, (void *)&a, n) && (server = accept(listener, NULL, NULL)) >= 0);
+	SET_ALL(client, late);
+	set_bytes(client, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+	if (family == AF_INET6)
+		set(client, IPPROTO_IPV6, IPV6_TCLASS, 0x48);
+	else
+		set(client, IPPROTO_IP, IP_TOS, 0x48);
+	read_all(client, before);
+	t_wait();
+	read_all(client, after);
+	leave_out(before, after, IPPROTO_TCP, TCP_QUICKACK); /* follows from what comes in and goes out */
+	leave_out(before, after, IPPROTO_TCP, TCP_MAXSEG);   /* what the route allows just now */
+	leave_out(before, after, IPPROTO_TCP, TCP_WINDOW_CLAMP); /* what was agreed on; it may be less later */
+	leave_out(before, after, SOL_SOCKET, 49 /* SO_INCOMING_CPU */);
+	leave_out(before, after, IPPROTO_IPV6, IPV6_V6ONLY); /* bind() to an address of IPv6 alone sets it */
+	compare("connection", before, after);
+	CHECK(write(client, "hello", 5) == 5 && read(server, buf, 5) == 5 && !memcmp(buf, "hello", 5));
+	CHECK(write(server, "hello", 5) == 5 && read(client, buf, 5) == 5);
+}
+
+static void connected4(void)
+{
+	connection(AF_INET);
+}
+
+static void connected6(void)
+{
+	connection(AF_INET6);
+}
+
 /* A datagram that is not complete. */
 static void corked(void)
 {
@@ -323,7 +382,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "tcp4", tcp4 }, { "tcp6", tcp6 }, { "udp4", udp4 }, { "udp6", udp6 }, { "lite4", lite4 }, { "lite6", lite6 },
-		{ "raw4", raw4 }, { "raw6", raw6 }, { "raw6other", raw6other }, { "corked", corked }, { "tunnel", tunnel },
+		{ "raw4", raw4 }, { "raw6", raw6 }, { "raw6other", raw6other }, { "connected4", connected4 }, { "connected6", connected6 }, { "corked", corked }, { "tunnel", tunnel },
 	};
 
 	T_RUN(variants, t_init(argc, argv));
