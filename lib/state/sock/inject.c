@@ -4,25 +4,9 @@
 #include <netinet/ip6.h>
 #include <netinet/udp.h>
 
+#include "lib/state/sock/checksum.h"
 #include "lib/state/sock/inject.h"
 #include "lib/state/sock/netlock.h"
-
-/* Ones' complement sum, as in RFC 1071, of bytes in the order of the network. */
-static uint64_t add_up(uint64_t sum, const void *p, size_t n)
-{
-	const uint8_t *b = p;
-
-	for (size_t i = 0; i + 1 < n; i += 2)
-		sum += (uint32_t)b[i] << 8 | b[i + 1];
-	return n % 2 ? sum + ((uint32_t)b[n - 1] << 8) : sum;
-}
-
-static uint16_t fold(uint64_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
 
 /* @pseudo: the sum of the addresses. A length of 0 says to UDP-Lite that all of it is covered. */
 static void build_udp(const struct inject *d, uint64_t pseudo, uint8_t *at)
@@ -36,7 +20,7 @@ static void build_udp(const struct inject *d, uint64_t pseudo, uint8_t *at)
 
 	memcpy(at, &h, sizeof(h));
 	memcpy(at + sizeof(h), d->data, d->n);
-	h.uh_sum = fold(add_up(pseudo + d->proto + n, at, n));
+	h.uh_sum = checksum_fold(checksum_add(pseudo + d->proto + n, at, n));
 	h.uh_sum = h.uh_sum ? h.uh_sum : 0xffff; /* 0 would say that there is none */
 	memcpy(at, &h, sizeof(h));
 }
@@ -58,8 +42,8 @@ static size_t build_v4(const struct inject *d, uint8_t *buf)
 
 	if (n > UINT16_MAX)
 		return 0;
-	build_udp(d, add_up(0, &h.saddr, 2 * sizeof(h.saddr)), buf + sizeof(h));
-	h.check = fold(add_up(0, &h, sizeof(h)));
+	build_udp(d, checksum_add(0, &h.saddr, 2 * sizeof(h.saddr)), buf + sizeof(h));
+	h.check = checksum_fold(checksum_add(0, &h, sizeof(h)));
 	memcpy(buf, &h, sizeof(h));
 	return n;
 }
@@ -78,7 +62,7 @@ static size_t build_v6(const struct inject *d, uint8_t *buf)
 
 	if (sizeof(h) + n > INJECT_MAX)
 		return 0;
-	build_udp(d, add_up(0, &h.ip6_src, 2 * sizeof(h.ip6_src)), buf + sizeof(h));
+	build_udp(d, checksum_add(0, &h.ip6_src, 2 * sizeof(h.ip6_src)), buf + sizeof(h));
 	memcpy(buf, &h, sizeof(h));
 	return sizeof(h) + n;
 }

@@ -4,28 +4,12 @@
 #include <netinet/ip6.h>
 #include <netinet/tcp.h>
 
+#include "lib/state/sock/checksum.h"
 #include "lib/state/sock/netlock.h"
 #include "lib/state/sock/segment.h"
 
 #define STAMP_LEN 12 /* two times no operation, then the option, which is aligned that way */
 #define HOPS 64
-
-/* Ones' complement sum, as in RFC 1071, of bytes in the order of the network. */
-static uint32_t add_up(uint32_t sum, const void *p, size_t n)
-{
-	const uint8_t *b = p;
-
-	for (size_t i = 0; i + 1 < n; i += 2)
-		sum += (uint32_t)b[i] << 8 | b[i + 1];
-	return n % 2 ? sum + ((uint32_t)b[n - 1] << 8) : sum;
-}
-
-static uint16_t fold(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
 
 static size_t build_tcp(const struct segment *g, uint8_t *at)
 {
@@ -51,9 +35,9 @@ static size_t build_tcp(const struct segment *g, uint8_t *at)
 }
 
 /* @pseudo: the sum of the addresses. */
-static void seal(uint32_t pseudo, uint8_t *tcp, size_t n)
+static void seal(uint64_t pseudo, uint8_t *tcp, size_t n)
 {
-	uint16_t sum = fold(add_up(pseudo + IPPROTO_TCP + (uint32_t)n, tcp, n));
+	uint16_t sum = checksum_fold(checksum_add(pseudo + IPPROTO_TCP + (uint32_t)n, tcp, n));
 
 	memcpy(tcp + offsetof(struct tcphdr, th_sum), &sum, sizeof(sum));
 }
@@ -72,8 +56,8 @@ static size_t build_v4(const struct segment *g, uint8_t *buf)
 		.daddr = g->to.v4.sin_addr.s_addr,
 	};
 
-	seal(add_up(0, &h.saddr, 2 * sizeof(h.saddr)), buf + sizeof(h), n);
-	h.check = fold(add_up(0, &h, sizeof(h)));
+	seal(checksum_add(0, &h.saddr, 2 * sizeof(h.saddr)), buf + sizeof(h), n);
+	h.check = checksum_fold(checksum_add(0, &h, sizeof(h)));
 	memcpy(buf, &h, sizeof(h));
 	return sizeof(h) + n;
 }
@@ -90,7 +74,7 @@ static size_t build_v6(const struct segment *g, uint8_t *buf)
 		.ip6_dst = g->to.v6.sin6_addr,
 	};
 
-	seal(add_up(0, &h.ip6_src, 2 * sizeof(h.ip6_src)), buf + sizeof(h), n);
+	seal(checksum_add(0, &h.ip6_src, 2 * sizeof(h.ip6_src)), buf + sizeof(h), n);
 	memcpy(buf, &h, sizeof(h));
 	return sizeof(h) + n;
 }
