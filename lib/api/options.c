@@ -100,7 +100,7 @@ static const struct ckpt_option table[] = {
 	FLAG("ext-unix-sk", 'x', DRC | OPTARG, ext_unix_sk,
 	     "allow UNIX sockets whose peer is outside; with a value, INODE,INODE..., only these peers"),
 	FLAG("tcp-established", 0, DRC | NEG, tcp_established, "allow TCP connections: saved, and restored under the peer's eyes"),
-	FLAG("tcp-close", 0, DR | NEG, tcp_close,
+	FLAG("tcp-close", 0, DRC | NEG, tcp_close,
 	     "TCP connections are not saved; they are restored as closed sockets. Where a dump had it, a restore needs it"),
 	FLAG("skip-in-flight", 0, DR | NEG, skip_in_flight, "drop TCP connections that were not accepted yet"),
 	WORD("network-lock", 0, DR, network_lock, network_locks, "METHOD",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the tree shares with processes outside of it. A restored program has a copy of its own, so the dump
- * - refuses where memory, a descriptor table or directories are shared: nothing holds those still;
+ * - refuses where memory, a descriptor table or directories are shared: nothing holds those still; and connections, which
+ *   would be two then, with one peer;
  * - warns, by name, of open files, and of pipes whose other end is outside: there the restore may be told what to use
  *   (--inherit-fd), and programs often do without.
  * Tables are compared with those of every process. Descriptors are looked for in a bounded number of others, nearest first:
@@ -10,6 +11,8 @@
  */
 #include <dirent.h>
 #include <linux/kcmp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 
 #include "lib/kernel/sys.h"
@@ -19,6 +22,9 @@
 #define PROCESSES_MAX 32
 #define LOOK_MAX 500
 #define WARN_MAX 16
+/* Where there are connections: some ten milliseconds. */
+#define PROCESSES_MAX_TCP 500
+#define LOOK_MAX_TCP 5000
 
 /* A description that somebody else may have, too; of pipes: the pipe. */
 struct watched {
@@ -29,6 +35,7 @@ struct watched {
 	ino_t ino;
 	bool pipe, fifo;
 	bool ghost; /* deleted: its content travels along */
+	bool tcp;   /* a connection */
 	bool reads, writes; /* ends that are in the tree */
 	bool alive;	    /* there is somebody at the other end */
 	bool told;
@@ -40,6 +47,8 @@ struct search {
 	struct proc_numbers others; /* nearest first */
 	pid_t *tree;
 	size_t processes, looked, warned;
+	bool tcp;   /* there are connections */
+	int refused; /* an error code */
 };
 
 /* ----------------------------------------------------------------------------------------------- processes */
@@ -208,6 +217,13 @@ static struct watched *watch_pipe(const struct file_state *fs, const struct fd_v
 	return w;
 }
 
+static bool is_connection(const struct snap_file *f)
+{
+	const InetSkEntry *m = f->msg->isk;
+
+	return m && m->proto == IPPROTO_TCP && m->dst_port && m->state != TCP_LISTEN;
+}
+
 /* One end is enough to see whether the other one exists. Not of FIFOs: one that nobody has opened yet looks the same. */
 static void see_end(struct watched *w, const struct fd_view *v)
 {
@@ -240,7 +256,8 @@ int outside_watch(struct op *op, struct snapshot *s, const struct fd_view *v, co
 	*slot = w;
 	*w = (struct watched){ .pid = v->pid, .fd = v->fd, .link = v->link, .dev = v->st.st_dev, .ino = v->st.st_ino,
 			       .pipe = pipe, .fifo = v->link[0] == '/',
-			       .ghost = S_ISREG(v->st.st_mode) && v->st.st_nlink == 0 };
+			       .ghost = S_ISREG(v->st.st_mode) && v->st.st_nlink == 0,
+			       .tcp = !op->opts->tcp_close && is_connection(f) };
 	if (pipe)
 		see_end(w, v);
 	first = index_find(&fs->watched, KEY(0, 0, w->link));
@@ -290,6 +307,18 @@ static void tell_shared(struct op *op, struct search *f, struct watched *w, pid_
 	tell(op, f, w, text ? text : "is shared with a process that is not in the tree");
 }
 
+static void refuse_shared(struct op *op, struct search *f, struct watched *w, pid_t other)
+{
+	w->told = true;
+	if (f->refused)
+		return;
+	f->refused = op_fail(op, CKPT_E_UNSUPPORTED,
+			     AT(.pid = w->pid, AT_FD(w->fd), .kind = "TCP socket",
+				.hint = "checkpoint a tree that both are in, or have one of them close it; or use --tcp-close"),
+			     "task %d: fd %d: TCP socket: the connection is shared with process %d%s, which is not in the tree", w->pid,
+			     w->fd, other, name_of(op, other));
+}
+
 /* The permissions of the link tell how it was opened. A pipe's own end in another process is nothing new. */
 static bool is_other_end(int dir, const char *name, const struct watched *w)
 {
@@ -334,7 +363,9 @@ static void look_at_file(struct op *op, struct search *f, pid_t pid, const char 
 	const struct snap_file *file = file_find_description(fs, w->dev, w->ino, pid, atoi(name));
 	struct watched *same = file ? index_find(&fs->watched_files, KEY(file->id)) : NULL;
 
-	if (same && !same->told)
+	if (same && !same->told && same->tcp)
+		refuse_shared(op, f, same, pid);
+	else if (same && !same->told)
 		tell_shared(op, f, same, pid);
 	else if (!file && w->ghost && !w->told && is_inode(op, pid, name, w->ino))
 		tell_ghost(op, f, w, pid);
@@ -367,7 +398,7 @@ static void look_into(struct op *op, struct search *f, pid_t pid)
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	f->processes++;
 	dir = opendir(path);
-	while (dir && f->looked < LOOK_MAX && (e = readdir(dir)))
+	while (dir && f->looked < (f->tcp ? LOOK_MAX_TCP : LOOK_MAX) && !f->refused && (e = readdir(dir)))
 		if (e->d_name[0] != '.') {
 			f->looked++;
 			look_at(op, f, pid, dirfd(dir), e->d_name);
@@ -378,13 +409,14 @@ static void look_into(struct op *op, struct search *f, pid_t pid)
 
 static bool is_enough(const struct search *f)
 {
-	return f->looked >= LOOK_MAX || f->processes >= PROCESSES_MAX;
+	return f->refused || f->looked >= (f->tcp ? LOOK_MAX_TCP : LOOK_MAX) ||
+	       f->processes >= (f->tcp ? PROCESSES_MAX_TCP : PROCESSES_MAX);
 }
 
 static bool anything_wanted(const struct file_state *fs)
 {
 	for (size_t i = 0; i < fs->all_watched.n; i++)
-		if (one_ended(fs->all_watched.v[i]))
+		if (one_ended(fs->all_watched.v[i]) || fs->all_watched.v[i]->tcp)
 			return true;
 	return false;
 }
@@ -420,6 +452,8 @@ int outside_warn(struct op *op, struct snapshot *s)
 	r = list_others(op, s, &f);
 	if (r)
 		return r;
+	for (size_t i = 0; i < fs->all_watched.n; i++)
+		f.tcp = f.tcp || fs->all_watched.v[i]->tcp;
 	look_into(op, &f, getpid()); /* a program that checkpoints itself waits for us at a pipe */
 	f.looked = f.processes = 0;
 	r = look_at_relatives(op, &f);
@@ -428,5 +462,5 @@ int outside_warn(struct op *op, struct snapshot *s)
 	for (size_t i = 0; !r && i < fs->all_watched.n; i++)
 		if (one_ended(fs->all_watched.v[i]))
 			tell_pipe(op, &f, fs->all_watched.v[i], 0);
-	return r;
+	return r ?: f.refused;
 }

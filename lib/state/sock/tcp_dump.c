@@ -135,14 +135,14 @@ static int permit_all(struct op *op, const struct inet_state *is)
 	return first ? tcp_permit(op, &first->view, first, n) : 0;
 }
 
-/* One that is closed hears nothing any more, and the kernel may have given its port to another. */
+/* Also of those that are closed: they hear nothing any more, but a restore has to bring them there. */
 static int add_tuples(struct op *op, const struct inet_state *is, netlock_tuples *tuples)
 {
 	for (size_t i = 0; i < is->all_seen.n; i++) {
 		const struct inet_seen *u = is->all_seen.v[i];
 		struct netlock_tuple *t;
 
-		if (!tcp_is_connection(u) || u->msg->state == INET_CLOSE)
+		if (!tcp_is_connection(u))
 			continue;
 		t = ARRAY_ADD(op->arena, tuples);
 		if (!t)
