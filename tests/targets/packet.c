@@ -561,6 +561,41 @@ static void used_blocks(unsigned before, unsigned waiting)
 	}
 }
 
+/* In a block that is not full, and whose time is not over. */
+static void unfinished(void)
+{
+	struct tpacket_req3 req = { BLOCK, 4, FRAME, 4 * BLOCK / FRAME, .tp_retire_blk_tov = 2000 };
+	struct tpacket_block_desc *d;
+	struct tpacket3_hdr *h;
+	char text[64], *ring;
+	int fd;
+
+	need_namespace();
+	fd = make(SOCK_RAW, 0);
+	set(fd, PACKET_VERSION, TPACKET_V3);
+	CHECK(!setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)));
+	ring = mmap(NULL, 4 * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(ring != MAP_FAILED);
+	bind_to(fd, lo, PROTOCOL);
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(text, sizeof(text), "unfinished %u", i);
+		send_text(text);
+	}
+	t_wait();
+	CHECK(poll(&(struct pollfd){ fd, POLLIN }, 1, 5000) == 1);
+	d = (void *)ring;
+	CHECK(d->hdr.bh1.block_status & TP_STATUS_USER && d->hdr.bh1.num_pkts == 3);
+	h = (void *)((char *)d + d->hdr.bh1.offset_to_first_pkt);
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(text, sizeof(text), "unfinished %u", i);
+		CHECK(!strcmp((char *)h + h->tp_mac + 14, text) && !h->tp_next_offset == (i == 2));
+		h = (void *)((char *)h + h->tp_next_offset);
+	}
+	__atomic_store_n(&d->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+	send_text("next");
+	take_block(fd, ring, 1, "next");
+}
+
 static void blocks3(void)
 {
 	used_blocks(7, 0);
@@ -727,7 +762,7 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "bound", bound }, { "old", old }, { "options", options }, { "members", members }, { "fanout", fanout },
 		{ "down", down }, { "frames1", frames1 }, { "frames2", frames2 }, { "blocks", blocks }, { "both", both },
-		{ "used1", used1 }, { "used2", used2 }, { "taken", taken }, { "full", full }, { "beside", beside }, { "blocks3", blocks3 },
+		{ "used1", used1 }, { "used2", used2 }, { "taken", taken }, { "full", full }, { "beside", beside }, { "blocks3", blocks3 }, { "unfinished", unfinished },
 		{ "blocks2", blocks2 }, { "sent", sent }, { "idle", idle },
 		{ "shared", shared }, { "unheld", unheld }, { "part", part }, { "program", program }, { "gone", gone },
 	};

@@ -124,11 +124,63 @@ static PacketFrame *save(struct op *op, const struct view *w, uint32_t i)
 	return m->data.data ? m : NULL;
 }
 
+/*
+ * A block that the kernel has not passed on yet, as it would be if it did so now: the packets in it would be lost otherwise, and
+ * these are the last ones. The kernel may be at one more at this moment: a packet is whole when it has its status. NULL: none is.
+ */
+static PacketFrame *save_open(struct op *op, const struct view *w, uint32_t i)
+{
+	PacketFrame *m = save(op, w, i);
+	struct tpacket_hdr_v1 *h = m ? &((struct tpacket_block_desc *)m->data.data)->hdr.bh1 : NULL;
+	struct tpacket3_hdr *last = NULL;
+	uint32_t n = 0;
+
+	if (!m)
+		return NULL;
+	for (uint64_t at = h->offset_to_first_pkt; n < h->num_pkts && at + sizeof(*last) <= m->data.len; n++) {
+		struct tpacket3_hdr *p = (void *)(m->data.data + at);
+
+		if (!(p->tp_status & TP_STATUS_USER) || !p->tp_next_offset || at + p->tp_next_offset > m->data.len)
+			break;
+		last = p;
+		at += p->tp_next_offset;
+	}
+	h->num_pkts = n;
+	if (!last)
+		return m;
+	h->blk_len = (uint32_t)((uint8_t *)last - m->data.data) + last->tp_next_offset;
+	last->tp_next_offset = 0;
+	h->ts_last_pkt.ts_sec = last->tp_sec;
+	h->ts_last_pkt.ts_nsec = last->tp_nsec;
+	h->block_status = TP_STATUS_USER | TP_STATUS_BLK_TMO;
+	return m;
+}
+
+/* *next is the one after it then. */
+static int add_open(struct op *op, const struct view *w, uint32_t *next, PacketSkExtra *x)
+{
+	uint32_t after = (*next + 1) % w->n;
+	PacketFrame *m;
+
+	if (!w->blocks || read_status(w, *next) & TP_STATUS_USER || read_status(w, after) & TP_STATUS_USER ||
+	    !((struct tpacket_block_desc *)slot(w, *next))->hdr.bh1.num_pkts)
+		return 0;
+	m = save_open(op, w, *next);
+	if (!m)
+		return op_nomem(op);
+	if (((struct tpacket_block_desc *)m->data.data)->hdr.bh1.num_pkts) {
+		x->rx_frames[x->n_rx_frames++] = m;
+		*next = after;
+	}
+	return 0;
+}
+
 /* The oldest first. */
 static int save_all(struct op *op, const struct view *w, PacketSkExtra *x)
 {
 	uint32_t next = next_of(w);
 	size_t saved = 0;
+	int r = 0;
 
 	x->rx_frames = op_alloc(op, w->n * sizeof(*x->rx_frames));
 	if (!x->rx_frames)
@@ -149,9 +201,11 @@ static int save_all(struct op *op, const struct view *w, PacketSkExtra *x)
 		}
 		x->rx_frames[x->n_rx_frames++] = m;
 	}
+	if (saved <= SAVED_MAX)
+		r = add_open(op, w, &next, x);
 	if (next || x->n_rx_frames)
 		msg_set(x, rx_next, next);
-	return 0;
+	return r;
 }
 
 static uint32_t length(const struct view *w, uint32_t i)
