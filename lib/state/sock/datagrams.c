@@ -122,7 +122,8 @@ static int note(struct walk *w, const uint8_t *data, size_t n)
 		more = op_alloc(w->op, w->room * sizeof(*more));
 		if (!more)
 			return CKPT_E_NOMEM;
-		memcpy(more, x->queue, x->n_queue * sizeof(*more));
+		if (x->n_queue)
+			memcpy(more, x->queue, x->n_queue * sizeof(*more));
 		x->queue = more;
 	}
 	d = op_new(w->op, DatagramEntry);

@@ -19,7 +19,8 @@ static void build_udp(const struct inject *d, uint64_t pseudo, uint8_t *at)
 	};
 
 	memcpy(at, &h, sizeof(h));
-	memcpy(at + sizeof(h), d->data, d->n);
+	if (d->n)
+		memcpy(at + sizeof(h), d->data, d->n);
 	h.uh_sum = checksum_fold(checksum_add(pseudo + d->proto + n, at, n));
 	h.uh_sum = h.uh_sum ? h.uh_sum : 0xffff; /* 0 would say that there is none */
 	memcpy(at, &h, sizeof(h));

@@ -73,7 +73,8 @@ static int note(struct op *op, struct inet_seen *u, const struct proc_group *g, 
 	more = op_alloc(op, (x->n_groups + 1) * sizeof(*more));
 	if (!m || !more)
 		return CKPT_E_NOMEM;
-	memcpy(more, x->groups, x->n_groups * sizeof(*more));
+	if (x->n_groups)
+		memcpy(more, x->groups, x->n_groups * sizeof(*more));
 	x->groups = more;
 	x->groups[x->n_groups++] = m;
 	u->noted = true;

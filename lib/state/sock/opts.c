@@ -56,7 +56,7 @@ static int fresh_options(struct op *op, const struct fd_view *v, struct sock_fre
 		if (getsockopt(fd, list[i].level, list[i].name, value, &x->len) < 0)
 			continue;
 		x->there = true;
-		x->value = arena_memdup(op->arena, value, x->len);
+		x->value = arena_memdup(op->arena, value, x->len ? x->len : 1);
 		if (!x->value)
 			return op_nomem(op);
 	}
@@ -97,7 +97,7 @@ static int add_other(struct op *op, const struct fd_view *v, const struct sock_o
 	if (o->flags & SOCK_OPT_DEVICE)
 		return name_device(op, v, o, value, &m->value);
 	m->value.len = n;
-	m->value.data = arena_memdup(op->arena, value, n);
+	m->value.data = arena_memdup(op->arena, value, n ? n : 1);
 	return m->value.data ? 0 : op_nomem(op);
 }
 
@@ -303,7 +303,8 @@ static bool value_of(const struct sock_opt *o, const SockOption *m, uint8_t *val
 	if (!(o->flags & SOCK_OPT_DEVICE)) {
 		if (m->value.len > o->size || (m->value.len < o->size && !(o->flags & SOCK_OPT_VARIES)))
 			return false;
-		memcpy(value, m->value.data, m->value.len);
+		if (m->value.len)
+			memcpy(value, m->value.data, m->value.len);
 		return true;
 	}
 	if (!m->value.len || m->value.len >= sizeof(name))
@@ -320,7 +321,7 @@ static bool value_of(const struct sock_opt *o, const SockOption *m, uint8_t *val
 
 static int failed_other(struct op *op, const struct sock_opt *o, const SockOption *m, const char *what)
 {
-	const char *text = arena_strndup(op->arena, (const char *)m->value.data, m->value.len);
+	const char *text = arena_printf(op->arena, "%.*s", (int)m->value.len, m->value.len ? (const char *)m->value.data : "");
 	int eno = errno;
 
 	if (!text)
