@@ -20,7 +20,7 @@ import harness as h
 import images as im
 
 GOLDEN = os.path.join(h.SHARED, "golden")
-MODES = ("memory", "threads", "signals", "files", "events", "pty", "unix", "shm")
+MODES = ("memory", "threads", "signals", "files", "events", "pty", "unix", "tcp", "shm")
 # Of these the fields hold an entry a task where we have one for all.
 ALSO_RESTORED = ("tree",)
 
@@ -41,7 +41,9 @@ VALUES = {
     r"epfd\.tfd\[\d+\]\.(data|inode|tfd)$": "the kernel shows entries in the order of addresses",
     r"(i_ino|s_dev|f_handle\.(bytes|type|handle\[\d+\]))$": "inode, device and handle numbers of another file system",
     r"dump_criu_run_id$": "random",
-    r"network_lock_method$": "nothing to lock without sockets: ours says so",
+    r"network_lock_method$": "nothing to lock without sockets: ours says so; with them ours locks by nftables",
+    r"(^inq_seq|^outq_seq|^timestamp|snd_wl1|rcv_wup)$": "sequence numbers and clocks of a connection",
+    r"isk\.(src|dst)_port$": "one of them the kernel gives out; which socket has which is in the key",
     r"siginfo$": "holds the PID of the sender; signal and value are compared as 'sig'",
     r"tc\.flags$": "accounting flags of the kernel (which differ by who started the program)",
     r"sched_(nice|policy)$": "inherited from whoever starts the program",
@@ -120,6 +122,12 @@ def kind(path):
     return re.sub(r"(-[0-9a-f]+)?\.img$", "", os.path.basename(path))
 
 
+def tcp_roles(folder):
+    """{inode: which socket it is}; the port is that of the listener."""
+    return {m.isk.ino: f"TCP state {m.isk.state}" + (" server" if m.isk.src_port == 45871 else " client")
+            for m in im.read(folder + "/files.img") if m.HasField("isk")}
+
+
 def entries(folder):
     """{key: flat fields}: images keyed so that the same thing has the same key on both sides."""
     got, pages, cwds = {}, {}, set()
@@ -127,6 +135,7 @@ def entries(folder):
     folders = {t.cwd_id for t in tasks} | {t.root_id for t in tasks}
     if not os.path.exists(folder + "/filelocks.img"):  # all but the mode "files" are wherever they were started
         cwds = {t.cwd_id for t in tasks}
+    roles = tcp_roles(folder)
     for path in sorted(glob.glob(folder + "/*.img")):
         k = kind(path)
         if k == "pages":
@@ -151,6 +160,8 @@ def entries(folder):
                 if m.HasField("reg"):
                     m.reg.name = re.sub(r"^/dev/pts/\d+", "/dev/pts/N", m.reg.name)
                 name = m.reg.name if m.HasField("reg") else ""
+                if m.HasField("isk"):
+                    name = roles[m.isk.ino]
                 if m.HasField("usk"):
                     name = f"{m.usk.type} {m.usk.state} {m.usk.name!r} {m.usk.backlog}"
                 key = f"files {m.type} {name if m.id not in cwds else '(the working directory)'}"
@@ -162,6 +173,8 @@ def entries(folder):
                 if m.type == im.PIPE:
                     continue
                 key = f"fdinfo fd {m.fd}"
+            if k == "tcp-stream":
+                key += " " + roles[int(re.search(r"-([0-9a-f]+)\.img$", path)[1], 16)]
             if k == "tty-info":
                 key = "tty-info " + ("master" if m.id & 1 else "slave")
             got[key] = enrich(k, m, flatten(m))
@@ -244,7 +257,7 @@ def dump_golden(mode, work):
     try:
         h.wait_until(lambda: "ready" in h.read_text(out), "the golden program")
         images = os.path.join(work, mode)
-        h.must(h.dump(p.pid, images, "--file-locks", "--link-remap"), f"dump of {mode}")
+        h.must(h.dump(p.pid, images, "--file-locks", "--link-remap", "--tcp-established"), f"dump of {mode}")
     finally:
         h.kill_hard(p.pid)
         p.returncode = 0
@@ -313,7 +326,8 @@ def private_mounts():
     if os.environ.get("CKPT_PRIVATE") == "1":
         return
     os.environ["CKPT_PRIVATE"] = "1"
-    os.execvp("unshare", ["unshare", "-m", "--propagation", "private", sys.executable, *sys.argv])
+    os.execvp("unshare", ["unshare", "-m", "--propagation", "private", "--net", "sh", "-c", 'ip link set lo up; exec "$0" "$@"',
+                          sys.executable, *sys.argv])
 
 
 def main():

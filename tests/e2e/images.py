@@ -27,7 +27,7 @@ KINDS = {
     0x48453499: ("memfd_inode_entry", "memfd_inode_entry"), 0x59453036: ("tty_info_entry", "tty_info_entry"),
     0x59413026: ("tty_data_entry", "tty_data_entry"), 0x54323616: ("file_lock_entry", "file_lock_entry"),
     0x64413049: ("seccomp_entry", None), 0x56303138: ("file_entry", "file_entry"), 0x43114433: ("timens_entry", None),
-    0x56264026: ("sk_packet_entry", "sk_packet_entry"),
+    0x56264026: ("sk_packet_entry", "sk_packet_entry"), 0x51465506: ("tcp_stream_entry", None),
     0x59383330: ("cgroup_entry", None), 0x61404013: ("cpuinfo_entry", None), 0x54504b43: ("ckpt_extra_entry", None), 0x57093306: ("stats_entry", None),
     0x53115007: ("ipc_var_entry", None), 0x46283044: ("ipc_shm_entry", "ipc_shm_entry"),
 }
@@ -88,6 +88,9 @@ def payload(magic, body, rest, first):
         return message("pipe_data_entry").FromString(body).bytes
     if magic == 0x56264026:
         return message("sk_packet_entry").FromString(body).length
+    if magic == 0x51465506:
+        m = message("tcp_stream_entry").FromString(body)
+        return m.inq_len + m.outq_len
     if magic == 0x52583605:  # the content of a deleted file: everything that is left, or chunks
         if first:
             m = message("ghost_file_entry").FromString(body)

@@ -25,10 +25,10 @@ static int dump_tcp(struct op *op, const struct fd_view *v, InetSkEntry *m)
 
 	if (!t)
 		return CKPT_E_NOMEM;
-	if (get(v->copy, IPPROTO_TCP, TCP_CORK, &value) == 0)
-		msg_set(t, cork, value != 0);
-	if (get(v->copy, IPPROTO_TCP, TCP_NODELAY, &value) == 0)
-		msg_set(t, nodelay, value != 0);
+	if (get(v->copy, IPPROTO_TCP, TCP_CORK, &value) == 0 && value)
+		msg_set(t, cork, true);
+	if (get(v->copy, IPPROTO_TCP, TCP_NODELAY, &value) == 0 && value)
+		msg_set(t, nodelay, true);
 	if (get(v->copy, IPPROTO_TCP, TCP_KEEPCNT, &value) == 0)
 		msg_set(t, keepcnt, (uint32_t)value);
 	if (get(v->copy, IPPROTO_TCP, TCP_KEEPIDLE, &value) == 0)
@@ -75,7 +75,7 @@ static int dump_ip(struct op *op, const struct fd_view *v, InetSkEntry *m)
 		msg_set(o, freebind, true);
 	if (get(v->copy, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVPKTINFO : IP_PKTINFO, &value) == 0 && value)
 		msg_set(o, pktinfo, true);
-	if (get(v->copy, IPPROTO_IP, IP_TOS, &value) == 0)
+	if (get(v->copy, IPPROTO_IP, IP_TOS, &value) == 0 && value)
 		msg_set(o, tos, (uint32_t)value);
 	if (get(v->copy, IPPROTO_IP, IP_TTL, &value) == 0)
 		msg_set(o, ttl, (uint32_t)value);

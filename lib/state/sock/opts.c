@@ -178,6 +178,8 @@ static void dump_numbers(int fd, SkOptsEntry *m)
 	DUMP_OPTION(m, fd, so_rcvlowat, SO_RCVLOWAT);
 	DUMP_OPTION(m, fd, so_passcred, SO_PASSCRED);
 	DUMP_OPTION(m, fd, so_passsec, SO_PASSSEC);
+	m->has_so_passcred = m->so_passcred || sock_family(fd) == AF_UNIX; /* few families have them */
+	m->has_so_passsec = m->so_passsec || m->has_so_passcred;
 	DUMP_OPTION(m, fd, so_dontroute, SO_DONTROUTE);
 	DUMP_OPTION(m, fd, so_no_check, SO_NO_CHECK);
 	DUMP_OPTION(m, fd, so_reuseport, SO_REUSEPORT);
