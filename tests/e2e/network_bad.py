@@ -397,7 +397,7 @@ def lost_packets():
             say(c, b"two")
         dropped = h.run(["nft", "list", "table", "inet", "lossy"]).out
         nft("delete table inet lossy")
-        h.require("packets 0 " not in dropped, f"nothing was lost: {dropped}")
+        h.require(re.search(r"packets [1-9]", dropped), f"nothing was lost: {dropped}")
         s.finish()
 
 

@@ -118,7 +118,7 @@ def once(work, reuseport, sendfile):
         for gap in (0.1, 2):
             real.time.sleep(0.3)
             p.running()
-            p.again(gap, tasks=5)
+            p.again(gap, tasks=4)
             for c in slow:
                 c.well()
             h.require([ask(c) for c in kept] == [want] * 3, "a small file is wrong after the restore")
