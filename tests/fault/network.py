@@ -144,12 +144,13 @@ def kill_restores(rounds, rnd):
 
 
 def kill_restore(rounds, rnd):
-    """There is a moment, between the end of the lock and that of the engine's hold on the tasks, in which both end with it."""
+    """There is a moment, from the end of the lock (the kernel takes about 10 ms for it) to that of the engine's hold on the tasks, in
+    which all ends with it. Before and after it nothing is lost."""
     left, cut, lost = max(rounds // 2, 10), 0, 0
     while left > 0:
         n, c, ended = kill_restores(left, rnd)
         left, cut, lost = left - n, cut + c, lost + ended
-        h.require(lost <= 1 + rounds // 15, f"{lost} restores ended the connections")
+    h.require(cut > lost, f"{cut} restores were cut short before the lock was gone, {lost} after it")
     print(f"#   {cut} restores were cut short, {lost} in the moment in which the connections end with it")
 
 
