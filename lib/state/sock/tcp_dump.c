@@ -75,12 +75,15 @@ static bool has_urgent(const struct fd_view *v)
 	return recv(v->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) >= 0 || errno == EAGAIN;
 }
 
-/* An urgent byte that was read is still a gap in the stream: what comes after it is not counted before the gap is reached. */
+/*
+ * An urgent byte that was read is still a gap in the stream: what comes after it is not counted before the gap is reached. A task that
+ * runs may have read something since the listing.
+ */
 static bool rest_is_hidden(const struct fd_view *v, const struct inet_seen *u)
 {
 	int inq = 0;
 
-	return u->entry && ioctl(v->copy, SIOCINQ, &inq) == 0 && u->entry->rqueue > (uint32_t)inq + 1;
+	return !v->keep && u->entry && ioctl(v->copy, SIOCINQ, &inq) == 0 && u->entry->rqueue > (uint32_t)inq + 1;
 }
 
 /* That it was broken off, say. Which error it is cannot be asked for without taking it away. */
