@@ -182,26 +182,25 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
 }
 
 /*
- * Packets pass first, the connections speak at once after that: to nobody who asks meanwhile does the kernel deny them, since they
- * are there, and none of their programs runs yet.
+ * The connections are themselves again, but still no packet passes: were the lock to go first, an engine that is killed before the
+ * tasks run would leave neither of them, and peers that hear from a kernel which knows nothing.
  */
 int inet_settle(struct op *op, struct snapshot *s)
 {
 	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
-	if (!is || !is->made)
-		return 0;
-	netlock_done(op, &is->held, true);
-	return tcp_settle(op, is);
+	return is && is->made ? tcp_settle(op, is) : 0;
 }
 
 void inet_restore_done(struct op *op, struct snapshot *s, bool success)
 {
 	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
-	if (!is || !is->made || success)
+	if (!is || !is->made)
 		return;
-	tcp_silence(is);
-	pending_silence(is);
-	netlock_done(op, &is->held, false);
+	if (!success)
+		tcp_silence(is);
+	netlock_done(op, &is->held, success);
+	if (success)
+		tcp_speak(is);
 }

@@ -31,8 +31,10 @@ int tcp_read(struct op *op, struct snapshot *s, struct inet_sk *sk);
 int tcp_prepare_all(struct op *op, struct inet_state *is);
 /* Their lock holds: they get what they had, but for their options. */
 int tcp_make_all(struct op *op, struct inet_state *is);
-/* All tasks are complete, packets pass again: they come to life. */
+/* All tasks are complete: they leave repair mode. No packet passes yet. */
 int tcp_settle(struct op *op, struct inet_state *is);
+/* The tasks run, and packets pass: peers are told, and what waits in queues goes out. */
+void tcp_speak(const struct inet_state *is);
 /* After a failure: none of them says anything when it is closed. */
 void tcp_silence(const struct inet_state *is);
 

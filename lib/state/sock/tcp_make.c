@@ -99,12 +99,12 @@ int tcp_make_all(struct op *op, struct inet_state *is)
 
 /* ---------------------------------------------------------------------------------------------- they come to life */
 
-static int wake(struct op *op, struct inet_sk *sk, int how)
+static int wake(struct op *op, const struct inet_sk *sk)
 {
 	const SkOptsEntry *o = sk->m->opts;
 	const int reuse = o->has_reuseaddr && o->reuseaddr;
 
-	if (repair(sk->f->fd, how) < 0)
+	if (repair(sk->f->fd, TCP_REPAIR_OFF_NO_WP) < 0)
 		return inet_sys(op, sk, "bring it to life");
 	/* The end of repair mode takes it away. */
 	if (reuse && setsockopt(sk->f->fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) < 0)
@@ -112,17 +112,20 @@ static int wake(struct op *op, struct inet_sk *sk, int how)
 	return 0;
 }
 
-/* That nothing holds back what is queued is the one way to have the kernel look whether it can be sent. */
+/*
+ * That nothing holds back what is queued is the one way to have the kernel look whether it can be sent: what was not sent before the
+ * dump, and what the program has written since it runs.
+ */
 static void push(const struct inet_sk *sk)
 {
-	const TcpOptsEntry *t = sk->m->tcp_opts;
-	const int corked = t && t->has_cork && t->cork, off = 0, on = 1;
+	int corked = 0, off = 0;
+	socklen_t n = sizeof(corked);
 
-	if (!sk->shape.unsent && sk->shape.fin_out == sk->shape.fin_sent)
+	if (getsockopt(sk->f->fd, IPPROTO_TCP, TCP_CORK, &corked, &n) < 0)
 		return;
 	setsockopt(sk->f->fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off));
 	if (corked)
-		setsockopt(sk->f->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+		setsockopt(sk->f->fd, IPPROTO_TCP, TCP_CORK, &corked, sizeof(corked));
 }
 
 /*
@@ -161,22 +164,22 @@ static int ask_again(struct op *op, struct inet_sk *sk)
 
 int tcp_settle(struct op *op, struct inet_state *is)
 {
-	struct segment_out out = SEGMENT_OUT_INIT;
 	int r = 0;
 
-	/* What may fail comes first. */
 	EACH_CONNECTION(is, sk, r)
-		if (sk->m->state == INET_SYN_SENT)
-			r = wake(op, sk, TCP_REPAIR_OFF_NO_WP) ?: ask_again(op, sk);
-	EACH_CONNECTION(is, sk, r)
-		if (sk->m->state != INET_SYN_SENT) {
-			r = wake(op, sk, TCP_REPAIR_OFF);
-			if (!r)
-				tcp_tell(sk, &out);
-			push(sk);
-		}
-	segment_close(&out);
+		r = wake(op, sk) ?: sk->m->state == INET_SYN_SENT ? ask_again(op, sk) : 0;
 	return r;
+}
+
+void tcp_speak(const struct inet_state *is)
+{
+	struct segment_out out = SEGMENT_OUT_INIT;
+
+	EACH_CONNECTION(is, sk, 0) {
+		tcp_tell(sk, &out);
+		push(sk);
+	}
+	segment_close(&out);
 }
 
 void tcp_silence(const struct inet_state *is)

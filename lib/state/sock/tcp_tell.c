@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the peer of a connection is told when it comes to life, so that nobody waits for a timer: how far we have received, for our
- * last acknowledgements may have been lost in the lock; and, where the kernel does not ask itself (it does when repair mode ends, if
- * the connection is established), a question how far the peer has. Nothing depends on either.
+ * last acknowledgements may have been lost in the lock; and the question how far the peer has. Nothing depends on either, and what the
+ * program has said meanwhile is not contradicted: it is later.
  */
 #include <netinet/tcp.h>
 
@@ -29,10 +29,10 @@ void tcp_tell(const struct inet_sk *sk, struct segment_out *out)
 	/* Where what was sent ends. */
 	uint32_t next = sk->stream->outq_seq - sh->unsent - (sh->fin_out && !sh->fin_sent);
 
-	if (!sk->stream->has_rcv_wnd || sk->m->state == INET_CLOSE || sk->m->state == INET_SYN_SENT)
+	if (sk->m->state == INET_CLOSE || sk->m->state == INET_SYN_SENT)
 		return;
-	say(sk, out, next);
-	/* A number from before the window is one that is answered. */
-	if (sk->m->state != INET_ESTABLISHED && next != sh->snd_start)
-		say(sk, out, sh->snd_start - 1);
+	if (sk->stream->has_rcv_wnd)
+		say(sk, out, next);
+	/* A number from before the window is one that is answered, and of which nothing is believed. */
+	say(sk, out, sh->snd_start - 1);
 }
