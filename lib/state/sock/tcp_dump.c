@@ -180,19 +180,34 @@ static int copy_of(struct source *from, const struct inet_seen *u)
 	return from->pidfd < 0 ? -1 : sys_pidfd_getfd(from->pidfd, u->view.fd);
 }
 
-/* One in flight is in no task's table, where the guardian could find it. */
-static int enter_repair(const struct snapshot *s, struct inet_seen *u, int fd, bool *reuse)
+/* One in flight is in no task's table, where the guardian could find it: it gets the socket itself, for all that is changed. */
+static int promise_all(const struct guardian *g, int fd, bool reuse)
 {
+	struct guardian_option o[] = {
+		{ IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP }, { SOL_SOCKET, SO_REUSEADDR, reuse }, { SOL_SOCKET, SO_PEEK_OFF, -1 },
+	};
+	socklen_t n = sizeof(o[2].value);
+
+	return guardian_promise(g, fd, o, getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &o[2].value, &n) < 0 ? 2 : 3);
+}
+
+static int enter_repair(const struct snapshot *s, const struct inet_seen *u, int fd, bool *reuse)
+{
+	int r = 0;
+
 	*reuse = sock_get_int(fd, SO_REUSEADDR) != 0;
-	if (s->guardian && !u->view.carrier && guardian_note_repair(s->guardian, u->view.pid, u->view.fd, *reuse) < 0)
-		return -1;
-	return tcp_repair_on(fd);
+	if (s->guardian)
+		r = u->view.carrier ? promise_all(s->guardian, fd, *reuse) :
+				      guardian_note_repair(s->guardian, u->view.pid, u->view.fd, *reuse);
+	return r < 0 ? -1 : tcp_repair_on(fd);
 }
 
 static int read_one(struct op *op, struct snapshot *s, struct inet_seen *u, struct source *from)
 {
+	const struct fd_view *at = u->view.carrier ? u->view.carrier : &u->view;
+	const char *what = arena_printf(op->arena, "task %d: fd %d: %s%s", at->pid, at->fd, at == &u->view ? "" : "in its queue: ",
+					kind_of(u));
 	_cleanup_close_ int fd = copy_of(from, u);
-	const char *what = arena_printf(op->arena, "task %d: fd %d: %s", u->view.pid, u->view.fd, kind_of(u));
 	bool reuse;
 	int r;
 
@@ -202,9 +217,11 @@ static int read_one(struct op *op, struct snapshot *s, struct inet_seen *u, stru
 		return file_errno(op, &u->view, "copy the descriptor");
 	if (enter_repair(s, u, fd, &reuse) < 0)
 		return file_errno(op, &u->view, "put it into repair mode (CAP_NET_ADMIN)");
-	r = tcp_stream_read(op, s->guardian, fd, what, &u->stream, &u->inq, &u->outq);
+	r = tcp_stream_read(op, u->view.carrier ? NULL : s->guardian, fd, what, &u->stream, &u->inq, &u->outq);
 	if (tcp_repair_off(fd, reuse) < 0)
 		r = r ?: file_errno(op, &u->view, "take it out of repair mode");
+	if (s->guardian && u->view.carrier)
+		guardian_retract(s->guardian);
 	if (!r || r == CKPT_E_NOMEM)
 		return r;
 	return op_wrap(op, r, "connection %s to %s", inet_addr_text(op, &u->local), inet_addr_text(op, &u->peer));
