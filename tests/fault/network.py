@@ -95,7 +95,7 @@ def kill_states(rounds, rnd):
     h.ckpt = with_option
     try:
         for variant in ("finwait2", "closing", "lastack", "full"):
-            fault.disturb_dump(max(rounds // 8, 8), rnd, [signal.SIGKILL], ("tcp", variant))
+            fault.disturb_dump(max(rounds // 3, 8), rnd, [signal.SIGKILL], ("tcp", variant))
             nb.free()
     finally:
         h.ckpt = restore
