@@ -762,7 +762,8 @@ int main(int argc, char **argv)
 	static const struct t_variant variants[] = {
 		{ "bound", bound }, { "old", old }, { "options", options }, { "members", members }, { "fanout", fanout },
 		{ "down", down }, { "frames1", frames1 }, { "frames2", frames2 }, { "blocks", blocks }, { "both", both },
-		{ "used1", used1 }, { "used2", used2 }, { "taken", taken }, { "full", full }, { "beside", beside }, { "blocks3", blocks3 }, { "unfinished", unfinished },
+		{ "used1", used1 }, { "used2", used2 }, { "taken", taken }, { "full", full }, { "beside", beside }, { "blocks3", blocks3 },
+		{ "unfinished", unfinished },
 		{ "blocks2", blocks2 }, { "sent", sent }, { "idle", idle },
 		{ "shared", shared }, { "unheld", unheld }, { "part", part }, { "program", program }, { "gone", gone },
 	};

@@ -121,8 +121,8 @@ static int unsupported_check(struct op *op, const struct fd_view *v)
 
 	if (S_ISSOCK(v->st.st_mode) && !(v->info.flags & O_PATH))
 		return refuse_family(op, v);
-	return file_refuse(op, v, kind_of(v), hint ? hint : "the program must close it before the checkpoint", "not supported yet (%s)",
-			   v->link);
+	return file_refuse(op, v, kind_of(v), hint ? hint : "the program must close it before the checkpoint",
+			   "not supported yet (%s)", v->link);
 }
 
 static int unsupported_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f)

@@ -142,7 +142,9 @@ static int list(struct op *op, struct link_state *ls, const struct question *q)
 
 int link_netlink_seen(struct op *op, struct link_state *ls, uint32_t ino, const struct netlink_seen **ret)
 {
-	struct netlink_diag_req req = { .sdiag_family = AF_NETLINK, .sdiag_protocol = NDIAG_PROTO_ALL, .ndiag_show = NDIAG_SHOW_FLAGS };
+	struct netlink_diag_req req = {
+		.sdiag_family = AF_NETLINK, .sdiag_protocol = NDIAG_PROTO_ALL, .ndiag_show = NDIAG_SHOW_FLAGS,
+	};
 	const struct question q = { "netlink socket", "the kernel needs CONFIG_NETLINK_DIAG", &req, sizeof(req), on_netlink };
 	int r = ls->netlink_listed ? 0 : list(op, ls, &q);
 

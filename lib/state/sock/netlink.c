@@ -324,7 +324,8 @@ static int netlink_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	if (f->fd < 0)
 		return fail(op, f, "create it");
 	r = set_switches(op, f, x);
-	r = r ? r : sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0, what ?: "netlink socket");
+	r = r ? r : sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0,
+				       what ?: "netlink socket");
 	r = r ? r : bind_it(op, f);
 	r = r ? r : join_all(op, f, x);
 	r = r ? r : connect_it(op, f);

@@ -63,7 +63,8 @@ static int on_table(struct nl_msg *msg, void *arg)
 	struct search *s = arg;
 
 	if (nlmsg_parse(nlmsg_hdr(msg), sizeof(struct nfgenmsg), attrs, NFTA_TABLE_MAX, NULL) < 0 || !attrs[NFTA_TABLE_OWNER] ||
-	    !attrs[NFTA_TABLE_NAME] || nla_len(attrs[NFTA_TABLE_OWNER]) < 4 || ntohl(nla_get_u32(attrs[NFTA_TABLE_OWNER])) != s->portid)
+	    !attrs[NFTA_TABLE_NAME] || nla_len(attrs[NFTA_TABLE_OWNER]) < 4 ||
+	    ntohl(nla_get_u32(attrs[NFTA_TABLE_OWNER])) != s->portid)
 		return NL_OK;
 	nla_strlcpy(s->table, attrs[NFTA_TABLE_NAME], sizeof(s->table));
 	return NL_OK;
@@ -148,7 +149,7 @@ int netlink_check_hidden(struct op *op, const struct fd_view *v, int protocol, u
 	if (protocol == NETLINK_AUDIT && portid)
 		return check_audit(op, v);
 	if (keeps && v->copy >= 0)
-		log_warn(op, "task %d: fd %d: netlink socket (protocol %d): %s is not shown by the kernel, and would not be restored",
-			 v->pid, v->fd, protocol, keeps);
+		log_warn(op, "task %d: fd %d: netlink socket (protocol %d): %s is not shown by the kernel, and would not be "
+			     "restored", v->pid, v->fd, protocol, keeps);
 	return 0;
 }

@@ -67,8 +67,8 @@ static int note_device(struct op *op, const struct fd_view *v, PacketSkExtra *x,
 		if (x->devices[i]->index == index)
 			return 0;
 	if (!if_indextoname(index, name))
-		return file_refuse(op, v, "packet socket", "have the program close the socket", "its network device (index %u) is gone",
-				   index);
+		return file_refuse(op, v, "packet socket", "have the program close the socket",
+				   "its network device (index %u) is gone", index);
 	d = msg_new(op, PacketDevice, packet_device);
 	more = op_alloc(op, (x->n_devices + 1) * sizeof(*more));
 	if (!d || !more)
@@ -82,7 +82,8 @@ static int note_device(struct op *op, const struct fd_view *v, PacketSkExtra *x,
 	return d->name ? 0 : op_nomem(op);
 }
 
-static int dump_binding(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m, PacketSkExtra *x)
+static int dump_binding(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m,
+			PacketSkExtra *x)
 {
 	if (seen->info.pdi_index == NO_DEVICE)
 		return refuse(op, v, "have the program close the socket", "the network device it was bound to is gone");
@@ -93,7 +94,8 @@ static int dump_binding(struct op *op, const struct fd_view *v, const struct pac
 }
 
 /* One that was asked for several times has to be given up as often. */
-static int dump_memberships(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m, PacketSkExtra *x)
+static int dump_memberships(struct op *op, const struct fd_view *v, const struct packet_seen *seen, PacketSockEntry *m,
+			    PacketSkExtra *x)
 {
 	size_t n = 0;
 	int r = 0;
@@ -231,7 +233,8 @@ static int packet_check(struct op *op, const struct fd_view *v)
 
 static bool is_noted(const PacketSkExtra *x)
 {
-	return x->n_devices || x->has_options || x->has_vnet_header || x->has_error || x->has_mode || x->has_rx_next || x->n_sock_options;
+	return x->n_devices || x->has_options || x->has_vnet_header || x->has_error || x->has_mode || x->has_rx_next ||
+	       x->n_sock_options;
 }
 
 static int packet_write(struct op *op, struct snapshot *s)
@@ -311,8 +314,8 @@ static int packet_read(struct op *op, struct snapshot *s)
 /* The program has the index in its memory, and would send to, and hear of, another device. */
 static int check_device(struct op *op, const struct snap_file *f, uint32_t index)
 {
+	const char *hint = "make the device with the number it had (ip link add NAME index N ...)", *name = NULL;
 	const PacketSkExtra *x = f->priv;
-	const char *name = NULL;
 	char now[IF_NAMESIZE];
 	unsigned other;
 
@@ -322,9 +325,10 @@ static int check_device(struct op *op, const struct snap_file *f, uint32_t index
 		return 0;
 	other = name ? if_nametoindex(name) : 0;
 	if (other)
-		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "packet socket", .hint = "make the device with the number it had (ip link add NAME index N ...)"),
-			       "packet socket (file id %u): network device %s has index %u now, and had %u", f->id, name, other, index);
-	return op_fail(op, CKPT_E_CHANGED, AT(.kind = "packet socket", .hint = "make it again, with the number it had (ip link add NAME index N ...)"),
+		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "packet socket", .hint = hint),
+			       "packet socket (file id %u): network device %s has index %u now, and had %u", f->id, name, other,
+			       index);
+	return op_fail(op, CKPT_E_CHANGED, AT(.kind = "packet socket", .hint = hint),
 		       "packet socket (file id %u): network device %s (index %u) is gone", f->id, name ?: "it was bound to", index);
 }
 
@@ -434,8 +438,8 @@ static int join_fanout(struct op *op, const struct snap_file *f)
 	if (!m->has_fanout || m->fanout == NO_FANOUT)
 		return 0;
 	if (setsockopt(f->fd, SOL_PACKET, PACKET_FANOUT, &m->fanout, sizeof(m->fanout)) < 0)
-		return fail(op, f, arena_printf(op->arena, "join fanout group %u (others may have it, of another kind)", m->fanout & 0xffff)
-						   ?: "join its fanout group");
+		return fail(op, f, arena_printf(op->arena, "join fanout group %u (others may have it, of another kind)",
+						m->fanout & 0xffff) ?: "join its fanout group");
 	return 0;
 }
 
@@ -474,7 +478,8 @@ static int finish(struct op *op, struct snap_file *f)
 	const PacketSockEntry *m = f->msg->psk;
 	const PacketSkExtra *x = f->priv;
 	const char *what = arena_printf(op->arena, "packet socket (file id %u)", f->id);
-	int r = sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0, what ?: "packet socket");
+	int r = sock_options_apply(op, f->fd, m->opts, x ? x->sock_options : NULL, x ? x->n_sock_options : 0,
+				   what ?: "packet socket");
 
 	r = r ? r : bind_it(op, f);
 	r = r ? r : join_all(op, f);

@@ -58,7 +58,8 @@ static void view_of(struct view *w, const PacketSockEntry *m, bool receive)
 
 static void *slot(const struct view *w, uint32_t i)
 {
-	return w->base + w->offset + (size_t)(i / w->per_block) * w->ring->block_size + (size_t)(i % w->per_block) * w->ring->frame_size;
+	return w->base + w->offset + (size_t)(i / w->per_block) * w->ring->block_size +
+	       (size_t)(i % w->per_block) * w->ring->frame_size;
 }
 
 static size_t slot_len(const struct view *w)
@@ -280,8 +281,8 @@ static int feed_begin(struct feed *d)
 		return fail(d, "send packets to it through the loopback device");
 	if (!(ifr.ifr_flags & IFF_UP))
 		return op_fail(d->op, CKPT_E_CHANGED, AT(.kind = "packet socket", .hint = "ip link set lo up"),
-			       "packet socket (file id %u): the loopback device is down, which it takes to bring its ring to where it was",
-			       d->f->id);
+			       "packet socket (file id %u): the loopback device is down, which it takes to bring its ring to "
+			       "where it was", d->f->id);
 	if (bind(d->f->fd, (const struct sockaddr *)&d->lo, sizeof(d->lo)) < 0)
 		return fail(d, "bind it to the loopback device for a moment");
 	return 0;
@@ -305,9 +306,10 @@ static void pause_a_bit(void)
 
 static int lost(struct feed *d)
 {
-	return op_fail(d->op, CKPT_E_KERNEL, AT(.kind = "packet socket", .hint = "does a rule drop packets on the loopback device?"),
-		       "packet socket (file id %u): packets do not come through the loopback device, by which its ring is brought to where it was",
-		       d->f->id);
+	return op_fail(d->op, CKPT_E_KERNEL,
+		       AT(.kind = "packet socket", .hint = "does a rule drop packets on the loopback device?"),
+		       "packet socket (file id %u): packets do not come through the loopback device, by which its ring is brought "
+		       "to where it was", d->f->id);
 }
 
 static int await_frame(struct feed *d, uint32_t i)
@@ -450,8 +452,8 @@ int packet_frames_restore(struct op *op, struct snap_file *f)
 	for (int i = 0; i < TRIES && r == 1; i++)
 		r = (i ? packet_rings_remake(op, f) : 0) ?: try_it(&d, x);
 	return r == 1 ? op_fail(op, CKPT_E_KERNEL, AT(.kind = "packet socket", .hint = "try again"),
-				"packet socket (file id %u): its ring cannot be brought to where it was: the kernel is quicker than we are",
-				f->id)
+				"packet socket (file id %u): its ring cannot be brought to where it was: the kernel is quicker "
+				"than we are", f->id)
 		      : r;
 }
 

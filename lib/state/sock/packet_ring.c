@@ -83,7 +83,8 @@ int packet_rings_complete(struct op *op, struct snapshot *s)
 		const struct snap_file *f = index_find(&ls->packet_files, KEY(a->ino));
 
 		if (!f)
-			return refuse(op, a, "unmap it before the checkpoint", "it is no packet socket's, or the socket has no descriptor in the tree");
+			return refuse(op, a, "unmap it before the checkpoint",
+				      "it is no packet socket's, or the socket has no descriptor in the tree");
 		if (ring_len(f->msg->psk->rx_ring) + ring_len(f->msg->psk->tx_ring) != a->e->end - a->e->start)
 			return refuse(op, a, NULL, "only part of its rings is mapped, which is not supported");
 		a->e->shmid = f->id;
@@ -100,7 +101,8 @@ const char *packet_ring_wrong(const PacketRing *m)
 
 	if (!m)
 		return NULL;
-	if (!m->block_size || m->block_size % PAGE_SIZE || m->block_size > INT32_MAX || !m->block_nr || !m->frame_size || !m->frame_nr)
+	if (!m->block_size || m->block_size % PAGE_SIZE || m->block_size > INT32_MAX || !m->block_nr || !m->frame_size ||
+	    !m->frame_nr)
 		return "its ring makes no sense";
 	return ring_len(m) > memory ? "its ring is larger than the memory of this machine" : NULL;
 }
@@ -117,7 +119,8 @@ static int make_ring(struct op *op, const struct snap_file *f, int which, const 
 
 	if (!m || setsockopt(f->fd, SOL_PACKET, which, &req, len) == 0)
 		return 0;
-	return op_errno(op, errno, AT(.kind = "packet socket"), "packet socket (file id %u): cannot make its %s ring of %lu bytes", f->id,
+	return op_errno(op, errno, AT(.kind = "packet socket"),
+			"packet socket (file id %u): cannot make its %s ring of %lu bytes", f->id,
 			which == PACKET_RX_RING ? "receive" : "transmit", (unsigned long)ring_len(m));
 }
 
@@ -136,6 +139,7 @@ int packet_rings_remake(struct op *op, const struct snap_file *f)
 
 	if (setsockopt(f->fd, SOL_PACKET, PACKET_RX_RING, &none, len) < 0 ||
 	    (m->tx_ring && setsockopt(f->fd, SOL_PACKET, PACKET_TX_RING, &none, len) < 0))
-		return op_errno(op, errno, AT(.kind = "packet socket"), "packet socket (file id %u): cannot give its rings up", f->id);
+		return op_errno(op, errno, AT(.kind = "packet socket"), "packet socket (file id %u): cannot give its rings up",
+				f->id);
 	return packet_rings_make(op, f);
 }
