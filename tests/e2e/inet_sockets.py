@@ -54,7 +54,8 @@ def datagrams_in_the_image():
         h.require(len(queues) == 1 and len(queues[0]) == 1, f"queues: {queues}")
         d = queues[0][0]
         h.require(d.data == b"one" and d.to == bytes([127, 0, 0, 7]) and d.tos == 0x28 and d.ttl == 31, f"{d}")
-        h.require(getattr(d, "from")[:8] == struct.pack("=H", socket.AF_INET) + struct.pack(">H", 7172) + bytes([127, 0, 0, 1]), f"{d}")
+        sender = struct.pack("=H", socket.AF_INET) + struct.pack(">H", 7172) + bytes([127, 0, 0, 1])
+        h.require(getattr(d, "from")[:8] == sender, f"{d}")
         t.go()
 
 

@@ -16,7 +16,8 @@ struct want {
 	int level, name, value;
 };
 
-static const int levels[] = { SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOL_RAW, IPPROTO_ICMPV6 };
+static const int levels[] = { SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, SOL_RAW,
+			      IPPROTO_ICMPV6 };
 #define NAMES 128
 
 struct value {
@@ -61,8 +62,8 @@ static void compare(const char *which, struct value (*a)[NAMES], struct value (*
 			memcpy(&p, x->bytes, sizeof(p));
 			memcpy(&q, y->bytes, sizeof(q));
 			if (x->there != y->there || (x->there && (x->len != y->len || memcmp(x->bytes, y->bytes, x->len))))
-				FAIL("%s: level %d option %d: %d (%u bytes) became %d (%u bytes)", which, levels[l], name, p, x->len, q,
-				     y->len);
+				FAIL("%s: level %d option %d: %d (%u bytes) became %d (%u bytes)", which, levels[l], name, p,
+				     x->len, q, y->len);
 		}
 }
 
@@ -77,10 +78,12 @@ static void set(int fd, int level, int name, int value)
 }
 
 static const struct want on_all[] = {
-	{ SOL_SOCKET, SO_PRIORITY, 5 }, { SOL_SOCKET, SO_MARK, 7 }, { SOL_SOCKET, SO_RCVLOWAT, 3 }, { SOL_SOCKET, SO_SNDBUF, 50000 },
+	{ SOL_SOCKET, SO_PRIORITY, 5 }, { SOL_SOCKET, SO_MARK, 7 }, { SOL_SOCKET, SO_RCVLOWAT, 3 },
+	{ SOL_SOCKET, SO_SNDBUF, 50000 },
 	{ SOL_SOCKET, SO_RCVBUF, 60000 }, { SOL_SOCKET, SO_TIMESTAMPNS, 1 }, { SOL_SOCKET, SO_RXQ_OVFL, 1 },
 	{ SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1 }, { SOL_SOCKET, SO_BUSY_POLL, 11 }, { SOL_SOCKET, 69 /* PREFER_BUSY_POLL */, 1 },
-	{ SOL_SOCKET, SO_DONTROUTE, 1 }, { SOL_SOCKET, SO_BROADCAST, 1 }, { SOL_SOCKET, SO_OOBINLINE, 1 }, { SOL_SOCKET, SO_NOFCS, 1 },
+	{ SOL_SOCKET, SO_DONTROUTE, 1 }, { SOL_SOCKET, SO_BROADCAST, 1 }, { SOL_SOCKET, SO_OOBINLINE, 1 },
+	{ SOL_SOCKET, SO_NOFCS, 1 },
 	{ SOL_SOCKET, 49 /* SO_INCOMING_CPU */, 0 },
 };
 static const struct want on_ip[] = {
@@ -106,23 +109,32 @@ static const struct want on_ip6[] = {
 	{ IPPROTO_IPV6, IPV6_RECVHOPOPTS, 1 }, { IPPROTO_IPV6, IPV6_RECVDSTOPTS, 1 }, { IPPROTO_IPV6, IPV6_RECVPATHMTU, 1 },
 	{ IPPROTO_IPV6, IPV6_2292PKTINFO, 1 }, { IPPROTO_IPV6, IPV6_2292HOPLIMIT, 1 }, { IPPROTO_IPV6, IPV6_2292RTHDR, 1 },
 	{ IPPROTO_IPV6, IPV6_2292HOPOPTS, 1 }, { IPPROTO_IPV6, IPV6_2292DSTOPTS, 1 }, { IPPROTO_IPV6, IPV6_RECVERR, 1 },
-	{ IPPROTO_IPV6, IPV6_RECVERR_RFC4884, 1 }, { IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO }, { IPPROTO_IPV6, IPV6_DONTFRAG, 1 },
-	{ IPPROTO_IPV6, 11 /* IPV6_FLOWINFO */, 1 }, { IPPROTO_IPV6, 33 /* IPV6_FLOWINFO_SEND */, 1 }, { IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0 },
-	{ IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 2 /* PUBLIC */ }, { IPPROTO_IPV6, IPV6_MINHOPCOUNT, 8 }, { IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1 },
+	{ IPPROTO_IPV6, IPV6_RECVERR_RFC4884, 1 }, { IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO },
+	{ IPPROTO_IPV6, IPV6_DONTFRAG, 1 },
+	{ IPPROTO_IPV6, 11 /* IPV6_FLOWINFO */, 1 }, { IPPROTO_IPV6, 33 /* IPV6_FLOWINFO_SEND */, 1 },
+	{ IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0 },
+	{ IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 2 /* PUBLIC */ }, { IPPROTO_IPV6, IPV6_MINHOPCOUNT, 8 },
+	{ IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1 },
 	{ IPPROTO_IPV6, IPV6_TRANSPARENT, 1 }, { IPPROTO_IPV6, IPV6_FREEBIND, 1 }, { IPPROTO_IPV6, IPV6_RECVFRAGSIZE, 1 },
 	{ IPPROTO_IPV6, IPV6_ROUTER_ALERT_ISOLATE, 1 },
 };
 static const struct want on_tcp[] = {
-	{ IPPROTO_TCP, TCP_NODELAY, 1 }, { IPPROTO_TCP, TCP_CORK, 1 }, { IPPROTO_TCP, TCP_KEEPCNT, 4 }, { IPPROTO_TCP, TCP_KEEPIDLE, 55 },
-	{ IPPROTO_TCP, TCP_KEEPINTVL, 7 }, { IPPROTO_TCP, TCP_SYNCNT, 3 }, { IPPROTO_TCP, TCP_LINGER2, 17 }, { IPPROTO_TCP, TCP_DEFER_ACCEPT, 5 },
+	{ IPPROTO_TCP, TCP_NODELAY, 1 }, { IPPROTO_TCP, TCP_CORK, 1 }, { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+	{ IPPROTO_TCP, TCP_KEEPIDLE, 55 },
+	{ IPPROTO_TCP, TCP_KEEPINTVL, 7 }, { IPPROTO_TCP, TCP_SYNCNT, 3 }, { IPPROTO_TCP, TCP_LINGER2, 17 },
+	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, 5 },
 	{ IPPROTO_TCP, TCP_WINDOW_CLAMP, 40000 }, { IPPROTO_TCP, TCP_QUICKACK, 0 }, { IPPROTO_TCP, TCP_MAXSEG, 900 },
 	{ IPPROTO_TCP, TCP_USER_TIMEOUT, 12345 }, { IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1 }, { IPPROTO_TCP, TCP_SAVE_SYN, 1 },
-	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, 9999 }, { IPPROTO_TCP, TCP_INQ, 1 }, { IPPROTO_TCP, TCP_TX_DELAY, 50 }, { IPPROTO_TCP, TCP_FASTOPEN, 6 },
-	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1 }, { IPPROTO_TCP, 44 /* TCP_RTO_MAX_MS */, 33000 }, { IPPROTO_TCP, 45 /* RTO_MIN_US */, 150000 },
-	{ IPPROTO_TCP, 46 /* DELACK_MAX_US */, 100000 }, { SOL_SOCKET, SO_ZEROCOPY, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 }, { SOL_SOCKET, 74 /* SO_TXREHASH */, 0 },
+	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, 9999 }, { IPPROTO_TCP, TCP_INQ, 1 }, { IPPROTO_TCP, TCP_TX_DELAY, 50 },
+	{ IPPROTO_TCP, TCP_FASTOPEN, 6 },
+	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1 }, { IPPROTO_TCP, 44 /* TCP_RTO_MAX_MS */, 33000 },
+	{ IPPROTO_TCP, 45 /* RTO_MIN_US */, 150000 },
+	{ IPPROTO_TCP, 46 /* DELACK_MAX_US */, 100000 }, { SOL_SOCKET, SO_ZEROCOPY, 1 },
+	{ SOL_SOCKET, SO_KEEPALIVE, 1 }, { SOL_SOCKET, 74 /* SO_TXREHASH */, 0 },
 };
 static const struct want on_udp[] = {
-	{ IPPROTO_UDP, UDP_SEGMENT, 1200 }, { IPPROTO_UDP, UDP_GRO, 1 }, { IPPROTO_UDP, UDP_CORK, 1 }, { SOL_SOCKET, SO_ZEROCOPY, 1 },
+	{ IPPROTO_UDP, UDP_SEGMENT, 1200 }, { IPPROTO_UDP, UDP_GRO, 1 }, { IPPROTO_UDP, UDP_CORK, 1 },
+	{ SOL_SOCKET, SO_ZEROCOPY, 1 },
 	{ IPPROTO_UDP, UDP_NO_CHECK6_TX, 1 }, { IPPROTO_UDP, UDP_NO_CHECK6_RX, 1 }, { IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP },
 	{ SOL_SOCKET, SO_PEEK_OFF, 0 }, { SOL_SOCKET, SO_NO_CHECK, 1 },
 };
@@ -311,7 +323,8 @@ static void connection(int family)
 {
 	static struct value before[ARRAY_SIZE(levels)][NAMES], after[ARRAY_SIZE(levels)][NAMES];
 	static const struct want late[] = {
-		{ SOL_SOCKET, SO_PRIORITY, 5 }, { SOL_SOCKET, SO_RCVLOWAT, 3 }, { SOL_SOCKET, SO_TIMESTAMPNS, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ SOL_SOCKET, SO_PRIORITY, 5 }, { SOL_SOCKET, SO_RCVLOWAT, 3 }, { SOL_SOCKET, SO_TIMESTAMPNS, 1 },
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
 		{ IPPROTO_IP, IP_TTL, 33 }, { IPPROTO_IP, IP_RECVTOS, 1 }, { IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO },
 		{ IPPROTO_TCP, TCP_NODELAY, 1 }, { IPPROTO_TCP, TCP_KEEPIDLE, 55 }, { IPPROTO_TCP, TCP_USER_TIMEOUT, 12345 },
 		{ IPPROTO_TCP, TCP_LINGER2, 17 }, { IPPROTO_TCP, TCP_NOTSENT_LOWAT, 9999 }, { IPPROTO_TCP, TCP_INQ, 1 },
@@ -382,7 +395,8 @@ int main(int argc, char **argv)
 {
 	static const struct t_variant variants[] = {
 		{ "tcp4", tcp4 }, { "tcp6", tcp6 }, { "udp4", udp4 }, { "udp6", udp6 }, { "lite4", lite4 }, { "lite6", lite6 },
-		{ "raw4", raw4 }, { "raw6", raw6 }, { "raw6other", raw6other }, { "connected4", connected4 }, { "connected6", connected6 }, { "corked", corked }, { "tunnel", tunnel },
+		{ "raw4", raw4 }, { "raw6", raw6 }, { "raw6other", raw6other }, { "connected4", connected4 },
+		{ "connected6", connected6 }, { "corked", corked }, { "tunnel", tunnel },
 	};
 
 	T_RUN(variants, t_init(argc, argv));

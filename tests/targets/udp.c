@@ -92,7 +92,8 @@ static void expect(int fd, const char *from, uint16_t port, const void *data, si
 	ssize_t r = recvfrom(fd, buf, sizeof(buf), MSG_DONTWAIT, &got.any, &len);
 
 	if (r != (ssize_t)n || memcmp(buf, data, n))
-		FAIL("received %zd bytes (%.*s), not %zu (%s)", r, r > 0 ? (int)r : 0, buf, n, n < 64 ? (const char *)data : "long");
+		FAIL("received %zd bytes (%.*s), not %zu (%s)", r, r > 0 ? (int)r : 0, buf, n,
+		     n < 64 ? (const char *)data : "long");
 	CHECK(len == len_of(&want) && !memcmp(&got, &want, len));
 }
 

@@ -105,7 +105,8 @@ static void not_to_be_made(void **state)
 {
 	static uint8_t buf[INJECT_MAX], text[65535];
 	struct inject mixed = datagram(AF_INET, IPPROTO_UDP, text, 5), too_long = datagram(AF_INET, IPPROTO_UDP, text, 65508);
-	struct inject longest = datagram(AF_INET, IPPROTO_UDP, text, 65507), six_too_long = datagram(AF_INET6, IPPROTO_UDP, text, 65489);
+	struct inject longest = datagram(AF_INET, IPPROTO_UDP, text, 65507);
+	struct inject six_too_long = datagram(AF_INET6, IPPROTO_UDP, text, 65489);
 
 	(void)state;
 	mixed.to.any.sa_family = AF_INET6;

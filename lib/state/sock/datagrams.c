@@ -208,8 +208,8 @@ int datagrams_dump(struct op *op, struct snapshot *s, int fd, struct inet_seen *
 		return 0;
 	/* Whoever receives is told of it first, and it is gone then. */
 	if (p.revents & POLLERR) {
-		log_warn(op, "pid %d: fd %d: %s: an error that waits to be reported, and what waits behind it, is lost", u->view.pid,
-			 u->view.fd, kind);
+		log_warn(op, "pid %d: fd %d: %s: an error that waits to be reported, and what waits behind it, is lost",
+			 u->view.pid, u->view.fd, kind);
 		return 0;
 	}
 	if (!has_queued(fd))

@@ -241,7 +241,8 @@ static int fill_all(struct fill *f)
 	if (setsockopt(sk->f->fd, SOL_SOCKET, SO_DETACH_FILTER, &(int){ 0 }, sizeof(int)) < 0)
 		return inet_sys(f->op, sk, "let all come in again");
 	if (f->lost)
-		log_warn(f->op, "%s: of %zu datagrams that waited in it, %zu are lost", inet_what(f->op, sk), sk->x->n_queue, f->lost);
+		log_warn(f->op, "%s: of %zu datagrams that waited in it, %zu are lost", inet_what(f->op, sk), sk->x->n_queue,
+			 f->lost);
 	return 0;
 }
 

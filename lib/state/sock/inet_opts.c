@@ -90,14 +90,14 @@ static int check_udp(struct op *op, const struct fd_view *v, const char *kind)
 	int value, queued = 0;
 
 	if (get(v->copy, IPPROTO_UDP, UDP_ENCAP, &value) == 0 && value && value != UDP_ENCAP_ESPINUDP)
-		return file_refuse(op, v, kind, "end the tunnel before the checkpoint", "it carries a tunnel of the kernel's (UDP_ENCAP %d)",
-				   value);
+		return file_refuse(op, v, kind, "end the tunnel before the checkpoint",
+				   "it carries a tunnel of the kernel's (UDP_ENCAP %d)", value);
 	if (ioctl(v->copy, SIOCOUTQ, &queued) < 0 || !queued)
 		return 0;
 	if (get(v->copy, IPPROTO_UDP, UDP_CORK, &value) == 0 && value)
 		return file_refuse(op, v, kind, "take UDP_CORK off before the checkpoint",
 				   "a datagram that is not complete is held back in it (UDP_CORK)");
-	log_warn(op, "pid %d: fd %d: %s: %d bytes are on their way out; should they be the beginning of a datagram (MSG_MORE), they are lost",
+	log_warn(op, "pid %d: fd %d: %s: %d bytes are on their way out; if they begin a datagram (MSG_MORE), they are lost",
 		 v->pid, v->fd, kind, queued);
 	return 0;
 }
@@ -112,7 +112,8 @@ static int check_raw(struct op *op, const struct fd_view *v, const InetSkEntry *
 	int value;
 
 	if (six && m->proto == IPPROTO_RAW && get(v->copy, IPPROTO_IPV6, IPV6_ROUTER_ALERT, &value) == 0 && value)
-		return file_refuse(op, v, kind, NULL, "it takes packets with a router alert (IPV6_ROUTER_ALERT), but not told which");
+		return file_refuse(op, v, kind, NULL,
+				   "it takes packets with a router alert (IPV6_ROUTER_ALERT), but not told which");
 	if (m->proto != (six ? IPPROTO_ICMPV6 : IPPROTO_IGMP))
 		return 0;
 	fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -23,7 +23,8 @@ static int find(struct op *op, struct inet_state *is, uint32_t ino, const struct
 	int r = 0;
 
 	if (!is->unlisted_read)
-		r = list_file(op, is, "raw") ?: list_file(op, is, "raw6") ?: list_file(op, is, "icmp") ?: list_file(op, is, "icmp6");
+		r = list_file(op, is, "raw") ?: list_file(op, is, "raw6") ?: list_file(op, is, "icmp") ?:
+		    list_file(op, is, "icmp6");
 	is->unlisted_read = true;
 	*ret = r ? NULL : index_find(&is->unlisted, KEY(ino));
 	return r;

@@ -133,7 +133,8 @@ int multicast_read(struct op *op, const struct inet_sk *sk)
 	for (size_t i = 0; sk->x && i < sk->x->n_groups; i++) {
 		const MulticastEntry *m = sk->x->groups[i];
 		size_t n = addr_size((int)m->family);
-		bool bad = (m->family != AF_INET && m->family != AF_INET6) || (m->family == AF_INET6 && sk->m->family != AF_INET6) ||
+		bool bad = (m->family != AF_INET && m->family != AF_INET6) ||
+			   (m->family == AF_INET6 && sk->m->family != AF_INET6) ||
 			   m->group.len != n || !m->ifname || !*m->ifname || strlen(m->ifname) >= IF_NAMESIZE ||
 			   (m->mode != MCAST_INCLUDE && m->mode != MCAST_EXCLUDE) || (m->mode == MCAST_INCLUDE && !m->n_sources) ||
 			   m->n_sources > SOURCES_MAX;
@@ -141,7 +142,8 @@ int multicast_read(struct op *op, const struct inet_sk *sk)
 		for (size_t k = 0; !bad && k < m->n_sources; k++)
 			bad = m->sources[k].len != n;
 		if (bad)
-			return image_bad(op, "ckpt-extra: %s: it is a member of something that is no multicast group", inet_what(op, sk));
+			return image_bad(op, "ckpt-extra: %s: it is a member of something that is no multicast group",
+					 inet_what(op, sk));
 	}
 	return 0;
 }
@@ -195,8 +197,8 @@ int multicast_join(struct op *op, const struct inet_sk *sk)
 
 		if (!ifindex)
 			return op_fail(op, CKPT_E_CHANGED, AT(.kind = "socket", .hint = "the device must be there"),
-				       "%s: it is a member of multicast group %s on device %s, which is not there", inet_what(op, sk),
-				       group_text(op, m), m->ifname);
+				       "%s: it is a member of multicast group %s on device %s, which is not there",
+				       inet_what(op, sk), group_text(op, m), m->ifname);
 		if ((m->mode == MCAST_INCLUDE ? join_sources : join_group)(sk->f->fd, m, ifindex) < 0)
 			return op_errno(op, errno, AT(.kind = "socket"), "%s: cannot join multicast group %s on device %s",
 					inet_what(op, sk), group_text(op, m), m->ifname);

@@ -5,8 +5,8 @@
  *
  * Left out, on purpose:
  *   - what the format has fields for: see opts.c and inet_opts.c;
- *   - what is told and cannot be set: SO_TYPE, SO_ACCEPTCONN, SO_COOKIE, SO_MEMINFO, SO_PEER*, SO_INCOMING_NAPI_ID, SO_NETNS_COOKIE,
- *     IP_MTU, IP_PROTOCOL, IPV6_PATHMTU, TCP_INFO, TCP_CC_INFO, TCP_IS_MPTCP;
+ *   - what is told and cannot be set: SO_TYPE, SO_ACCEPTCONN, SO_COOKIE, SO_MEMINFO, SO_PEER*, SO_INCOMING_NAPI_ID,
+ *     SO_NETNS_COOKIE, IP_MTU, IP_PROTOCOL, IPV6_PATHMTU, TCP_INFO, TCP_CC_INFO, TCP_IS_MPTCP;
  *   - what takes something away when it is asked for: SO_ERROR, TCP_SAVED_SYN, TCP_ZEROCOPY_RECEIVE, IP_PKTOPTIONS;
  *   - memberships (multicast.c), filters (opts.c), what belongs to TCP_REPAIR;
  *   - what can only be set, and is seen by nobody: SO_ATTACH_REUSEPORT_*BPF, SO_BUSY_POLL_BUDGET, IP_XFRM_POLICY, IPV6_PKTINFO,

@@ -65,7 +65,8 @@ static int fresh_options(struct op *op, const struct fd_view *v, struct sock_fre
 }
 
 /* Numbers of network devices are nothing for another machine. */
-static int name_device(struct op *op, const struct fd_view *v, const struct sock_opt *o, const uint8_t *value, ProtobufCBinaryData *ret)
+static int name_device(struct op *op, const struct fd_view *v, const struct sock_opt *o, const uint8_t *value,
+		       ProtobufCBinaryData *ret)
 {
 	char name[IF_NAMESIZE];
 	uint32_t index;
@@ -113,7 +114,8 @@ static int dump_others(struct op *op, const struct fd_view *v, struct sock_fresh
 		const struct fresh_value *x = &(*fresh)->v[i];
 		socklen_t len = list[i].size;
 
-		if (!x->there || (ret->connected && list[i].flags & SOCK_OPT_IDLE) || (stream && list[i].flags & SOCK_OPT_PACKETS) ||
+		if (!x->there || (ret->connected && list[i].flags & SOCK_OPT_IDLE) ||
+		    (stream && list[i].flags & SOCK_OPT_PACKETS) ||
 		    getsockopt(v->copy, list[i].level, list[i].name, value, &len) < 0)
 			continue;
 		if (list[i].flags & SOCK_OPT_ALWAYS || len != x->len || memcmp(value, x->value, len))
@@ -329,8 +331,8 @@ static int failed_other(struct op *op, const struct sock_opt *o, const SockOptio
 	if (!text)
 		return op_nomem(op);
 	if (o->flags & SOCK_OPT_DEVICE)
-		return op_errno(op, eno, AT(.kind = "socket", .hint = "the device must be there"), "%s: cannot set %s to device %s", what,
-				o->text, text);
+		return op_errno(op, eno, AT(.kind = "socket", .hint = "the device must be there"), 
+				"%s: cannot set %s to device %s", what, o->text, text);
 	if (o->level == IPPROTO_TCP && o->name == TCP_CONGESTION)
 		return op_errno(op, eno, AT(.kind = "socket", .hint = "load the module that has it: tcp_NAME"),
 				"%s: cannot set %s to %s", what, o->text, text);
