@@ -43,6 +43,14 @@ const char *inet_kind_name(uint32_t family, uint32_t type, uint32_t proto)
 		return six ? "ICMPv6 socket" : "ICMP socket";
 	case IPPROTO_MPTCP:
 		return "MPTCP socket";
+	case IPPROTO_SCTP:
+		return "SCTP socket";
+	case IPPROTO_DCCP:
+		return "DCCP socket";
+	case 115: /* IPPROTO_L2TP */
+		return "L2TP socket";
+	case 256: /* IPPROTO_SMC */
+		return "SMC socket";
 	default:
 		return six ? "IPv6 socket" : "IPv4 socket";
 	}
@@ -106,10 +114,24 @@ static int read_addresses(struct op *op, const struct fd_view *v, struct inet_se
 
 static int refuse(struct op *op, const struct fd_view *v, const InetSkEntry *m)
 {
-	const char *hint = "the program must close it before the checkpoint";
+	bool known;
 
-	if (m->type == SOCK_STREAM && m->proto != IPPROTO_TCP && m->proto != IPPROTO_MPTCP)
-		return file_refuse(op, v, kind_name(m), hint, "its protocol (%u) is not supported", m->proto);
+	switch (m->type) {
+	case SOCK_RAW:
+		return inet_options_check(op, v, m);
+	case SOCK_STREAM:
+		known = m->proto == IPPROTO_TCP || m->proto == IPPROTO_MPTCP;
+		break;
+	case SOCK_DGRAM:
+		known = m->proto == IPPROTO_UDP || m->proto == IPPROTO_UDPLITE || m->proto == IPPROTO_ICMP ||
+			m->proto == IPPROTO_ICMPV6;
+		break;
+	default:
+		known = false;
+	}
+	if (!known)
+		return file_refuse(op, v, kind_name(m), "the program must close it before the checkpoint",
+				   "its protocol (%u) is not supported: what it has on its way is not shown by the kernel", m->proto);
 	return inet_options_check(op, v, m);
 }
 
