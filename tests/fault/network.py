@@ -102,6 +102,15 @@ def kill_states(rounds, rnd):
         del os.environ["CKPT_DUMP_OPTIONS"]
 
 
+def ended(pid):
+    """In a moment, at the latest: its engine was killed."""
+    for _ in range(int(200 * h.PATIENCE)):
+        if h.state(pid) in ("gone", "Z"):
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def kill_restores(rounds, rnd):
     """Returns how many rounds there were, how many were cut short, and whether the last one ended the connections."""
     with nb.server() as s:
@@ -131,8 +140,14 @@ def kill_restores(rounds, rnd):
                 s.dumped()
                 locks = h.network_locks()
                 continue
+            if not ended(s.t.pid):  # between the moment in which it runs and that in which the lock goes
+                h.must(h.ckpt("unlock", "-D", s.images), f"{what}: unlock")
+                talk(s, i, f"{what}, unlocked")
+                s.images = os.path.join(s.work, f"i{i}")
+                s.dumped()
+                locks = h.network_locks()
+                continue
             cut += 1
-            h.wait_until(lambda: h.state(s.t.pid) in ("gone", "Z"), f"{what}: process {s.t.pid} to be gone", 5)
             h.reap(s.t.pid)
             h.require(h.network_locks() == locks, f"{what}: tables: {h.network_locks()}")
             for c in s.conns:
