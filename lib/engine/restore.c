@@ -129,10 +129,7 @@ static int finish(struct op *op, void *arg)
 	return restore_finish(op, arg);
 }
 
-/*
- * The last stage. Others hear of us when the files settle: connections speak. So nobody's wish to cancel comes between that and
- * the end; once all is settled nothing can be taken back.
- */
+/* The last stage. Others hear of us when the files open up: nobody's wish to cancel comes between that and the end. */
 static int release(struct op *op, void *arg)
 {
 	struct restore *r = arg;
@@ -141,7 +138,7 @@ static int release(struct op *op, void *arg)
 	if (ret)
 		return ret;
 	ipc_detach(&r->s);
-	ret = restore_lazy_end(op, r) ?: restore_release(op, r);
+	ret = restore_lazy_end(op, r) ?: restore_untie(op, r) ?: files_open_up(op, &r->s) ?: restore_release(op, r);
 
 	op->stats->pages_written = r->n_pages;
 	return ret;

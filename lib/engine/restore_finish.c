@@ -201,6 +201,17 @@ int task_set_masks(struct op *op, struct new_task *r)
 	return ret;
 }
 
+/* The end of their tracer is the end of none of them any more. */
+int task_untie(struct op *op, struct new_task *r, bool seccomp)
+{
+	const long options = seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0;
+
+	for (size_t i = r->n_threads; i-- > 0;)
+		if (ptrace(PTRACE_SETOPTIONS, r->threads[i].tid, NULL, options) < 0 && errno != ESRCH)
+			return op_errno(op, errno, AT(.pid = r->threads[i].tid), "untie thread %d from us", r->threads[i].tid);
+	return 0;
+}
+
 int task_release(struct op *op, struct new_task *r)
 {
 	for (size_t i = r->n_threads; i-- > 0;)

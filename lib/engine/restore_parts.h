@@ -107,6 +107,7 @@ int restore_report(struct op *op, struct new_task *t, pid_t tid, int status);
 /* restore_tree.c: the whole, phase by phase */
 int restore_drive(struct op *op, struct restore *r);  /* until all threads are ready */
 int restore_finish(struct op *op, struct restore *r); /* registers and the last touches; nothing runs yet */
+int restore_untie(struct op *op, struct restore *r); /* from here on they run on if we are killed */
 int restore_release(struct op *op, struct restore *r); /* they run */
 /* restore_finish.c: the same for one process, in this order */
 int task_touch(struct op *op, struct new_task *t);
@@ -115,6 +116,7 @@ int task_stop(struct op *op, struct new_task *t);
 int task_forget_stop(struct op *op, struct new_task *t, pid_t child); /* what the stop of a child told it */
 int task_load(struct op *op, struct new_task *t); /* the restorer is gone after that */
 int task_set_masks(struct op *op, struct new_task *t);
+int task_untie(struct op *op, struct new_task *t, bool seccomp); /* @seccomp: filters stay suspended */
 int task_release(struct op *op, struct new_task *t);
 /* restore_lazy.c; each does nothing if the restore is not lazy */
 int restore_lazy_begin(struct op *op, struct restore *r);     /* before the plans: areas, and the daemon */

@@ -148,7 +148,7 @@ int restore_finish(struct op *op, struct restore *r)
 	return ret;
 }
 
-int restore_release(struct op *op, struct restore *r)
+int restore_untie(struct op *op, struct restore *r)
 {
 	int ret = 0;
 
@@ -156,6 +156,16 @@ int restore_release(struct op *op, struct restore *r)
 	EACH_TASK(r, ret, t)
 		if (is_task(t))
 			ret = task_set_masks(op, t);
+	EACH_TASK(r, ret, t)
+		if (is_task(t))
+			ret = task_untie(op, t, r->seccomp);
+	return ret;
+}
+
+int restore_release(struct op *op, struct restore *r)
+{
+	int ret = 0;
+
 	EACH_TASK(r, ret, t)
 		if (is_task(t))
 			ret = task_release(op, t);

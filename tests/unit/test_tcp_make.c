@@ -208,6 +208,7 @@ static void bring_back(struct env *e, struct pair *p)
 	must(e, make(e));
 	assert_int_equal(tcp_state_of(f->fd), f->msg->isk->state);
 	must(e, file_inet.settle(&e->op, &e->s));
+	must(e, file_inet.open_up(&e->op, &e->s));
 	file_inet.done(&e->op, &e->s, true);
 	p->ours = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
 	assert_true(p->ours >= 0);
@@ -666,6 +667,7 @@ static void syn_sent(void **state, bool listens)
 		close(l);
 	must(e, make(e));
 	must(e, file_inet.settle(&e->op, &e->s));
+	must(e, file_inet.open_up(&e->op, &e->s));
 	file_inet.done(&e->op, &e->s, true);
 	p.ours = fcntl(e->s.files.v[0]->fd, F_DUPFD_CLOEXEC, 3);
 	poll_out = (struct pollfd){ .fd = p.ours, .events = POLLOUT };
@@ -781,6 +783,7 @@ static void test_tcp_close(void **state)
 	e->opts.tcp_close = true;
 	must(e, make(e));
 	must(e, file_inet.settle(&e->op, &e->s));
+	must(e, file_inet.open_up(&e->op, &e->s));
 	file_inet.done(&e->op, &e->s, true);
 	fd = e->s.files.v[0]->fd;
 	poll_in = (struct pollfd){ .fd = fd, .events = POLLIN };

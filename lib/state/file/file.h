@@ -97,6 +97,11 @@ struct file_kind {
 	 * files) is gone. For what must not see any of that. The last thing that may fail. NULL: nothing. Once.
 	 */
 	int (*settle)(struct op *op, struct snapshot *s);
+	/*
+	 * Restore; host: all tasks still stand still, but would run on without us if we were killed. What the world could notice of
+	 * a tree that is gone again is done here, as quickly as can be. May fail, too. NULL: nothing. Once.
+	 */
+	int (*open_up)(struct op *op, struct snapshot *s);
 	/* Dump and restore; host: takes back what it did outside of images and tasks. Also after a failure half way, and
 	 * when nothing was done. NULL: nothing. Once. */
 	void (*done)(struct op *op, struct snapshot *s, bool success);
@@ -156,6 +161,8 @@ int locks_plan(struct plan_build *b);
 const FownEntry *files_fown(const struct snapshot *s, const struct snap_file *f);
 /* When all tasks are complete: each kind's .settle. */
 int files_settle(struct op *op, struct snapshot *s);
+/* When they would run on without us: each kind's .open_up. */
+int files_open_up(struct op *op, struct snapshot *s);
 /* Applies seals that would have been in the way of the tasks' mappings (so: before the tasks run), removes temporary names,
  * closes our descriptors. After the tree exists, or after a failure. Never fails. */
 void files_restore_done(struct op *op, struct snapshot *s, bool success);

@@ -225,6 +225,15 @@ int files_settle(struct op *op, struct snapshot *s)
 	return r;
 }
 
+int files_open_up(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; s->file_state && !r && file_kinds[i]; i++)
+		r = file_kinds[i]->open_up ? file_kinds[i]->open_up(op, s) : 0;
+	return r;
+}
+
 void files_restore_done(struct op *op, struct snapshot *s, bool success)
 {
 	struct file_state *fs = s->file_state;

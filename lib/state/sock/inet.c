@@ -303,5 +303,6 @@ const struct file_kind file_inet = {
 	.read = inet_read,
 	.open = inet_open,
 	.settle = inet_settle,
+	.open_up = inet_open_up,
 	.done = inet_done,
 };

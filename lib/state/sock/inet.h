@@ -195,6 +195,7 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f);
 const char *inet_what(struct op *op, const struct inet_sk *sk);
 int inet_sys(struct op *op, const struct inet_sk *sk, const char *what);
 int inet_settle(struct op *op, struct snapshot *s);
+int inet_open_up(struct op *op, struct snapshot *s);
 void inet_restore_done(struct op *op, struct snapshot *s, bool success);
 /* To its local address. */
 int inet_bind(struct op *op, const struct inet_sk *sk);

@@ -181,15 +181,27 @@ int inet_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	return r;
 }
 
-/*
- * The connections are themselves again, but still no packet passes: were the lock to go first, an engine that is killed before the
- * tasks run would leave neither of them, and peers that hear from a kernel which knows nothing.
- */
+/* The connections are themselves again, but still no packet passes. */
 int inet_settle(struct op *op, struct snapshot *s)
 {
 	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
 
 	return is && is->made ? tcp_settle(op, is) : 0;
+}
+
+/*
+ * If we are killed before packets pass, the tree must end with us, so that no peer hears of it and another restore can be made;
+ * afterwards it must not. Hence the lock goes as soon as the tree would live on, and before it runs, so that nothing that it says
+ * is lost in it. Peers are told when it runs.
+ */
+int inet_open_up(struct op *op, struct snapshot *s)
+{
+	struct inet_state *is = s->file_state ? s->file_state->inet_sockets : NULL;
+
+	if (!is || !is->made)
+		return 0;
+	netlock_done(op, &is->held, true);
+	return tcp_open_up(op, is);
 }
 
 void inet_restore_done(struct op *op, struct snapshot *s, bool success)
@@ -198,9 +210,12 @@ void inet_restore_done(struct op *op, struct snapshot *s, bool success)
 
 	if (!is || !is->made)
 		return;
-	if (!success)
-		tcp_silence(is);
-	netlock_done(op, &is->held, success);
-	if (success)
+	if (success) {
 		tcp_speak(is);
+		return;
+	}
+	/* Behind the lock, which the dump's may stay. */
+	tcp_silence(is);
+	pending_silence(is);
+	netlock_done(op, &is->held, false);
 }

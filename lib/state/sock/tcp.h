@@ -33,7 +33,9 @@ int tcp_prepare_all(struct op *op, struct inet_state *is);
 int tcp_make_all(struct op *op, struct inet_state *is);
 /* All tasks are complete: they leave repair mode. No packet passes yet. */
 int tcp_settle(struct op *op, struct inet_state *is);
-/* The tasks run, and packets pass: peers are told, and what waits in queues goes out. */
+/* Packets pass, the tasks are about to run: what waits in queues goes out, and who asked to be connected asks again. */
+int tcp_open_up(struct op *op, struct inet_state *is);
+/* The tasks run: peers are told. Nothing depends on it. */
 void tcp_speak(const struct inet_state *is);
 /* After a failure: none of them says anything when it is closed. */
 void tcp_silence(const struct inet_state *is);

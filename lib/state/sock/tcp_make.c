@@ -167,7 +167,19 @@ int tcp_settle(struct op *op, struct inet_state *is)
 	int r = 0;
 
 	EACH_CONNECTION(is, sk, r)
-		r = wake(op, sk) ?: sk->m->state == INET_SYN_SENT ? ask_again(op, sk) : 0;
+		r = wake(op, sk);
+	return r;
+}
+
+int tcp_open_up(struct op *op, struct inet_state *is)
+{
+	int r = 0;
+
+	EACH_CONNECTION(is, sk, r)
+		if (sk->m->state == INET_SYN_SENT)
+			r = ask_again(op, sk);
+		else
+			push(sk); /* before the program runs, which may have other wishes */
 	return r;
 }
 
@@ -175,10 +187,8 @@ void tcp_speak(const struct inet_state *is)
 {
 	struct segment_out out = SEGMENT_OUT_INIT;
 
-	EACH_CONNECTION(is, sk, 0) {
+	EACH_CONNECTION(is, sk, 0)
 		tcp_tell(sk, &out);
-		push(sk);
-	}
 	segment_close(&out);
 }
 
