@@ -62,4 +62,4 @@ for lib in "$libs"/libckpt.so* "$libs"/../lib/libckpt.so* "$libs"/../../lib/libc
 	[ ! -e "$lib" ] || cp -P "$lib" "$here/"
 done
 ENGINE=$here/ckpt LD_LIBRARY_PATH=$here${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} unshare -fpmn --mount-proc --kill-child sh -c \
-	'mount -t tmpfs -o mode=1777 tmp /tmp && ip link set lo up && cd / && exec "$@"' sh "$here/golden/check-restore" "${modes[@]}"
+	'mount -t tmpfs -o mode=1777 tmp /tmp && mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts && ip link set lo up && cd / && exec "$@"' sh "$here/golden/check-restore" "${modes[@]}"

@@ -326,8 +326,9 @@ def private_mounts():
     if os.environ.get("CKPT_PRIVATE") == "1":
         return
     os.environ["CKPT_PRIVATE"] = "1"
-    os.execvp("unshare", ["unshare", "-m", "--propagation", "private", "--net", "sh", "-c", 'ip link set lo up; exec "$0" "$@"',
-                          sys.executable, *sys.argv])
+    # terminals of their own, too: the images want number 0
+    begin = 'ip link set lo up; mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts; exec "$0" "$@"'
+    os.execvp("unshare", ["unshare", "-m", "--propagation", "private", "--net", "sh", "-c", begin, sys.executable, *sys.argv])
 
 
 def main():
