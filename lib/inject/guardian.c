@@ -225,13 +225,13 @@ static bool scratch_is_there(int mem, const struct journal_entry *e, const struc
 	       (tr->regs.rsp < e->scratch || tr->regs.rsp > e->scratch + SIGFRAME_MAX + PAGE_SIZE);
 }
 
-/* It was killed with the engine, but may need a moment: its memory can be large. */
+/* It was killed with the engine, but may need a while: its memory can be large, and it may have writes under way on a busy disk. */
 static void await_zombie(pid_t pid)
 {
 	uint64_t start;
 	char state;
 
-	for (int i = 0; pid && i < 5000; i++, pause_ms(1))
+	for (int i = 0; pid && i < 30000; i++, pause_ms(1))
 		if (!read_stat(pid, &state, &start) || state == 'Z' || state == 'X')
 			return;
 }

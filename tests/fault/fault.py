@@ -38,7 +38,7 @@ def start(argv):
                             stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def settle(pid, before, what, seconds=5):
+def settle(pid, before, what, seconds=30):
     """Helpers and guardians may need a moment to clean up after a dead engine."""
     end = time.monotonic() + seconds * h.PATIENCE
     while True:
@@ -87,7 +87,7 @@ def disturb_dump(rounds, rnd, signals, target=("size", "8M,4,w"), way="-R"):
             ended_early += rc != 0
             settle(t.pid, before, what)
             # what the guardian has not put back yet would pass for the original with the next engine
-            h.wait_until(lambda: not [g for g in guardians() if h.alive(g)], "the guardian to end", 5)
+            h.wait_until(lambda: not [g for g in guardians() if h.alive(g)], "the guardian to end", 30)
             if sig != signal.SIGKILL and rc != 0:
                 left = os.listdir(images)
                 h.require(not left, f"{what}: left in the folder: {left}")
@@ -177,7 +177,7 @@ def dying_target(rounds, rnd):
             shutil.rmtree(images)
         h.require(met > 0, "no round met a dump under way")
         print(f"#   {met} dumps failed with their target")
-        h.wait_until(lambda: not [g for g in guardians() if h.alive(g)], "the guardians to end", 5)
+        h.wait_until(lambda: not [g for g in guardians() if h.alive(g)], "the guardians to end", 30)
 
 
 def full_disk(rounds, rnd):
