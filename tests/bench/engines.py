@@ -72,7 +72,7 @@ def reference(works):
     try:
         works(engine)
     except h.Failure as e:
-        return None, f"{path} does not work here, measured without it: {str(e).splitlines()[0][:160]}"
+        return None, f"{path} does not work here, measured without it ({str(e).splitlines()[0].rpartition(': ')[2][:80]})"
     return engine, None
 
 
