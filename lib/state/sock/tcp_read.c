@@ -143,7 +143,7 @@ int tcp_read(struct op *op, struct snapshot *s, struct inet_sk *sk)
 	if (!op->opts->tcp_established)
 		return op_fail(op, CKPT_E_INVAL,
 			       AT(.kind = "socket", .hint = "add --tcp-established, or --tcp-close to have them closed"),
-			       "%s: a connection to %s", inet_what(op, sk), inet_addr_text(op, &sk->peer));
+			       "%s: it is connected to %s", inet_what(op, sk), inet_addr_text(op, &sk->peer));
 	if (!sk->m->src_port && sk->m->state != INET_CLOSE)
 		return image_bad(op, "files.img: socket id %u: a connection without a port", sk->f->id);
 	return read_stream(op, s, sk);
