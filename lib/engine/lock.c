@@ -5,8 +5,8 @@
  */
 #include "lib/engine/lock.h"
 
-#include "lib/state/sock/inet.h"
-#include "lib/state/sock/pending.h"
+#include "lib/state/sock/inet/inet.h"
+#include "lib/state/sock/tcp/pending.h"
 
 struct lock {
 	struct snapshot s;

@@ -9,8 +9,8 @@
 #include <linux/sock_diag.h>
 #include <stdlib.h>
 
-#include "lib/state/sock/inet.h"
-#include "lib/state/sock/link.h"
+#include "lib/state/sock/inet/inet.h"
+#include "lib/state/sock/link/link.h"
 #include "tests/fuzz/fuzz.h"
 
 static volatile uint8_t sink;

@@ -9,7 +9,7 @@
 
 #include "lib/image/dir.h"
 #include "lib/state/file/core.h"
-#include "lib/state/sock/tcp.h"
+#include "lib/state/sock/tcp/tcp.h"
 #include "tests/fuzz/fuzz.h"
 
 #define QUEUE_MAX (1u << 30)

@@ -12,7 +12,7 @@
 #include <linux/tcp.h>
 #include <sys/stat.h>
 
-#include "lib/state/sock/inet.h"
+#include "lib/state/sock/inet/inet.h"
 
 struct env {
 	struct ckpt_opts opts;

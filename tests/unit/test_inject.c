@@ -7,7 +7,7 @@
 /* after the four above */
 #include <cmocka.h>
 
-#include "lib/state/sock/inject.h"
+#include "lib/state/sock/inet/inject.h"
 
 /* What a receiver adds up: ones' complement, 0xffff if all is well. */
 static uint16_t sum(uint32_t s, const uint8_t *b, size_t n)

@@ -28,7 +28,7 @@
 #include "lib/image/image.h"
 #include "lib/inject/guardian.h"
 #include "lib/state/msg.h"
-#include "lib/state/sock/netlock_parts.h"
+#include "lib/state/sock/netlock/netlock_parts.h"
 
 #define RUN_ID "11111111-2222-3333-4444-555555555555"
 #define TABLE "CRIU-" RUN_ID

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "lib/state/sock/pending.h"
+#include "lib/state/sock/tcp/pending.h"
 
 #define MAX_CLIENTS 8
 

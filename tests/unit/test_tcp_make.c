@@ -21,8 +21,8 @@
 #include <time.h>
 
 #include "lib/kernel/uapi.h"
-#include "lib/state/sock/netlock.h"
-#include "lib/state/sock/tcp.h"
+#include "lib/state/sock/netlock/netlock.h"
+#include "lib/state/sock/tcp/tcp.h"
 
 #define PATIENCE_MS 8000
 

@@ -9,7 +9,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 
-#include "lib/state/sock/tcp.h"
+#include "lib/state/sock/tcp/tcp.h"
 
 static TcpStreamEntry good(void)
 {

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include <dirent.h>
 
-#include "lib/state/sock/unix.h"
+#include "lib/state/sock/unix/unix.h"
 
 struct env {
 	char dir[64];

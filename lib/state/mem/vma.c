@@ -12,7 +12,7 @@
 #include "lib/state/mem/dirty.h"
 #include "lib/state/mem/uring_area.h"
 #include "lib/state/msg.h"
-#include "lib/state/sock/ring.h"
+#include "lib/state/sock/link/ring.h"
 
 #define HUGE_SHIFT 26 /* of the size code in the flags of mmap */
 #define MAX_AUXV_WORDS 46

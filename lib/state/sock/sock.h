@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets: what their kinds share. Options and queues have the same images for all families; the rest of a family is in its
- * own files (unix*.c).
+ * Sockets: what their kinds share. Options and queues have the same images for all families. The rest is in folders:
+ *   unix/     UNIX sockets
+ *   inet/     IPv4 and IPv6 sockets without connections, and what those with one share with them
+ *   tcp/      TCP connections, also those that nobody has accepted yet
+ *   link/     netlink and packet sockets
+ *   netlock/  packets of connections are held while their owner is away
  */
 #ifndef CKPT_STATE_SOCK_H
 #define CKPT_STATE_SOCK_H
