@@ -75,13 +75,21 @@ static int settle(struct lazy *lz, struct lazy_space *sp, uint64_t addr, int eno
 	}
 }
 
+static int64_t try_pages(int fd, uint64_t addr, const void *buf, uint64_t n, int *eno)
+{
+	return buf ? copy_pages(fd, addr, buf, n * PAGE_SIZE, eno) : poison_pages(fd, addr, n * PAGE_SIZE, eno);
+}
+
+/*
+ * The caller has the gate. No area there: the pages may be in several by now. Or the area is just being moved: the kernel looks for
+ * it before it looks whether an event is due. At a second call it says so (EAGAIN), since nobody takes the event without the gate.
+ */
 static int64_t bring_pages(int fd, uint64_t addr, const void *buf, uint64_t n, int *eno)
 {
-	int64_t done = buf ? copy_pages(fd, addr, buf, n * PAGE_SIZE, eno) : poison_pages(fd, addr, n * PAGE_SIZE, eno);
+	int64_t done = try_pages(fd, addr, buf, n, eno);
 
-	/* Not all in one area any more? */
-	if (!done && n > 1 && (*eno == ENOENT || *eno == EINVAL))
-		done = bring_pages(fd, addr, buf, 1, eno);
+	if (!done && (*eno == ENOENT || *eno == EINVAL))
+		done = try_pages(fd, addr, buf, 1, eno);
 	return done;
 }
 
