@@ -766,7 +766,7 @@ static void test_not_permitted(void **state)
 
 	take_away(e, &p);
 	e->opts.tcp_established = false;
-	expect(e, CKPT_E_INVAL, "connection to 127.0.0.1");
+	expect(e, CKPT_E_INVAL, "connected to 127.0.0.1");
 	assert_non_null(strstr(ckpt_err_hint(e->op.err), "--tcp-established"));
 	close(p.theirs);
 }
