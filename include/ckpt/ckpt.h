@@ -58,6 +58,7 @@ enum ckpt_code {
 	CKPT_E_KERNEL = -15,	 /* the kernel or processor lacks something that is needed */
 	CKPT_E_INTERNAL = -16,	 /* a bug in libckpt */
 	CKPT_E_NOT_YET = -17,	 /* an option of the field that this version does not implement */
+	CKPT_E_REFUSED = -18,	 /* an event callback or an action script wants no more of it */
 };
 
 /* An error value. Made by the library, owned by the caller, freed with ckpt_err_free(). Immutable. */
@@ -124,6 +125,47 @@ CKPT_API void ckpt_ctx_set_progress(struct ckpt_ctx *ctx, ckpt_progress_fn fn, v
 CKPT_API void ckpt_cancel(struct ckpt_ctx *ctx);
 CKPT_API void ckpt_ctx_reset(struct ckpt_ctx *ctx);
 
+/*
+ * Points of a dump or a restore at which others have something to do. They come in this order, and are those at which action
+ * scripts are run: see docs/guide/containers.md.
+ */
+enum ckpt_event {
+	CKPT_EVENT_PRE_STREAM = 0,
+	CKPT_EVENT_PRE_DUMP = 1,	/* nothing is stopped yet */
+	CKPT_EVENT_NETWORK_LOCK = 2,	/* all tasks are stopped; only where the tree has a network namespace of its own */
+	CKPT_EVENT_QUERY_EXT_FILES = 3,
+	CKPT_EVENT_POST_DUMP = 4,	/* the folder is about to become a checkpoint */
+	CKPT_EVENT_NETWORK_UNLOCK = 5,	/* dump: the tree goes on running; restore: it is about to run */
+	CKPT_EVENT_STATUS_READY = 6,
+	CKPT_EVENT_PRE_RESTORE = 7,
+	CKPT_EVENT_SETUP_NAMESPACES = 8, /* namespaces exist, and are empty; pid: a process in them */
+	CKPT_EVENT_POST_SETUP_NAMESPACES = 9,
+	CKPT_EVENT_ORPHAN_PTS_MASTER = 10, /* fd: the new master of a terminal whose slave was restored */
+	CKPT_EVENT_POST_RESTORE = 11,	/* all is restored, nothing runs; pid: the root task */
+	CKPT_EVENT_PRE_RESUME = 12,
+	CKPT_EVENT_POST_RESUME = 13,	/* the tasks run */
+};
+
+/* Later versions of the library append fields: look at no field that @sz does not cover. */
+struct ckpt_event_info {
+	size_t sz; /* of the struct the library fills */
+	enum ckpt_event event;
+	const char *name; /* "post-restore": as action scripts get it; static string */
+	pid_t pid;	  /* the root task as the caller sees it, where there is one; else 0 */
+	int fd;		  /* the library's, only during the call; -1: none */
+	/* CKPT_EVENT_QUERY_EXT_FILES: strings added here have the form of --external; they must live until the operation ends */
+	struct ckpt_strv *external;
+};
+/*
+ * Returns 0, or anything else to fail the operation, which the last three of a restore (from CKPT_EVENT_NETWORK_UNLOCK on) and
+ * CKPT_EVENT_NETWORK_UNLOCK of a dump do not heed. In the thread of the operation, while the tree may be stopped: be quick.
+ */
+typedef int (*ckpt_event_fn)(void *arg, const struct ckpt_event_info *info);
+/* NULL turns them off. Not while an operation runs. Since 0.1. */
+CKPT_API void ckpt_ctx_set_events(struct ckpt_ctx *ctx, ckpt_event_fn fn, void *arg);
+/* "post-restore". Static string; NULL for what is none. Thread-safe. Since 0.1. */
+CKPT_API const char *ckpt_event_name(enum ckpt_event event);
+
 /* --------------------------------------------------------------------------------------------- options */
 
 /* A list of strings; the array and the strings belong to the caller and are only read. */
@@ -164,6 +206,22 @@ enum ckpt_network_lock {
 	CKPT_LOCK_NFTABLES = 2, /* a table of its own, without a program */
 	CKPT_LOCK_SKIP = 3,	/* not at all */
 	CKPT_LOCK_NONE = 4,	/* the same */
+};
+
+/* What a restore does about the control groups of the dump. */
+enum ckpt_cgroup_mode {
+	CKPT_CGROUP_SOFT = 0,	/* missing ones are made, with their properties; those that are there keep theirs */
+	CKPT_CGROUP_NONE = 1,	/* all must be there; nothing is made or changed, tasks are moved */
+	CKPT_CGROUP_PROPS = 2,	/* all must be there; properties are restored */
+	CKPT_CGROUP_FULL = 3,	/* made where they are missing, properties are restored in any case */
+	CKPT_CGROUP_STRICT = 4, /* the same, but one that is there is an error */
+	CKPT_CGROUP_IGNORE = 5, /* nothing at all; a dump does not record them */
+};
+
+/* Namespaces that are made anew, and left empty. */
+enum ckpt_empty_ns {
+	CKPT_EMPTY_NS_NONE = 0,
+	CKPT_EMPTY_NS_NET = 1, /* whoever asks for it sets its network up, or tears it down */
 };
 
 /*
@@ -237,6 +295,28 @@ struct ckpt_opts {
 	bool copy_pages;	      /* dump: also pages that could be written from where they are go by way of buffers */
 	enum ckpt_network_lock network_lock; /* dump, lock; a restore goes by what the dump noted */
 	bool skip_in_flight;	      /* dump, restore: TCP connections that were not accepted yet are dropped */
+	/* containers: namespaces, mounts, control groups */
+	const char *root;	      /* restore: folder that becomes the root of the mount namespace */
+	struct ckpt_strv ext_mount_map; /* "KEY:VALUE" or "auto": external mounts */
+	bool ext_sharing;	      /* mounts may be shared with the outside */
+	bool ext_masters;	      /* the master of a mount may be outside */
+	struct ckpt_strv skip_mnt;    /* dump: leave out the mount at this place */
+	struct ckpt_strv enable_fs;   /* file systems to be mounted by their names, or "all" */
+	struct ckpt_strv join_ns;     /* restore: "NS:PID" or "NS:FILE[,UID[,GID]]": existing namespaces instead of new ones */
+	enum ckpt_empty_ns empty_ns;
+	struct ckpt_strv veth_pair;   /* restore: "IN=OUT" */
+	enum ckpt_cgroup_mode manage_cgroups;
+	struct ckpt_strv cgroup_root; /* "[CONTROLLER:]/PATH" */
+	const char *cgroup_yard;      /* folder where the hierarchies are mounted */
+	struct ckpt_strv cgroup_dump_controller;
+	const char *cgroup_props, *cgroup_props_file;
+	const char *lsm_profile, *lsm_mount_context;
+	bool weak_sysctls;	      /* restore: sysctls that do not exist here are left out */
+	bool mntns_compat_mode;	      /* restore: mounts are made without the new mount API */
+	bool orphan_pts_master;	      /* restore: terminals without a master get one, told with CKPT_EVENT_ORPHAN_PTS_MASTER */
+	const char *cpu_cap;	      /* processor features to record, and to check: "none", "fpu", "cpu", "ins", "image", "all" */
+	struct ckpt_strv action_script; /* programs that are run at each event */
+	bool exec_cmd;		      /* CLI only */
 };
 
 #define CKPT_OPTS_INIT                                                                                    \

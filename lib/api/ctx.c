@@ -48,6 +48,11 @@ void ckpt_ctx_set_progress(struct ckpt_ctx *ctx, ckpt_progress_fn fn, void *arg)
 	ctx->progress = (struct progress_sink){ .fn = fn, .arg = arg };
 }
 
+void ckpt_ctx_set_events(struct ckpt_ctx *ctx, ckpt_event_fn fn, void *arg)
+{
+	ctx->events = (struct event_sink){ .fn = fn, .arg = arg };
+}
+
 void ckpt_cancel(struct ckpt_ctx *ctx)
 {
 	atomic_store_explicit(&ctx->cancel, true, memory_order_relaxed);

@@ -12,6 +12,7 @@ struct features;
 struct ckpt_ctx {
 	struct log_sink log;
 	struct progress_sink progress;
+	struct event_sink events;
 	atomic_bool cancel;
 	struct tracking_list trackings;
 	struct features *features; /* made by the first operation; what was probed once is known from then on */

@@ -157,7 +157,7 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 	struct ckpt_opts *own;
 	int r;
 
-	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .cancel = &ctx->cancel,
+	*op = (struct op){ .log = ctx->log, .progress = ctx->progress, .events = ctx->events, .cancel = &ctx->cancel,
 			   .features = ctx->features, .trackings = &ctx->trackings };
 	mask_error_signals(op);
 	op->arena = arena_new();

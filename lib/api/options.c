@@ -30,16 +30,15 @@
 #define WORD(n, s, fl, field, words, a, h) { n, s, CKPT_OPT_ENUM, fl, AT_FIELD(field), a, words, h }
 #define LATER_FLAG(n, s, fl, h) { n, s, CKPT_OPT_BOOL, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, NULL, NULL, h }
 #define LATER(n, s, t, fl, a, h) { n, s, CKPT_OPT_##t, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, a, NULL, h }
-#define LATER_WORD(n, s, fl, words, a, h) { n, s, CKPT_OPT_ENUM, (fl) | CKPT_OPTF_NOT_YET, NOWHERE, a, words, h }
 
 static const char *const pid_methods[] = { "auto", "set-tid", "ns-last-pid", NULL };
 static const char *const validations[] = { "buildid", "filesize", NULL };
 static const char *const io_policies[] = { "least-left", "fair", "none", NULL };
 static const char *const pre_dump_modes[] = { "splice", "read", NULL };
 static const char *const network_locks[] = { "auto", "iptables", "nftables", "skip", "none", NULL };
-static const char *const cgroup_modes[] = { "none", "props", "soft", "full", "strict", "ignore", NULL };
+static const char *const cgroup_modes[] = { "soft", "none", "props", "full", "strict", "ignore", NULL };
 static const char *const compress_alone[] = { "lz4", NULL }; /* what the option means without a value */
-static const char *const empty_nss[] = { "net", NULL };
+static const char *const empty_nss[] = { "none", "net", NULL };
 
 static const struct ckpt_option table[] = {
 	/* where things are */
@@ -155,51 +154,52 @@ static const struct ckpt_option table[] = {
 	WORD("pre-dump-mode", 0, D | P, pre_dump_mode, pre_dump_modes, "MODE",
 	     "how a pre-dump reads memory: splice or read; both do the same here"),
 
+	/* containers: namespaces, mounts, control groups */
+	OPT("root", 'r', STRING, DR, root, "DIR", "restore: folder that becomes the root of the tree's mount namespace"),
+	OPT("ext-mount-map", 'M', STRV, DR, ext_mount_map, "KEY:VALUE",
+	    "dump: the mount at KEY is external, and known as VALUE; restore: the one known as KEY is found at VALUE; auto: find them"),
+	FLAG("enable-external-sharing", 0, DR, ext_sharing, "allow mounts that are shared with the outside"),
+	FLAG("enable-external-masters", 0, DR, ext_masters, "allow mounts whose master is outside"),
+	OPT("skip-mnt", 0, STRV, D, skip_mnt, "PATH", "leave out the mount at PATH; may be repeated"),
+	OPT("enable-fs", 0, STRV, DR, enable_fs, "NAME", "mount file systems of these types by their names (NAME,NAME... or all)"),
+	OPT("join-ns", 'J', STRV, R, join_ns, "NS:PID",
+	    "restore into an existing namespace, of a process or a file: net, uts, time, ipc, user or mnt; user: NS:PID,UID,GID"),
+	WORD("empty-ns", 0, DR, empty_ns, empty_nss, "NS", "net: the network namespace is made anew, and nothing in it restored"),
+	OPT("veth-pair", 0, STRV, R, veth_pair, "IN=OUT", "name of the outer end of a pair of network devices"),
+	WORD("manage-cgroups", 0, DR | OPTARG, manage_cgroups, cgroup_modes, "MODE",
+	     "control groups: soft, missing ones are made with their properties (default); none; props; full; strict; ignore"),
+	OPT("cgroup-root", 0, STRV, DR, cgroup_root, "[CTRL:]/PATH", "root of the control groups, of one hierarchy or of all"),
+	OPT("cgroup-yard", 0, STRING, DR, cgroup_yard, "DIR", "folder where the hierarchies of control groups are mounted"),
+	OPT("cgroup-dump-controller", 0, STRV, D, cgroup_dump_controller, "NAME", "dump only these controllers"),
+	OPT("cgroup-props", 0, STRING, D, cgroup_props, "TEXT", "properties of control groups to dump"),
+	OPT("cgroup-props-file", 0, STRING, D, cgroup_props_file, "FILE", "the same from a file"),
+	OPT("lsm-profile", 0, STRING, R, lsm_profile, "TYPE:NAME", "replace the label of the security module"),
+	OPT("lsm-mount-context", 0, STRING, R, lsm_mount_context, "CONTEXT", "replace the SELinux context of mounts"),
+	FLAG("weak-sysctls", 0, R | NEG, weak_sysctls, "leave out sysctls that do not exist here"),
+	FLAG("mntns-compat-mode", 0, R | NEG, mntns_compat_mode, "make mounts without the new mount API"),
+	FLAG("orphan-pts-master", 0, R | NEG, orphan_pts_master, "give terminals without a master a new one"),
+	OPT("action-script", 0, STRV, DRP, action_script, "FILE", "run FILE at each event, with its name in CRTOOLS_SCRIPT_ACTION"),
+	FLAG("exec-cmd", 0, R, exec_cmd, "after the restore become the command that follows --, as parent of the root task"),
+
 	/* words that say what this version does anyway */
-	LATER_WORD("manage-cgroups", 0, DR | OPTARG, cgroup_modes, "MODE",
-		   "cgroups; only the modes none and ignore are implemented"),
 	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST",
 	      "processor features to check; only none and fpu are implemented"),
 
-	/* not implemented yet: general */
+	/* not implemented yet */
 	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
 	LATER("libdir", 'L', STRING, DRP, "DIR", "folder of plugins"),
 	LATER("close", 0, U32, DRP, "FD", "close an inherited descriptor first"),
 	LATER_FLAG("deprecated", 0, DRP | NEG, "accept old forms of images"),
 	LATER_FLAG("stream", 0, DRP | NEG, "send and receive images through a streamer"),
 	LATER_FLAG("allow-uprobes", 0, DR | NEG, "allow areas of uprobes"),
-	LATER("exec-cmd", 0, BOOL, R, NULL, "run a command after the restore that becomes the root task's parent"),
-	LATER("root", 'r', STRING, DR, "DIR", "root folder of the mount namespace"),
-	LATER("action-script", 0, STRV, DRP, "FILE", "run FILE at each step"),
-
-	/* not implemented yet: kinds of state */
 	LATER_FLAG("ghost-fiemap", 0, D | NEG, "find holes of deleted files by FIEMAP"),
-	LATER_FLAG("weak-sysctls", 0, R | NEG, "ignore sysctls that do not exist"),
-	LATER_FLAG("mntns-compat-mode", 0, R | NEG, "restore mount namespaces the old way"),
-	LATER("lsm-profile", 0, STRING, R, "TYPE:NAME", "replace the label of the security module"),
-	LATER("lsm-mount-context", 0, STRING, R, "CONTEXT", "replace the SELinux context of mounts"),
-
-	/* not implemented yet: namespaces, mounts, cgroups */
-	LATER("ext-mount-map", 'M', STRV, DR, "KEY:VALUE", "an external mount"),
-	LATER_FLAG("enable-external-sharing", 0, DR, "allow mounts that are shared with the outside"),
-	LATER_FLAG("enable-external-masters", 0, DR, "allow mounts whose master is outside"),
-	LATER("skip-mnt", 0, STRV, D, "PATH", "leave out the mount at PATH"),
-	LATER("enable-fs", 0, STRV, DR, "NAME", "treat these file systems as mountable by name"),
-	LATER("join-ns", 'J', STRV, R, "NS:PID", "restore into an existing namespace"),
-	LATER_WORD("empty-ns", 0, DR, empty_nss, "NS", "create the namespace but restore nothing in it"),
-	LATER("veth-pair", 0, STRV, R, "IN=OUT", "name of the outer end of a pair of network devices"),
-	LATER("cgroup-root", 0, STRV, DR, "[CTRL:]/PATH", "root of the cgroups"),
-	LATER("cgroup-yard", 0, STRING, DR, "DIR", "folder where the cgroup hierarchies are mounted"),
-	LATER("cgroup-dump-controller", 0, STRV, D, "NAME", "dump only these controllers"),
-	LATER("cgroup-props", 0, STRING, D, "TEXT", "properties of cgroups to dump"),
-	LATER("cgroup-props-file", 0, STRING, D, "FILE", "the same from a file"),
 };
 
 /* Words of rows that are not implemented which ask for nothing but what is done anyway. */
 static const struct {
 	const char *name, *word;
 } harmless[] = {
-	{ "manage-cgroups", "none" }, { "manage-cgroups", "ignore" }, { "cpu-cap", "none" }, { "cpu-cap", "fpu" },
+	{ "cpu-cap", "none" }, { "cpu-cap", "fpu" },
 };
 
 const struct ckpt_option *ckpt_option_table(size_t *n)
@@ -384,6 +384,10 @@ int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const c
 	case CKPT_OPT_STRV:
 		return strv_add(field, value, err);
 	case CKPT_OPT_ENUM:
+		if (!value) { /* an optional one: the first word */
+			*(int *)field = 0;
+			return 0;
+		}
 		return parse_enum(opt, value, field, err);
 	case CKPT_OPT_VERBOSITY:
 		return parse_verbosity(opt, value, field, err);
@@ -393,7 +397,8 @@ int ckpt_opts_set(struct ckpt_opts *opts, const struct ckpt_option *opt, const c
 
 void ckpt_opts_clear(struct ckpt_opts *opts)
 {
-	free((void *)opts->external.v);
-	free((void *)opts->inherit_fd.v);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		if (table[i].type == CKPT_OPT_STRV && !(table[i].flags & CKPT_OPTF_NOT_YET))
+			free((void *)((struct ckpt_strv *)((char *)opts + table[i].offset))->v);
 	*opts = (struct ckpt_opts)CKPT_OPTS_INIT;
 }

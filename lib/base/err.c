@@ -83,7 +83,7 @@ const char *ckpt_code_name(int code)
 	static const char *const names[] = {
 		"ok",	      "invalid", "no-memory",  "system",      "no-process", "permission",
 		"busy",	      "unsupported", "no-space", "exists",    "image",	    "changed",
-		"pid-in-use", "canceled", "timeout",   "kernel",      "internal",   "not-implemented",
+		"pid-in-use", "canceled", "timeout",   "kernel",      "internal",   "not-implemented", "refused",
 	};
 
 	return code <= 0 && (size_t)-code < ARRAY_SIZE(names) ? names[-code] : "unknown";

@@ -29,6 +29,11 @@ struct progress_sink {
 	void *arg;
 };
 
+struct event_sink {
+	ckpt_event_fn fn;
+	void *arg;
+};
+
 /* How far the operation is: kept by the functions below, read by them and by the end of the operation. */
 struct op_moved {
 	uint64_t done, total, weight; /* of stages: those behind us, all, the running one */
@@ -41,6 +46,7 @@ struct op {
 	struct arena *arena;
 	struct log_sink log;
 	struct progress_sink progress;
+	struct event_sink events;
 	struct op_moved moved;
 	const atomic_bool *cancel; /* NULL: cannot be cancelled */
 	uint64_t deadline_ns;	   /* CLOCK_MONOTONIC, 0 = none */
@@ -108,6 +114,10 @@ void op_bytes_done(struct op *op, uint64_t n);
 void op_frozen(struct op *op, bool frozen);
 /* We let others on this machine go first, or go on. */
 void op_waiting(struct op *op, bool waiting);
+
+/* ---- events (event.c): tells the scripts and the caller. @pid: the root task, 0 if there is none; @fd: what belongs to it, or -1. */
+/* 0, or a recorded failure: one of them refused. Where the event is one that nobody can refuse, a warning and 0. */
+int op_event(struct op *op, enum ckpt_event event, pid_t pid, int fd);
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 

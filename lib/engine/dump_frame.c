@@ -173,7 +173,7 @@ static int fill_task(struct op *op, struct dump *d, size_t i)
 	struct snap_task *st = t->task;
 	CkptExtraEntry *x = d->s.extra;
 
-	st->pid = t->pid;
+	st->pid = st->host = t->pid;
 	st->ps = msg_new(op, PstreeEntry, pstree_entry);
 	if (!st->ps)
 		return CKPT_E_NOMEM;

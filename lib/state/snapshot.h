@@ -43,7 +43,8 @@ struct pieces {
 };
 
 struct snap_task {
-	pid_t pid;
+	pid_t pid;  /* in the images: its number in the PID namespace of the root task */
+	pid_t host; /* dump: its number as we see it, for /proc and system calls */
 	bool dead; /* a zombie: ps and threads[0].core->tc are all there is of it */
 	PstreeEntry *ps;
 	TaskKobjIdsEntry *ids;
@@ -113,7 +114,11 @@ struct snapshot {
 	ARRAY(struct source_place) source_places; /* of the same index as the sources */
 	ARRAY(struct pagein *) sources; /* restore: page images that were opened (lib/state/pieces.h) */
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
+	struct ns_state *ns; /* lib/state/ns; NULL: all namespaces are ours */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
+	struct mount_state *mounts; /* lib/state/mount; NULL at first */
+	struct net_state *net; /* lib/state/net; NULL at first */
+	struct cgroup_state *cgroups; /* lib/state/cgroup; NULL at first */
 	const struct guardian *guardian; /* dump (lib/inject/guardian.h); NULL: there is none */
 	struct file_state *file_state; /* what the file layer keeps for itself (lib/state/file/core.h); NULL at first */
 };

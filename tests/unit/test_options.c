@@ -170,6 +170,20 @@ static void words_and_lists(void **state)
 	assert_int_equal(o.log_level, 2);
 }
 
+static void optional_words(void **state)
+{
+	struct ckpt_opts o = CKPT_OPTS_INIT;
+
+	(void)state;
+	assert_int_equal(set(&o, "manage-cgroups", "ignore"), 0);
+	assert_int_equal(o.manage_cgroups, CKPT_CGROUP_IGNORE);
+	assert_int_equal(set(&o, "manage-cgroups", NULL), 0);
+	assert_int_equal(o.manage_cgroups, CKPT_CGROUP_SOFT);
+	assert_int_equal(set(&o, "manage-cgroups", "maybe"), CKPT_E_INVAL);
+	assert_int_equal(set(&o, "empty-ns", "net"), 0);
+	assert_int_equal(o.empty_ns, CKPT_EMPTY_NS_NET);
+}
+
 static void what_is_missing_is_refused_by_name(void **state)
 {
 	struct ckpt_opts o = CKPT_OPTS_INIT, before = o;
@@ -183,13 +197,6 @@ static void what_is_missing_is_refused_by_name(void **state)
 	assert_int_equal(set(&o, "close", "80"), CKPT_E_NOT_YET);
 	assert_int_equal(set(&o, "close", "http"), CKPT_E_INVAL);
 	assert_int_equal(set(&o, "close", NULL), CKPT_E_INVAL);
-	assert_int_equal(set(&o, "manage-cgroups", "ignore"), 0);
-	assert_int_equal(set(&o, "manage-cgroups", "none"), 0);
-	assert_int_equal(set(&o, "manage-cgroups", "soft"), CKPT_E_NOT_YET);
-	assert_int_equal(set(&o, "manage-cgroups", NULL), CKPT_E_NOT_YET);
-	assert_int_equal(set(&o, "manage-cgroups", "maybe"), CKPT_E_INVAL);
-
-
 	assert_int_equal(set(&o, "cpu-cap", "none"), 0);
 	assert_int_equal(set(&o, "cpu-cap", "ins"), CKPT_E_NOT_YET);
 	assert_memory_equal(&o, &before, sizeof(o));
@@ -352,6 +359,7 @@ int main(void)
 		cmocka_unit_test(sizes_and_numbers),
 		cmocka_unit_test(verbosity),
 		cmocka_unit_test(words_and_lists),
+		cmocka_unit_test(optional_words),
 		cmocka_unit_test(what_is_missing_is_refused_by_name),
 		cmocka_unit_test(options_of_other_sizes),
 		cmocka_unit_test(statistics_of_other_sizes),
