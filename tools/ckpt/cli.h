@@ -11,6 +11,9 @@
 
 #include <ckpt/ckpt.h>
 
+#include "lib/front/config.h"
+#include "lib/front/logfile.h"
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
 
@@ -29,15 +32,15 @@ struct command {
 	const char *args;		/* for the usage line */
 	const char *help;
 	const char *examples;		/* lines for --help */
+	bool own_log;			/* it opens its log itself */
 };
 
 /* Messages of the library and our own, see log.c. */
 struct out {
-	FILE *log;		/* the log file, or NULL */
-	unsigned level;
+	struct logfile log;
 	bool terminal;		/* a line of progress may be shown on stderr */
 	bool line_shown;
-	struct timespec begin, last_progress;
+	struct timespec last_progress;
 	uint64_t last_bytes;	/* moved until last_progress */
 	double rate;		/* bytes a second, of the last seconds; 0: not known */
 	char *failed;		/* what was said last, of a failure */
@@ -58,6 +61,7 @@ struct cli {
 	int ready_fd;		/* of a process in the background: tells the one that started it */
 
 	char **sorted;		/* argv, options first; owned */
+	struct config config_words; /* of configuration files: options are kept by pointer */
 	char **args;		/* what is not an option, after the command */
 	int n_args;
 	char **warnings;	/* found before the log was open */
@@ -75,9 +79,6 @@ int options_each(struct cli *cli, int argc, char **argv, bool from_file, bool qu
 /* Command line and configuration files into @cli. Returns 0 or an exit status. */
 int options_parse(struct cli *cli, int argc, char **argv);
 
-/* config.c: the words of a configuration file as an argv[]; *@argv is NULL where there is no file. */
-int config_read(struct cli *cli, const char *path, int *argc, char ***argv);
-
 /* help.c */
 void usage(const struct cli *cli, FILE *f);
 void print_help(const struct cli *cli);
@@ -90,7 +91,6 @@ int out_open(struct cli *cli);
 void out_close(struct cli *cli);
 void out_log(void *arg, enum ckpt_log_level level, const char *text);
 void out_clear_line(struct out *out);
-double seconds_since(const struct timespec *then);
 void warn_later(struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Both say what failed, to people on stderr and in the log, and return exit status 1. */
 int fail(struct cli *cli, const char *hint, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -152,5 +152,7 @@ int cmd_lazy_pages(struct cli *cli);
 int cmd_verify(struct cli *cli);
 int cmd_lock(struct cli *cli);
 int cmd_unlock(struct cli *cli);
+int cmd_swrk(struct cli *cli);
+int cmd_service(struct cli *cli);
 
 #endif

@@ -11,14 +11,6 @@
 
 #include "cli.h"
 
-double seconds_since(const struct timespec *then)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - then->tv_sec) + (double)(now.tv_nsec - then->tv_nsec) / 1e9;
-}
-
 /* The folder of the log: as in the library, but here it has to be known before an operation begins. */
 static int open_work_dir(const struct cli *cli, const char **path)
 {
@@ -29,22 +21,14 @@ static int open_work_dir(const struct cli *cli, const char **path)
 static int open_log(struct cli *cli)
 {
 	const char *path;
-	int dir = open_work_dir(cli, &path), fd;
+	int dir = open_work_dir(cli, &path), r;
 
 	if (dir < 0)
 		return fail(cli, errno == ENOENT ? "create it first" : NULL, "cannot open the folder %s: %s", path,
 			    strerror(errno));
-	fd = openat(dir, cli->opts.log_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	r = logfile_open(&cli->out.log, dir, cli->opts.log_file);
 	close(dir);
-	if (fd < 0)
-		return fail(cli, NULL, "cannot create the log file %s: %s", cli->opts.log_file, strerror(errno));
-	/* The log tells about the memory of others; a file that was there may have been open to all. */
-	fchmod(fd, 0600);
-	cli->out.log = fdopen(fd, "w");
-	if (!cli->out.log)
-		return fail(cli, NULL, "out of memory");
-	setlinebuf(cli->out.log);
-	return 0;
+	return r ? fail(cli, NULL, "cannot create the log file %s: %s", cli->opts.log_file, strerror(r)) : 0;
 }
 
 int out_open(struct cli *cli)
@@ -53,17 +37,17 @@ int out_open(struct cli *cli)
 	const char *term = getenv("TERM");
 	int r;
 
-	clock_gettime(CLOCK_MONOTONIC, &out->begin);
-	out->level = cli->opts.log_level;
-	if (cli->opts.log_file) {
+	clock_gettime(CLOCK_MONOTONIC, &out->log.begin);
+	out->log.level = cli->opts.log_level;
+	if (cli->opts.log_file && !cli->command->own_log) {
 		r = open_log(cli);
 		if (r)
 			return r;
 	}
 	out->terminal = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0) &&
-			(out->log || out->level < CKPT_LOG_INFO);
+			(out->log.f || out->log.level < CKPT_LOG_INFO);
 	for (size_t i = 0; i < cli->n_warnings; i++) {
-		if (out->level >= CKPT_LOG_WARN)
+		if (out->log.level >= CKPT_LOG_WARN)
 			out_log(cli, CKPT_LOG_WARN, cli->warnings[i]);
 		free(cli->warnings[i]);
 	}
@@ -76,9 +60,7 @@ int out_open(struct cli *cli)
 void out_close(struct cli *cli)
 {
 	out_clear_line(&cli->out);
-	if (cli->out.log)
-		fclose(cli->out.log);
-	cli->out.log = NULL;
+	logfile_close(&cli->out.log);
 	free(cli->out.failed);
 	cli->out.failed = NULL;
 }
@@ -90,32 +72,23 @@ void out_clear_line(struct out *out)
 	out->line_shown = false;
 }
 
-static void log_line(struct out *out, FILE *f, const char *prefix, const char *text)
-{
-	if (out->level >= CKPT_LOG_INFO)
-		fprintf(f, "(%09.6f) ", seconds_since(&out->begin));
-	fprintf(f, "%s%s\n", prefix, text);
-}
-
 void out_log(void *arg, enum ckpt_log_level level, const char *text)
 {
-	static const char *const prefixes[] = { "", "Error: ", "Warn: ", "", "" };
 	struct cli *cli = arg;
 	struct out *out = &cli->out;
-	const char *prefix = level < ARRAY_SIZE(prefixes) ? prefixes[level] : "";
 
-	if (out->log)
-		log_line(out, out->log, prefix, text);
+	if (out->log.f)
+		logfile_line(&out->log, out->log.f, level, text);
 	/* What was asked for (a table of stages) is shown even when there is a log. */
-	if (out->log && level != CKPT_LOG_MSG)
+	if (out->log.f && level != CKPT_LOG_MSG)
 		return;
 	out_clear_line(out);
 	if (level == CKPT_LOG_MSG)
 		fprintf(stderr, "%s\n", text);
-	else if (level <= CKPT_LOG_WARN && out->level < CKPT_LOG_INFO && !cli->as_criu)
+	else if (level <= CKPT_LOG_WARN && out->log.level < CKPT_LOG_INFO && !cli->as_criu)
 		fprintf(stderr, "%s: %s: %s\n", cli->prog, level == CKPT_LOG_WARN ? "warning" : "error", text);
 	else
-		log_line(out, stderr, prefix, text);
+		logfile_line(&out->log, stderr, level, text);
 }
 
 void warn_later(struct cli *cli, const char *fmt, ...)
@@ -139,10 +112,10 @@ static int report(struct cli *cli, const char *message, const char *hint)
 	free(out->failed);
 	out->failed = strdup(message);
 	out_clear_line(out);
-	if (out->log) {
-		log_line(out, out->log, "Error: ", message);
+	if (out->log.f) {
+		logfile_line(&out->log, out->log.f, CKPT_LOG_ERROR, message);
 		if (hint)
-			log_line(out, out->log, "  hint: ", hint);
+			logfile_hint(&out->log, out->log.f, hint);
 	}
 	if (cli->as_criu)
 		fprintf(stderr, "Error: %s\n", message);

@@ -58,7 +58,9 @@ static const struct command commands[] = {
 	  "  ckpt lazy-pages -D ck --page-server --address HOST --port 9876\n"
 	  "                                           of a program whose memory is on another host\n" },
 	{ "service", 0, NULL, NULL, NULL, NULL },
-	{ "swrk", 0, NULL, NULL, NULL, NULL },
+	{ "swrk", CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | CKPT_FOR_CHECK, cmd_swrk, "FD",
+	  "serve a container runtime at a socket it hands on",
+	  "  ckpt swrk 3                              runtimes start this, people do not\n", .own_log = true },
 	{ "cpuinfo", 0, NULL, NULL, NULL, NULL },
 };
 
@@ -122,6 +124,7 @@ int main(int argc, char **argv)
 		ckpt_ctx_free(cli.ctx);
 	}
 	ckpt_opts_clear(&cli.opts);
+	config_clear(&cli.config_words);
 	free(cli.sorted);
 	/* Output that never arrived (a full disk, a closed pipe) must not look like success. */
 	if (fflush(stdout) != 0 || ferror(stdout))

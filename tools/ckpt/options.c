@@ -250,13 +250,23 @@ static int take(struct cli *cli, const struct ckpt_option *opt, bool is_own, con
 
 static int parse_file(struct cli *cli, const char *path)
 {
-	char **argv = NULL;
-	int argc, r = config_read(cli, path, &argc, &argv);
+	int first = cli->config_words.n, n, r;
+	char *wrong, **argv;
 
-	if (r || !argv)
+	if (config_read(&cli->config_words, path, &wrong) != 0) {
+		r = fail(cli, NULL, "%s", wrong ? wrong : "out of memory");
+		free(wrong);
 		return r;
-	/* The words stay: options are kept by pointer. */
-	r = options_each(cli, argc, argv, true, false, take);
+	}
+	n = cli->config_words.n - first;
+	argv = calloc((size_t)n + 2, sizeof(*argv));
+	if (!argv)
+		return fail(cli, NULL, "out of memory");
+	argv[0] = (char *)cli->prog;
+	for (int i = 0; i < n; i++)
+		argv[i + 1] = cli->config_words.words[first + i];
+	r = options_each(cli, n + 1, argv, true, false, take);
+	free(argv);
 	return r ? fail(cli, NULL, "%s: not a valid configuration file", path) : 0;
 }
 

@@ -63,14 +63,14 @@ void out_progress(void *arg, const struct ckpt_progress *p)
 {
 	struct cli *cli = arg;
 	struct out *out = &cli->out;
-	double since = seconds_since(out->last_progress.tv_sec ? &out->last_progress : &out->begin);
+	double since = seconds_since(out->last_progress.tv_sec ? &out->last_progress : &out->log.begin);
 
 	if (!out->terminal || since < SHOW_EVERY)
 		return;
 	if (p->bytes_done)
 		note_rate(out, p->bytes_done, since);
 	clock_gettime(CLOCK_MONOTONIC, &out->last_progress);
-	if (seconds_since(&out->begin) < SHOW_FROM)
+	if (seconds_since(&out->log.begin) < SHOW_FROM)
 		return;
 	fprintf(stderr, "\r\033[K%s: %s", cli->command->name, p->stage);
 	if (p->total)

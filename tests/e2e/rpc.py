@@ -1,0 +1,476 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The service protocol: `ckpt swrk` as container runtimes use it, and `ckpt service`. Every type of request, events, what is asked
+wrongly, and clients that go away."""
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import harness as h
+
+CASES = []
+SEQ = socket.SOCK_SEQPACKET
+
+
+def case(fn):
+    CASES.append(fn)
+    return fn
+
+
+def load_protocol(folder):
+    proto = os.path.join(h.SOURCE, "lib", "image", "schema")
+    if not shutil.which("protoc"):
+        raise h.Skip("no protoc here")
+    h.must(h.run(["protoc", f"-I{proto}", f"--python_out={folder}", os.path.join(proto, "rpc.proto")]), "protoc")
+    sys.path.insert(0, folder)
+    try:
+        import rpc_pb2
+    except ImportError as e:
+        raise h.Skip(f"no python3-protobuf: {e}") from None
+    return rpc_pb2
+
+
+class Connection:
+    """The client's end of a connection."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        sock.settimeout(30 * h.PATIENCE)
+        self.events, self.fds = [], []
+
+    def send(self, req):
+        self.sock.send(req if isinstance(req, bytes) else req.SerializePartialToString())
+
+    def receive(self):
+        """An answer, or None where the other side has closed."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, 4)
+        except ConnectionResetError:
+            return None
+        self.fds += fds
+        h.require(len(data) < 8192, f"an answer of {len(data)} bytes: go-criu reads 8192 at most")
+        return P.criu_resp.FromString(data) if data else None
+
+    def call(self, req, reply=None):
+        """The answer to @req; events before it are answered with what @reply makes of them (default: go on)."""
+        self.send(req)
+        while True:
+            resp = self.receive()
+            if resp is None or resp.type != P.NOTIFY:
+                return resp
+            self.events.append(resp.notify.script)
+            answer = reply(resp.notify) if reply else None
+            if answer == "close":
+                self.sock.close()
+                return None
+            self.send(answer or P.criu_req(type=P.NOTIFY, notify_success=True))
+
+    def close(self):
+        self.sock.close()
+
+
+class Worker(Connection):
+    """ckpt swrk, and our end of its socket."""
+
+    def __init__(self, *args, pass_fds=(), **kw):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, SEQ)
+        self.err = tempfile.TemporaryFile()
+        self.proc = subprocess.Popen([h.CKPT, "swrk", str(theirs.fileno()), *args], stdin=subprocess.DEVNULL, stderr=self.err,
+                                     stdout=self.err, pass_fds=[theirs.fileno(), *pass_fds], **kw)
+        theirs.close()
+        super().__init__(ours)
+
+    def status(self):
+        self.close()
+        return self.proc.wait(30 * h.PATIENCE)
+
+    def said(self):
+        self.err.seek(0)
+        return self.err.read().decode(errors="replace")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+        if self.proc.poll() is None:
+            self.proc.kill()
+        self.proc.wait()
+        self.err.close()
+
+
+def opts(images=None, **kw):
+    """Options; @images is a folder, which is opened here."""
+    o = P.criu_opts(images_dir_fd=-1 if images is None else folder(images))
+    for k, v in kw.items():
+        if isinstance(v, list):
+            getattr(o, k).extend(v)
+        else:
+            setattr(o, k, v)
+    return o
+
+
+OPENED = []
+
+
+def folder(path):
+    os.makedirs(path, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    OPENED.append(fd)
+    return fd
+
+
+def request(kind, options=None, **kw):
+    return P.criu_req(type=kind, **({"opts": options} if options else {}), **kw)
+
+
+def once(kind, options=None, want=0, reply=None, args=(), worker=None, **kw):
+    """One request to one worker, which has to exit with @want."""
+    with worker or Worker(*args) as w:
+        resp = w.call(request(kind, options, **kw), reply)
+        rc = w.status()
+        h.require(rc == want, f"exit status {rc}, not {want}; answer: {resp}; said: {w.said()}")
+        return resp, w
+
+
+def good(kind, *args, **kw):
+    resp, w = once(kind, *args, **kw)
+    h.require(resp is not None and resp.success and resp.type == kind, f"answer: {resp}")
+    return resp, w
+
+
+def bad(kind, options=None, want=255, text="", eno=None, **kw):
+    resp, w = once(kind, options, want, **kw)
+    h.require(resp is not None and not resp.success, f"this was to fail: {resp}")
+    h.require(text in resp.cr_errmsg, f"'{text}' is not in: {resp.cr_errmsg}")
+    h.require(eno is None or resp.cr_errno == eno, f"cr_errno {resp.cr_errno}, not {eno}")
+    return resp, w
+
+
+EBADRQC, ESRCH, EEXIST = 56, 3, 17
+
+
+@contextlib.contextmanager
+def target(name="mem", variant="anon"):
+    with h.Workdir() as w, h.Target(w, name, variant) as t:
+        t.ready()
+        t.images = os.path.join(w, "images")
+        yield t
+        while OPENED:
+            os.close(OPENED.pop())
+
+
+def restored(t, resp, parent=None):
+    h.require(resp.restore.pid == t.pid, f"restore.pid {resp.restore.pid}, not {t.pid}")
+    if parent:
+        stat = h.read_text(f"/proc/{t.pid}/stat").rsplit(")", 1)[-1].split()
+        h.require(int(stat[1]) == parent, f"the parent is {stat[1]}, not {parent}")
+    t.go()
+
+
+# ------------------------------------------------------------------------------------------------ questions
+
+@case
+def version():
+    with Worker() as w:
+        h.require(not select.select([w.sock], [], [], 0.2)[0], "it spoke before it was asked")
+        resp = w.call(P.criu_req(type=P.VERSION))
+        h.require(resp.success and resp.type == P.VERSION, f"{resp}")
+        v = resp.version
+        h.require((v.major_number, v.minor_number) == (4, 2) and not v.HasField("gitid") and not v.HasField("sublevel"), f"{v}")
+        h.require(w.status() == 0, f"exit status: {w.said()}")
+    good(P.VERSION, opts())
+
+
+@case
+def criu_link():
+    """By the field's name, in the place of its program."""
+    with tempfile.TemporaryDirectory() as d:
+        os.symlink(os.path.realpath(h.CKPT), d + "/criu")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, SEQ)
+        with subprocess.Popen([d + "/criu", "swrk", str(theirs.fileno())], pass_fds=[theirs.fileno()]) as p:
+            theirs.close()
+            c = Connection(ours)
+            h.require(c.call(P.criu_req(type=P.VERSION)).success, "no version")
+            h.require(p.wait(30) == 0, "exit status")
+
+
+@case
+def features():
+    resp, _ = good(P.FEATURE_CHECK, features=P.criu_features(mem_track=True, lazy_pages=True, pidfd_store=True))
+    f = resp.features
+    h.require(f.mem_track and f.pidfd_store, f"{resp}")
+    resp, _ = good(P.FEATURE_CHECK, features=P.criu_features(mem_track=True))
+    h.require(resp.features.HasField("lazy_pages") and not resp.features.lazy_pages, f"{resp}")
+    bad(P.FEATURE_CHECK, text="names none")
+
+
+@case
+def check():
+    good(P.CHECK)
+    with h.Workdir() as w:
+        good(P.CHECK, opts(w, log_file="check.log", log_level=4))
+        h.require(os.path.exists(w + "/check.log"), "no log")
+        good(P.CHECK, opts(w))
+        h.require(not os.path.exists(w + "/criu.log"), "a log nobody asked for")
+
+
+@case
+def keep_open():
+    with Worker() as w:
+        for _ in range(3):
+            h.require(w.call(P.criu_req(type=P.VERSION, keep_open=True)).success, "no version")
+        resp = w.call(P.criu_req(type=P.FEATURE_CHECK, keep_open=True, features=P.criu_features(mem_track=True)))
+        h.require(resp.features.mem_track, f"{resp}")
+        h.require(w.status() == 255, "a client that closes where another request is waited for")
+    for kind in P.DUMP, P.RESTORE, P.CHECK, P.PRE_DUMP, P.SINGLE_PRE_DUMP:
+        with Worker() as w:
+            h.require(w.call(request(kind, opts(), keep_open=True)) is None, "an answer, where the connection has to be closed")
+            h.require(w.status() == 255, "exit status")
+    with Worker() as w: # no second request without it
+        h.require(w.call(P.criu_req(type=P.VERSION)).success, "no version")
+        try:
+            w.proc.wait(30)
+            h.require(w.call(P.criu_req(type=P.VERSION)) is None, "a second answer")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+
+# --------------------------------------------------------------------------------------------- dump and restore
+
+@case
+def dump_and_restore():
+    with target() as t:
+        before = h.snapshot(t.pid)
+        resp, w = good(P.DUMP, opts(t.images, pid=t.pid, log_level=4, log_file="dump.log"))
+        h.require(resp.dump.HasField("restored") and not resp.dump.restored, f"{resp}")
+        h.require(not w.events, f"events nobody asked for: {w.events}")
+        t.reap()
+        for name in "inventory.img", "dump.log", "stats-dump":
+            h.require(os.path.exists(f"{t.images}/{name}"), f"no {name}")
+        resp, _ = good(P.RESTORE, opts(t.images, log_level=4, log_file="restore.log"))
+        h.require(os.path.exists(t.images + "/stats-restore") and os.path.exists(t.images + "/restore.log"), "files of a restore")
+        h.require(h.snapshot(t.pid) == before, "not what it was")
+        restored(t, resp, os.getpid())
+
+
+@case
+def sibling():
+    """The root task is the client's child, whose PID it is told."""
+    with target() as t:
+        good(P.DUMP, opts(t.images, pid=t.pid))
+        t.reap()
+        with Worker() as w:
+            seen = []
+
+            def reply(n):
+                if n.HasField("pid"):
+                    stat = h.read_text(f"/proc/{n.pid}/stat").rsplit(")", 1)[-1].split()
+                    seen.append((n.script, n.pid, int(stat[1])))
+
+            resp = w.call(request(P.RESTORE, opts(t.images, rst_sibling=True, notify_scripts=True)), reply)
+            h.require(resp.success, f"{resp}")
+            h.require(w.status() == 0, "exit status")
+            if w.events:
+                h.require(("post-restore", t.pid, os.getpid()) in seen, f"{seen}")
+        restored(t, resp, os.getpid())
+
+
+@case
+def work_dir():
+    with target() as t:
+        work = t.work + "/elsewhere"
+        good(P.DUMP, opts(t.images, pid=t.pid, work_dir_fd=folder(work), leave_running=True))
+        h.require(sorted(os.listdir(work)) == ["criu.log", "stats-dump"], f"{os.listdir(work)}")
+        h.require(not os.path.exists(t.images + "/criu.log"), "the log is in the images folder")
+        other = t.work + "/named"
+        os.mkdir(other)
+        good(P.DUMP, opts(None, images_dir=other, pid=t.pid, leave_running=True))
+        h.require(os.path.exists(other + "/inventory.img"), "no images by path")
+        t.go()
+
+
+@case
+def leave_stopped():
+    with target() as t:
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=True, leave_stopped=True))
+        h.wait_until(lambda: h.state(t.pid) == "T", "the target to be stopped")
+        os.kill(t.pid, signal.SIGCONT)
+        t.go()
+
+
+@case
+def pre_dumps():
+    with target() as t:
+        with Worker() as w:
+            parent = ""
+            for i in range(3):
+                o = opts(f"{t.work}/{i}", pid=t.pid, **({"parent_img": parent} if parent else {}))
+                resp = w.call(request(P.PRE_DUMP, o))
+                h.require(resp.success and resp.type == P.PRE_DUMP, f"{resp}")
+                parent = f"../{i}"
+            resp = w.call(request(P.DUMP, opts(t.images, pid=t.pid, parent_img=parent)))
+            h.require(resp.success and resp.type == P.DUMP, f"{resp}")
+            h.require(w.status() == 0, "exit status")
+        t.reap()
+        resp, _ = good(P.RESTORE, opts(t.images))
+        restored(t, resp)
+    with target() as t: # as runc and podman do it: a worker for each
+        with Worker() as w:
+            w.send(request(P.PRE_DUMP, opts(f"{t.work}/0", pid=t.pid, track_mem=True)))
+            w.sock.shutdown(socket.SHUT_WR)
+            h.require(w.receive().success, "pre-dump")
+            h.require(w.status() == 255, "exit status of a worker whose client has gone")
+        good(P.SINGLE_PRE_DUMP, opts(f"{t.work}/1", pid=t.pid, parent_img="../0"))
+        good(P.DUMP, opts(t.images, pid=t.pid, parent_img="../1"))
+        t.reap()
+        resp, _ = good(P.RESTORE, opts(t.images))
+        restored(t, resp)
+    with target() as t, Worker() as w: # what cannot follow
+        h.require(w.call(request(P.PRE_DUMP, opts(t.images, pid=t.pid))).success, "pre-dump")
+        resp = w.call(request(P.VERSION))
+        h.require(resp.type == P.EMPTY and not resp.success, f"{resp}")
+        h.require(w.status() == 255, "exit status")
+        t.go()
+
+
+# --------------------------------------------------------------------------------------------------- wrong requests
+
+@case
+def wrong_messages():
+    for data in (b"\xff" * 10, b"\x08", b"\x08\x63", b"\x08\x01\x12\x02\x08", b"\x12\x00", b"\x08\x06", os.urandom(100000)):
+        with Worker() as w:
+            w.send(data)
+            resp = w.receive()
+            h.require(resp.type == P.EMPTY and not resp.success, f"{data[:10]}: {resp}")
+            rc = w.status()
+            h.require(rc == 255, f"{data[:10]}: exit status {rc}: {w.said()}")
+    with Worker() as w:
+        h.require(w.status() == 255, "a client that says nothing")
+    for kind in P.DUMP, P.RESTORE, P.PRE_DUMP, P.PAGE_SERVER:
+        bad(kind, text="needs options", want=1 if kind in (P.DUMP, P.RESTORE) else 255)
+    big = opts(None)
+    big.external.extend(f"file[{i:x}:{i:x}]" for i in range(2000))
+    bad(P.DUMP, big, 1, eno=EBADRQC)
+
+
+@case
+def wrong_sockets():
+    for argv in ([], ["x"], ["3", "4"], ["-1"], ["99999999999"]):
+        r = h.ckpt("swrk", *argv)
+        h.require(r.rc == 1, f"{argv}: {r}")
+    h.require(h.ckpt("swrk", "77").rc == 255, "a descriptor that is not open")
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    h.require(h.ckpt("swrk", str(b.fileno()), pass_fds=[b.fileno()]).rc == 255, "a stream")
+
+
+@case
+def wrong_options():
+    with target() as t:
+        for text, kw in (("images_dir_fd", {"images": None}), ("a name in the work folder", {"log_file": "../x"}),
+                         ("is no port", {"ps": P.criu_page_server_info(port=70000)}),
+                         ("empty_ns", {"empty_ns": 0x20000000}), ("cannot open the work folder", {"work_dir_fd": 999}),
+                         ("status_fd", {"status_fd": 998})):
+            o = opts(kw.pop("images", t.images), pid=t.pid)
+            for k, v in kw.items():
+                if k == "ps":
+                    o.ps.CopyFrom(v)
+                else:
+                    setattr(o, k, v)
+            bad(P.DUMP, o, 1, text, EBADRQC)
+        o = P.criu_opts(images_dir_fd=997, pid=t.pid)
+        bad(P.DUMP, o, 1, "descriptor 997", EBADRQC)
+        o = P.criu_opts(images_dir_fd=os.open("/dev/null", os.O_RDONLY), pid=t.pid)
+        bad(P.DUMP, o, 1, "Not a directory", EBADRQC)
+        o = P.criu_opts(images_dir_fd=-1, images_dir=t.work + "/none", pid=t.pid)
+        bad(P.DUMP, o, 1, "No such file", EBADRQC)
+        bad(P.RESTORE, opts(t.work + "/empty"), 1)
+        h.require("Error " in h.read_text(t.work + "/empty/criu.log"), "no Error in the log")
+        h.require(not set(os.listdir(t.images)) - {"criu.log", "dump.log"}, f"left: {os.listdir(t.images)}")
+        t.go()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with h.Workdir() as w:
+        bad(P.DUMP, opts(w, pid=gone.pid), 1, eno=ESRCH)
+        bad(P.DUMP, opts(w), 1, "dumped itself", EBADRQC)
+
+
+@case
+def pid_taken():
+    with target() as t:
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=True))
+        bad(P.RESTORE, opts(t.images), 1, eno=EEXIST)
+        t.go()
+
+
+# -------------------------------------------------------------------------------------------------- configuration
+
+@case
+def configuration():
+    with target() as t:
+        conf = t.work + "/conf"
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=True, config_file=t.work + "/missing"))
+        with open(conf, "w") as f:
+            f.write(f"images-dir {t.work}/other\nlog-file other.log\nverbosity 4\nleave-running\ntree 1\n")
+        os.mkdir(t.work + "/other")
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=False, log_file="x.log", config_file=conf))
+        h.require({"inventory.img", "other.log"} <= set(os.listdir(t.work + "/other")), "the file does not go before the fields")
+        for text in ("nonsense\n", "timeout x\n", "timeout 1 2\n", "no-timeout\n", "t\n", 'log-file "x\n', "shell-job yes\n"):
+            with open(conf, "w") as f:
+                f.write(text)
+            bad(P.DUMP, opts(t.images, pid=t.pid, config_file=conf), 1, eno=EBADRQC)
+        # the default files, and what stands beside swrk, come before the fields
+        os.makedirs(t.work + "/.criu")
+        with open(t.work + "/.criu/default.conf", "w") as f:
+            f.write("leave-running\nwork-dir " + t.work + "/other\n")
+        env = dict(os.environ, HOME=t.work)
+        shutil.rmtree(t.images)
+        good(P.DUMP, opts(t.images, pid=t.pid), worker=Worker(env=env))
+        h.require(h.alive(t.pid), "leave-running of the default file was not heeded")
+        h.require(os.path.exists(t.work + "/other/criu.log"), "work-dir of the default file was not heeded")
+        shutil.rmtree(t.images)
+        good(P.DUMP, opts(t.images, pid=t.pid), worker=Worker("-R"))
+        h.require(h.alive(t.pid), "-R was not heeded")
+        shutil.rmtree(t.images)
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=False), worker=Worker(env=env))
+        t.reap()
+        resp, _ = good(P.RESTORE, opts(t.images))
+        restored(t, resp)
+
+
+def main():
+    global P
+    try:
+        h.need_engine()
+        h.become_subreaper()
+        tmp = tempfile.mkdtemp()
+        P = load_protocol(tmp)
+        shutil.rmtree(tmp)
+    except h.Skip as e:
+        print(f"SKIP: {e}")
+        return h.SKIP_CODE
+    failed = 0
+    wanted = sys.argv[1:]
+    for fn in CASES:
+        if wanted and fn.__name__ not in wanted:
+            continue
+        try:
+            fn()
+            print(f"ok - {fn.__name__}", flush=True)
+        except h.Skip as e:
+            print(f"ok - {fn.__name__} # SKIP {e}", flush=True)
+        except h.Failure as e:
+            failed += 1
+            print(f"not ok - {fn.__name__}: {e}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
