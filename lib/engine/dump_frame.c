@@ -6,6 +6,7 @@
 
 #include "lib/engine/dump_parts.h"
 #include "lib/state/msg.h"
+#include "lib/state/pids.h"
 
 #define OWN_KOBJ_ID 1	/* of the dumping process; the tree starts at 2 */
 #define FIRST_KOBJ_ID 2
@@ -154,7 +155,8 @@ static int fill_zombie(struct op *op, struct dump_task *t)
 
 	if (!th || !tc)
 		return op_nomem(op);
-	th->tid = t->pid;
+	th->host = t->task->host;
+	th->tid = t->task->pid;
 	th->core = msg_new(op, CoreEntry, core_entry);
 	if (!th->core)
 		return CKPT_E_NOMEM;
@@ -173,14 +175,15 @@ static int fill_task(struct op *op, struct dump *d, size_t i)
 	struct snap_task *st = t->task;
 	CkptExtraEntry *x = d->s.extra;
 
-	st->pid = st->host = t->pid;
+	st->host = t->pid;
+	st->pid = pids_inside(d->s.pids, t->pid);
 	st->ps = msg_new(op, PstreeEntry, pstree_entry);
 	if (!st->ps)
 		return CKPT_E_NOMEM;
-	st->ps->pid = (uint32_t)t->pid;
-	st->ps->ppid = i ? (uint32_t)d->tasks.v[t->parent]->pid : 0;
-	st->ps->pgid = (uint32_t)t->stat.pgrp;
-	st->ps->sid = (uint32_t)t->stat.session;
+	st->ps->pid = (uint32_t)st->pid;
+	st->ps->ppid = i ? (uint32_t)d->tasks.v[t->parent]->task->pid : 0;
+	st->ps->pgid = (uint32_t)pids_inside(d->s.pids, t->stat.pgrp);
+	st->ps->sid = (uint32_t)pids_inside(d->s.pids, t->stat.session);
 	if (t->zombie)
 		return fill_zombie(op, t);
 	st->mm = owns(d, i, KOBJ_VM) ? msg_new(op, MmEntry, mm_entry) : NULL;
@@ -188,7 +191,7 @@ static int fill_task(struct op *op, struct dump *d, size_t i)
 	st->extra = msg_new(op, TaskExtra, task_extra);
 	if (!st->fs || !st->extra || (owns(d, i, KOBJ_VM) && !st->mm))
 		return CKPT_E_NOMEM;
-	st->extra->pid = (uint32_t)t->pid;
+	st->extra->pid = (uint32_t)st->pid;
 	x->tasks[x->n_tasks++] = st->extra;
 	t->td = (struct task_dump){
 		.s = &d->s, .task = st, .target = &t->target, .parasite = &d->tasks.v[t->owner[KOBJ_VM]]->parasite,
@@ -197,16 +200,31 @@ static int fill_task(struct op *op, struct dump *d, size_t i)
 	return fill_ids(op, d, i);
 }
 
+/* Which numbers the tree itself knows. Threads are added with their tasks; read anew, since groups and sessions can change. */
+static int find_numbers(struct op *op, struct dump *d)
+{
+	int r = pids_begin(op, d->pid, &d->s.pids);
+
+	for (size_t i = 0; i < d->tasks.n && !r; i++) {
+		const struct dump_task *t = d->tasks.v[i];
+
+		r = pids_add_task(op, d->s.pids, t->pid);
+		for (size_t j = 1; j < t->target.threads.n && !r; j++)
+			r = pids_add(op, d->s.pids, &t->target.threads.v[j].status);
+	}
+	return r;
+}
+
 int frame_tasks(struct op *op, struct dump *d)
 {
 	size_t n = d->tasks.n;
-	int r = 0;
+	int r = find_numbers(op, d);
 
 	/* Their addresses are kept: they must not move any more. */
 	d->s.tasks.v = op_alloc(op, n * sizeof(*d->s.tasks.v));
 	d->s.extra->tasks = op_alloc(op, n * sizeof(*d->s.extra->tasks));
-	if (!d->s.tasks.v || !d->s.extra->tasks)
-		return CKPT_E_NOMEM;
+	if (r || !d->s.tasks.v || !d->s.extra->tasks)
+		return r ?: CKPT_E_NOMEM;
 	d->s.tasks.n = d->s.tasks.cap = n;
 	for (size_t i = 0; i < n && !r; i++) {
 		d->tasks.v[i]->task = &d->s.tasks.v[i];

@@ -134,8 +134,8 @@ static int sent_before(struct op *op, struct dump *d, uint64_t id, struct pieces
 /* What the parent has of a task's memory. A parent that is damaged is no reason to fail: then all is stored. */
 static int task_parent(struct op *op, struct dump *d, const struct dump_task *t, struct page_tracking *p)
 {
-	int r = op->opts->page_server ? sent_before(op, d, (uint64_t)t->pid, &p->parent)
-				      : pieces_of_parent(op, &d->s, 0, IMG_PAGEMAP, (uint64_t)t->pid, UINT64_MAX, &p->parent);
+	int r = op->opts->page_server ? sent_before(op, d, (uint64_t)t->task->pid, &p->parent)
+				      : pieces_of_parent(op, &d->s, 0, IMG_PAGEMAP, (uint64_t)t->task->pid, UINT64_MAX, &p->parent);
 
 	if (r == IMG_ABSENT)
 		return 0;

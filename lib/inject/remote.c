@@ -458,8 +458,8 @@ int parasite_run(struct op *op, const struct target *t, struct tracee *tr, const
 	int r, r2;
 
 	args->frame = area + sizeof(uint64_t);
-	args->pid = t->pid;
-	args->tid = tr->tid;
+	args->pid = proc_own_number(&tr->status.nstgid);
+	args->tid = proc_own_number(&tr->status.nspid);
 	args->notify_signal = p->notify_signal;
 	args->done = 0;
 	regs_cook_restart(&cooked, false, false);

@@ -10,7 +10,8 @@
 #include "lib/state/chain.h"
 
 struct snap_thread {
-	pid_t tid;
+	pid_t tid;  /* in the images, as snap_task.pid */
+	pid_t host; /* dump */
 	CoreEntry *core;
 	ThreadExtra *extra; /* what the format has no place for (schema/ckpt-extra.proto); NULL if none was read */
 };
@@ -114,6 +115,7 @@ struct snapshot {
 	ARRAY(struct source_place) source_places; /* of the same index as the sources */
 	ARRAY(struct pagein *) sources; /* restore: page images that were opened (lib/state/pieces.h) */
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
+	struct pids *pids; /* dump: numbers of processes (lib/state/pids.h); NULL: all are what we see */
 	struct ns_state *ns; /* lib/state/ns; NULL: all namespaces are ours */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
 	struct mount_state *mounts; /* lib/state/mount; NULL at first */

@@ -177,7 +177,7 @@ static struct snap_task *new_task(struct env *e, struct life *l)
 	struct snap_task *t = ARRAY_ADD(l->op.arena, &l->s.tasks);
 
 	assert_non_null(t);
-	t->pid = e->pid;
+	t->pid = t->host = e->pid;
 	t->ids = new_ids(&l->op, 2);
 	return t;
 }

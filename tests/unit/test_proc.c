@@ -23,8 +23,7 @@ static void status_of_odd_task(void **state)
 	assert_int_equal(s.tgid, 21652);
 	assert_int_equal(s.ppid, 21643);
 	assert_int_equal(s.tracer, 0);
-	assert_int_equal(s.nspid, 21652);
-	assert_int_equal(s.ns_levels, 1);
+	assert_true(s.nspid.n == 1 && s.nspid.v[0] == 21652);
 	assert_int_equal(s.umask, 022);
 	assert_int_equal(s.n_groups, 3);
 	assert_int_equal(s.groups[1], 70000);
@@ -75,19 +74,24 @@ static int parse_status(void *arena, const char *text, struct proc_status *s)
 	return proc_parse_status(arena, t.p, t.n, s);
 }
 
+#define FOUR "\t1\t1\t1\t1"
+#define DEEP FOUR FOUR FOUR FOUR FOUR FOUR FOUR FOUR
+
 static void status_of_other_forms(void **state)
 {
 	struct proc_status s;
 
-	assert_int_equal(parse_status(*state, STATUS_HEAD "NSpid:\t700\t20\t3\n", &s), 0);
-	assert_int_equal(s.nspid, 3);
-	assert_int_equal(s.ns_levels, 3);
+	assert_int_equal(parse_status(*state, STATUS_HEAD "NStgid:\t700\t20\t2\nNSpid:\t700\t20\t3\nNSpgid:\t699\t19\t0\nNSsid:\t50\t0\t0\n", &s), 0);
+	assert_true(s.nspid.n == 3 && s.nspid.v[0] == 700 && s.nspid.v[1] == 20 && s.nspid.v[2] == 3);
+	assert_true(s.nstgid.n == 3 && proc_own_number(&s.nstgid) == 2 && proc_own_number(&s.nspid) == 3);
+	assert_true(s.nspgid.n == 3 && s.nspgid.v[1] == 19 && s.nspgid.v[2] == 0);
+	assert_true(s.nssid.n == 3 && s.nssid.v[0] == 50 && s.nssid.v[1] == 0);
 	assert_int_equal(s.seccomp_filters, -1);
 	assert_int_equal(s.uid[3], 4);
 	assert_int_equal(s.gid[0], 5);
 	/* Without the line (old kernels) there is one level. */
 	assert_int_equal(parse_status(*state, STATUS_HEAD "x86_Thread_features:\tshstk wrss \n", &s), 0);
-	assert_int_equal(s.nspid, 1);
+	assert_true(s.nspid.n == 1 && s.nspid.v[0] == 1 && !s.nspgid.n && !s.nssid.n);
 	assert_string_equal(s.x86_thread_features, "shstk wrss ");
 
 	assert_int_equal(parse_status(*state, "", &s), -1);
@@ -97,6 +101,11 @@ static void status_of_other_forms(void **state)
 	assert_int_equal(parse_status(*state, STATUS_HEAD "Groups:\t4294967296\n", &s), -1);
 	assert_int_equal(parse_status(*state, STATUS_HEAD "SigPnd:\t10000000000000000\n", &s), -1);
 	assert_int_equal(parse_status(*state, STATUS_HEAD "NSpid:\t1\tx\n", &s), -1);
+	assert_int_equal(parse_status(*state, STATUS_HEAD "NSsid:\t-1\n", &s), -1);
+	/* As deep as the kernel nests them, and deeper. */
+	assert_int_equal(parse_status(*state, STATUS_HEAD "NSpid:\t1" DEEP "\n", &s), 0);
+	assert_int_equal(s.nspid.n, PROC_PID_LEVELS);
+	assert_int_equal(parse_status(*state, STATUS_HEAD "NSpid:\t1" DEEP "\t1\n", &s), -1);
 	assert_int_equal(parse_status(*state, STATUS_HEAD "Pid:\t99999999999\n", &s), -1);
 }
 

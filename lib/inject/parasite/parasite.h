@@ -52,7 +52,7 @@ struct parasite_args {
 	/* in */
 	uint64_t what;
 	uint64_t frame;	       /* address of the frame for rt_sigreturn, past its first word */
-	int32_t pid, tid;
+	int32_t pid, tid; /* in the PID namespace of the task */
 	int32_t notify_signal; /* sent to the thread when done: a signal whose delivery nobody would notice */
 	int32_t n_timers, n_areas;
 	int32_t peer; /* a process to look at, 0: none */

@@ -15,14 +15,25 @@
 #include "lib/base/arena.h"
 
 #define PROC_MAX_GROUPS 65536
+#define PROC_PID_LEVELS 33 /* PID namespaces nest 32 deep */
+
+/* Numbers of one process, from the PID namespace of the /proc down to its own; 0 where it has none. */
+struct proc_levels {
+	pid_t v[PROC_PID_LEVELS];
+	size_t n; /* at least 1 where the line is there */
+};
+/* As the process itself knows it. */
+static inline pid_t proc_own_number(const struct proc_levels *l)
+{
+	return l->n ? l->v[l->n - 1] : 0;
+}
 
 /* /proc/PID/status (or task/TID/status) */
 struct proc_status {
 	char name[64];
 	char state; /* R S D T t Z X I ... */
 	pid_t tgid, pid, ppid, tracer;
-	pid_t nspid; /* innermost number of NSpid (== pid outside pid namespaces) */
-	unsigned ns_levels; /* how many numbers NSpid has */
+	struct proc_levels nspid, nstgid, nspgid, nssid; /* of the thread, its process, process group and session */
 	uint32_t umask;
 	uint32_t uid[4], gid[4]; /* real, effective, saved, fs */
 	uint32_t *groups;

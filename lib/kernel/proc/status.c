@@ -15,7 +15,7 @@ enum {
 	HAVE_ALL = (1 << 7) - 1,
 };
 
-enum type { T_NAME, T_STATE, T_INT, T_BOOL, T_UNSIGNED, T_OCTAL, T_KB, T_HEX64, T_IDS, T_GROUPS, T_NSPID, T_FEATURES };
+enum type { T_NAME, T_STATE, T_INT, T_BOOL, T_UNSIGNED, T_OCTAL, T_KB, T_HEX64, T_IDS, T_GROUPS, T_LEVELS, T_FEATURES };
 
 #define AT_FIELD(f) offsetof(struct proc_status, f)
 static const struct {
@@ -34,7 +34,10 @@ static const struct {
 	{ "Uid", T_IDS, AT_FIELD(uid), HAVE_UID },
 	{ "Gid", T_IDS, AT_FIELD(gid), HAVE_GID },
 	{ "Groups", T_GROUPS, 0, 0 },
-	{ "NSpid", T_NSPID, 0, 0 },
+	{ "NSpid", T_LEVELS, AT_FIELD(nspid), 0 },
+	{ "NStgid", T_LEVELS, AT_FIELD(nstgid), 0 },
+	{ "NSpgid", T_LEVELS, AT_FIELD(nspgid), 0 },
+	{ "NSsid", T_LEVELS, AT_FIELD(nssid), 0 },
 	{ "Kthread", T_BOOL, AT_FIELD(kernel_thread), 0 },
 	{ "VmLck", T_KB, AT_FIELD(vm_locked_kb), 0 },
 	{ "VmRSS", T_KB, AT_FIELD(vm_rss_kb), 0 },
@@ -91,15 +94,15 @@ static bool parse_groups(struct arena *a, struct scan v, struct proc_status *out
 	return true;
 }
 
-static bool parse_nspid(struct scan v, struct proc_status *out)
+static bool parse_levels(struct scan v, struct proc_levels *l)
 {
-	out->ns_levels = 0;
+	l->n = 0;
 	for (scan_blanks(&v); !scan_end(&v); scan_blanks(&v)) {
-		if (!scan_int(&v, &out->nspid))
+		if (l->n == PROC_PID_LEVELS || !scan_int(&v, &l->v[l->n]) || l->v[l->n] < 0)
 			return false;
-		out->ns_levels++;
+		l->n++;
 	}
-	return out->ns_levels > 0;
+	return l->n > 0;
 }
 
 /* The kernel writes a newline in a name as \n and a backslash as \\. */
@@ -155,8 +158,8 @@ static bool parse_field(struct arena *a, enum type type, void *to, struct scan v
 		return parse_ids(v, to);
 	case T_GROUPS:
 		return parse_groups(a, v, out);
-	case T_NSPID:
-		return parse_nspid(v, out);
+	case T_LEVELS:
+		return parse_levels(v, to);
 	case T_FEATURES:
 		scan_copy(&v, to, sizeof(out->x86_thread_features));
 		return true;
@@ -192,10 +195,10 @@ int proc_parse_status(struct arena *a, const char *text, size_t len, struct proc
 	}
 	if (have != HAVE_ALL)
 		return -1;
-	if (!out->ns_levels) {
-		out->nspid = out->pid;
-		out->ns_levels = 1;
-	}
+	if (!out->nspid.n)
+		out->nspid = (struct proc_levels){ .v = { out->pid }, .n = 1 };
+	if (!out->nstgid.n)
+		out->nstgid = (struct proc_levels){ .v = { out->tgid }, .n = 1 };
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "lib/state/file/core.h"
 
 #include "lib/kernel/sys.h"
+#include "lib/state/pids.h"
 
 int file_tmpfs_dev(struct op *op, dev_t *dev)
 {
@@ -112,7 +113,7 @@ int file_errno(struct op *op, const struct fd_view *v, const char *what)
 			at->pid, view_name(op, v), v->link, what);
 }
 
-static void fown_read(int fd, FownEntry *fown)
+static void fown_read(const struct pids *pids, int fd, FownEntry *fown)
 {
 	struct f_owner_ex owner = { 0 };
 	uint32_t uids[2] = { 0 };
@@ -122,7 +123,7 @@ static void fown_read(int fd, FownEntry *fown)
 		fown->signum = (uint32_t)sig;
 	if (fcntl(fd, F_GETOWN_EX, &owner) < 0 || owner.pid <= 0)
 		return;
-	fown->pid = (uint32_t)owner.pid;
+	fown->pid = (uint32_t)pids_inside(pids, owner.pid);
 	fown->pid_type = (uint32_t)owner.type;
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
@@ -141,7 +142,7 @@ FownEntry *file_fown(struct op *op, const struct fd_view *v)
 		return NULL;
 	fown_entry__init(fown);
 	if (v->fd >= 0 && !(v->info.flags & O_PATH))
-		fown_read(v->copy, fown);
+		fown_read(v->pids, v->copy, fown);
 	return fown;
 }
 

@@ -58,12 +58,14 @@ static void split_cloexec(struct fd_view *v)
 	v->info.flags &= ~(uint32_t)O_CLOEXEC;
 }
 
-static int view_fd(struct op *op, struct file_state *fs, pid_t pid, int pidfd, int fd, struct fd_view *v)
+static int view_fd(struct op *op, const struct snapshot *s, pid_t pid, int pidfd, int fd, struct fd_view *v)
 {
 	char name[32], *link;
 	int r;
 
-	*v = (struct fd_view){ .pid = pid, .fd = fd, .what = "fd", .copy = -1, .link = "", .shm_dev = fs->shm_dev };
+	*v = (struct fd_view){
+		.pid = pid, .fd = fd, .what = "fd", .copy = -1, .link = "", .shm_dev = s->file_state->shm_dev, .pids = s->pids,
+	};
 	snprintf(name, sizeof(name), "fd/%d", fd);
 	r = proc_read_link(op, pid, name, &link);
 	r = r ? r : proc_read_fdinfo(op, pid, fd, &v->info);
@@ -259,7 +261,7 @@ static int dump_fd(struct op *op, struct snapshot *s, struct snap_task *t, int p
 	struct snap_file *f = NULL;
 	int r;
 
-	r = view_fd(op, s->file_state, t->pid, pidfd, fd, &v);
+	r = view_fd(op, s, t->host, pidfd, fd, &v);
 	r = r ? r : dump_description(op, s, &v, &f);
 	return r ? r : add_fdinfo(op, t, &v, f);
 }
@@ -285,7 +287,7 @@ static int dump_flight(struct op *op, struct snapshot *s, int self, struct fligh
 	struct snap_file *f = NULL;
 	int r;
 
-	r = view_fd(op, s->file_state, getpid(), self, flight->fd, &v);
+	r = view_fd(op, s, getpid(), self, flight->fd, &v);
 	v.carrier = flight->carrier;
 	r = r ? r : dump_description(op, s, &v, &f);
 	if (r)
@@ -353,9 +355,9 @@ int files_dump_task(struct op *op, struct snapshot *s, struct snap_task *t, int 
 		return CKPT_E_NOMEM;
 	r = s->file_state->tables_checked ? 0 : outside_check_tables(op, s);
 	s->file_state->tables_checked = true;
-	r = r ? r : proc_list_numbers(op, t->pid, "fd", &fds);
+	r = r ? r : proc_list_numbers(op, t->host, "fd", &fds);
 	if (r > 0)
-		return task_gone(op, t->pid);
+		return task_gone(op, t->host);
 	for (size_t i = 0; !r && i < fds.v.n; i++) {
 		r = op_check_cancel(op);
 		r = r ? r : dump_fd(op, s, t, pidfd, fds.v.v[i]);

@@ -210,7 +210,7 @@ static struct snap_file *still_there(const struct snapshot *s, const struct epol
 		const struct snap_task *t = d->holders.v.v[i];
 		const FdinfoEntry *e = epoll_find_number(t, slot->tfd);
 
-		if (e && sys_kcmp(t->pid, d->view.pid, KCMP_EPOLL_TFD, slot->tfd, (uintptr_t)slot) == 0)
+		if (e && sys_kcmp(t->host, d->view.pid, KCMP_EPOLL_TFD, slot->tfd, (uintptr_t)slot) == 0)
 			return snapshot_file(s, e->id);
 	}
 	return NULL;
@@ -268,7 +268,7 @@ static bool ask(const struct snapshot *s, const struct snap_file *f, short event
 {
 	for (size_t t = 0; t < s->tasks.n; t++) {
 		int64_t fd = epoll_find_file(&s->tasks.v[t], f->id);
-		_cleanup_close_ int pidfd = fd < 0 ? -1 : sys_pidfd_open(s->tasks.v[t].pid, 0);
+		_cleanup_close_ int pidfd = fd < 0 ? -1 : sys_pidfd_open(s->tasks.v[t].host, 0);
 		_cleanup_close_ int copy = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, (int)fd);
 
 		if (copy >= 0)

@@ -22,7 +22,7 @@ enum { CHECK_KEEP_UNIX, CHECK_KEEP_INET, CHECK_KEEP_N };
 
 /* A descriptor as seen from outside, given to file_kind.match and .dump. */
 struct fd_view {
-	pid_t pid;
+	pid_t pid;	    /* as we see it */
 	int fd;		    /* number in the task; -1 for a special reference */
 	const char *what;   /* "fd", "exe", "cwd", "root", "mapping" */
 	uint64_t addr;	    /* of the mapping */
@@ -36,6 +36,7 @@ struct fd_view {
 	const uint8_t *build_id; /* of a mapping, where the kernel tells; build_id_known, but NULL: it has none */
 	size_t build_id_len;
 	bool build_id_known;
+	const struct pids *pids; /* lib/state/pids.h: for numbers of processes that the kernel tells us; NULL in .check */
 	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
 	/* in .check: what the check of one socket leaves for those of the next ones, by CHECK_KEEP_*; NULL in a dump */
 	void **keep;

@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 
 #include "lib/state/file/core.h"
+#include "lib/state/pids.h"
 #include "lib/state/task/plan_build.h"
 
 #define LOCK_POSIX 1u
@@ -69,7 +70,7 @@ static bool known_posix(const struct snapshot *s, const struct fd_view *v, const
 	for (size_t i = 0; i < s->locks.n; i++) {
 		const FileLockEntry *m = s->locks.v[i];
 
-		if (m->flag == LOCK_POSIX && m->pid == v->pid && m->start == (int64_t)lock->start &&
+		if (m->flag == LOCK_POSIX && m->pid == pids_inside(v->pids, v->pid) && m->start == (int64_t)lock->start &&
 		    m->len == (int64_t)length_of(lock) && m->type == (lock->write ? F_WRLCK : F_RDLCK))
 			return true;
 	}
@@ -86,7 +87,7 @@ static int add(struct op *op, struct snapshot *s, const struct fd_view *v, const
 	file_lock_entry__init(m);
 	m->flag = flag_of(lock);
 	m->type = lock->write ? F_WRLCK : F_RDLCK;
-	m->pid = v->pid;
+	m->pid = pids_inside(v->pids, v->pid);
 	m->fd = v->fd;
 	if (m->flag == (LOCK_LEASE | LOCK_BREAKING)) {
 		int type = fcntl(v->copy, F_GETLEASE);

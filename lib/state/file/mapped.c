@@ -44,7 +44,7 @@ static int add_objects(struct op *op, struct look *l)
 static bool in_tree(const struct snapshot *s, pid_t pid)
 {
 	for (size_t i = 0; i < s->tasks.n; i++)
-		if (s->tasks.v[i].pid == pid)
+		if (s->tasks.v[i].host == pid)
 			return true;
 	return false;
 }

@@ -94,7 +94,7 @@ static int nsfile_dump(struct op *op, struct snapshot *s, const struct fd_view *
 	m->ns_cflag = t->clone_flag;
 	m->flags = v->info.flags;
 	for (size_t i = 0; i < s->tasks.n && !m->ns_id; i++)
-		if (lives_in(s->tasks.v[i].pid, t->name, &v->st))
+		if (lives_in(s->tasks.v[i].host, t->name, &v->st))
 			m->ns_id = id_of(s->tasks.v[i].ids, t);
 	if (!m->ns_id)
 		return foreign(op, v, t);

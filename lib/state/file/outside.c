@@ -76,7 +76,7 @@ static bool in_tree(const struct search *f, pid_t pid)
 static int list_others(struct op *op, struct snapshot *s, struct search *f)
 {
 	struct proc_numbers all = { 0 };
-	pid_t root = s->tasks.v[0].pid;
+	pid_t root = s->tasks.v[0].host;
 	size_t n = 0;
 	int r = proc_list_numbers(op, getpid(), "..", &all); /* /proc itself */
 
@@ -85,7 +85,7 @@ static int list_others(struct op *op, struct snapshot *s, struct search *f)
 	if (r || !f->tree)
 		return r ? r : CKPT_E_NOMEM;
 	for (size_t i = 0; i < s->tasks.n; i++)
-		f->tree[i] = s->tasks.v[i].pid;
+		f->tree[i] = s->tasks.v[i].host;
 	qsort(f->tree, s->tasks.n, sizeof(*f->tree), by_number);
 	for (size_t i = 0; i < all.v.n; i++)
 		if (all.v.v[i] != getpid() && !in_tree(f, all.v.v[i]))
@@ -153,10 +153,10 @@ static size_t sort_tree(const struct snapshot *s, pid_t *v, int type)
 
 	for (size_t i = 0; i < s->tasks.n; i++) {
 		/* The dead have none, and would be equal to every process that has none. */
-		if (s->tasks.v[i].dead || find(v, n, s->tasks.v[i].pid, type, &place))
+		if (s->tasks.v[i].dead || find(v, n, s->tasks.v[i].host, type, &place))
 			continue;
 		memmove(&v[place + 1], &v[place], (n - place) * sizeof(*v));
-		v[place] = s->tasks.v[i].pid;
+		v[place] = s->tasks.v[i].host;
 		n++;
 	}
 	return n;
@@ -426,7 +426,7 @@ static int look_at_relatives(struct op *op, struct search *f)
 {
 	struct proc_numbers siblings = { 0 };
 	struct proc_stat st;
-	int r = proc_read_stat(op, f->s->tasks.v[0].pid, &st);
+	int r = proc_read_stat(op, f->s->tasks.v[0].host, &st);
 
 	if (r || st.ppid <= 0)
 		return r < 0 ? r : 0;

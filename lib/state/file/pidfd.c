@@ -12,6 +12,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
+#include "lib/state/pids.h"
 #include "lib/state/task/plan_build.h"
 
 /* Dump: what has to wait until all tasks were looked at. */
@@ -68,7 +69,7 @@ static int pidfd_dump(struct op *op, struct snapshot *s, const struct fd_view *v
 	if (!p.pid)
 		return file_refuse(op, v, "pidfd", NULL, "it is of a process in a pid namespace that cannot be seen from here");
 	m->ino = (uint32_t)v->st.st_ino;
-	m->nspid = p.nspid;
+	m->nspid = p.pid < 0 ? -1 : pids_inside(v->pids, p.pid);
 	d->view = *v;
 	d->view.copy = -1;
 	d->pid = p.pid;
@@ -76,7 +77,22 @@ static int pidfd_dump(struct op *op, struct snapshot *s, const struct fd_view *v
 	return p.pid < 0 ? dump_end(op, v, f, d) : 0;
 }
 
-/* The task of which @tid is a thread, by numbers as the dump sees them. */
+/* Dump. */
+static bool in_tree(const struct snapshot *s, pid_t host)
+{
+	for (size_t i = 0; i < s->tasks.n; i++) {
+		const struct snap_task *t = &s->tasks.v[i];
+
+		if (t->host == host)
+			return true;
+		for (size_t j = 0; j < t->threads.n; j++)
+			if (t->threads.v[j].host == host)
+				return true;
+	}
+	return false;
+}
+
+/* The task of which @tid is a thread, by numbers in the images. */
 static const struct snap_task *task_of(const struct snapshot *s, pid_t tid)
 {
 	for (size_t i = 0; i < s->tasks.n; i++) {
@@ -97,7 +113,7 @@ static int pidfd_complete(struct op *op, struct snapshot *s)
 		const struct snap_file *f = s->files.v[i];
 		const struct pidfd_dump *d = f->priv;
 
-		if (f->kind == &file_pidfd && d->pid > 0 && !task_of(s, d->pid))
+		if (f->kind == &file_pidfd && d->pid > 0 && !in_tree(s, d->pid))
 			return file_refuse(op, &d->view, "pidfd", "checkpoint both together, or have the program close it before",
 					   "it is of process %d, which is outside of the tree", d->pid);
 	}

@@ -37,15 +37,15 @@ static int check_tasks(struct op *op, const struct snapshot *s)
 	struct stat roots, st;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[0].pid);
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[0].host);
 	if (stat(path, &roots) < 0)
-		return op_errno(op, errno, AT(.pid = s->tasks.v[0].pid, .kind = "namespace"), "look at %s", path);
+		return op_errno(op, errno, AT(.pid = s->tasks.v[0].host, .kind = "namespace"), "look at %s", path);
 	for (size_t i = 1; i < s->tasks.n; i++) {
-		snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[i].pid);
+		snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[i].host);
 		if (stat(path, &st) == 0 && (st.st_ino != roots.st_ino || st.st_dev != roots.st_dev))
-			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].pid, .kind = "namespace"),
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].host, .kind = "namespace"),
 				       "task %d is in another IPC namespace than the root of the tree, which is not supported",
-				       s->tasks.v[i].pid);
+				       s->tasks.v[i].host);
 	}
 	return 0;
 }
@@ -58,7 +58,7 @@ int ipc_dump_begin(struct op *op, struct snapshot *s)
 	if (r)
 		return r;
 	st->ns_id = s->inventory->root_ids->ipc_ns_id;
-	st->own = ipc_is_own(s->tasks.v[0].pid);
+	st->own = ipc_is_own(s->tasks.v[0].host);
 	if (!st->own)
 		return 0;
 	if (!s->next_ns_id)
@@ -72,7 +72,7 @@ int ipc_dump_begin(struct op *op, struct snapshot *s)
 
 static int open_namespace(struct op *op, struct snapshot *s)
 {
-	pid_t pid = s->tasks.v[0].pid;
+	pid_t pid = s->tasks.v[0].host;
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);

@@ -37,7 +37,7 @@ int ipc_check_desc(struct op *op, const IpcDescEntry *d, const char *image)
 bool ipc_of_tree(const struct snapshot *s, pid_t pid)
 {
 	for (size_t i = 0; pid > 0 && i < s->tasks.n; i++)
-		if (s->tasks.v[i].pid == pid)
+		if (s->tasks.v[i].host == pid)
 			return true;
 	return false;
 }

@@ -51,22 +51,22 @@ static int judge(struct op *op, const struct snapshot *s, const struct snap_task
 	bool concerned = s->ipc->own || s->ipc->sems.n;
 
 	if (file_is_external(op, "sem-undo[]"))
-		log_warn(op, "task %d: what the kernel would undo on semaphores (SEM_UNDO) is left out", t->pid);
+		log_warn(op, "task %d: what the kernel would undo on semaphores (SEM_UNDO) is left out", t->host);
 	else if (t->threads.n == 1 && concerned)
-		return refuse(op, t->pid);
+		return refuse(op, t->host);
 	else if (t->threads.n == 1)
 		log_warn(op, "task %d has used SEM_UNDO, but was the last to use no semaphore: what the kernel would still undo is not in the checkpoint",
-			 t->pid);
+			 t->host);
 	else if (concerned)
 		log_warn(op, "task %d uses semaphores; whether one of its threads has used SEM_UNDO cannot be told: if so, what the kernel would undo is not in the checkpoint",
-			 t->pid);
+			 t->host);
 	return 0;
 }
 
 static bool has_list(const struct snap_task *t, pid_t other)
 {
 	for (size_t i = 0; i < t->threads.n; i++)
-		if (sys_kcmp(t->threads.v[i].tid, other, KCMP_SYSVSEM, 0, 0) > 0)
+		if (sys_kcmp(t->threads.v[i].host, other, KCMP_SYSVSEM, 0, 0) > 0)
 			return true;
 	return false;
 }

@@ -39,8 +39,8 @@ bool aio_is_ring(const struct proc_vma *v)
 
 static int refuse(struct op *op, const struct task_dump *d, uint64_t addr, const char *hint, const char *why)
 {
-	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = addr, .kind = "AIO context", .hint = hint),
-		       "task %d: AIO context at %#lx: %s", d->task->pid, addr, why);
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->host, .addr = addr, .kind = "AIO context", .hint = hint),
+		       "task %d: AIO context at %#lx: %s", d->task->host, addr, why);
 }
 
 /* Whether any disk is at work. */

@@ -52,8 +52,8 @@ int mem_read(struct op *op, struct task_dump *d, uint64_t at, void *buf, size_t 
 		if (area) {
 			some = stash_read(&d->copy->stash, area, at + done, (char *)buf + done, n - done);
 			if (!some)
-				return op_fail(op, CKPT_E_INTERNAL, AT(.pid = d->task->pid, .addr = at + done),
-					       "memory of task %d at %#lx was not kept", d->task->pid, at + done);
+				return op_fail(op, CKPT_E_INTERNAL, AT(.pid = d->task->host, .addr = at + done),
+					       "memory of task %d at %#lx was not kept", d->task->host, at + done);
 		} else {
 			some = d->copy ? MIN(n - done, stash_next(&d->copy->stash, at + done) - at - done) : n;
 			r = target_read(op, mem_target(d), (struct raddr){ at + done }, (char *)buf + done, some);
@@ -66,7 +66,7 @@ int mem_read(struct op *op, struct task_dump *d, uint64_t at, void *buf, size_t 
 int mem_copy_explain(struct op *op, const struct task_dump *d, int r)
 {
 	if (r < 0 && r != CKPT_E_CANCELED && twin_of(d) && target_has_ended(&twin_of(d)->target))
-		return op_wrap(op, r, "the snapshot of task %d was ended (for lack of memory, perhaps)", d->task->pid);
+		return op_wrap(op, r, "the snapshot of task %d was ended (for lack of memory, perhaps)", d->task->host);
 	return r;
 }
 
@@ -126,10 +126,10 @@ static int is_lacking(struct op *op, const struct task_dump *d, struct lacks *l,
 	*lacks = v->status & VMA_AIORING || v->flags & MAP_HUGETLB || !twin_has_area(l, v);
 	if (*lacks || !(v->status & VMA_ANON_PRIVATE) || v->status & VMA_VDSO)
 		return 0;
-	r = any_page(op, l->twins, d->task->pid, v, &any);
+	r = any_page(op, l->twins, d->task->host, v, &any);
 	if (r || any)
 		return r;
-	r = any_page(op, l->theirs, d->task->pid, v, &any);
+	r = any_page(op, l->theirs, d->task->host, v, &any);
 	*lacks = any;
 	return r;
 }
@@ -162,11 +162,11 @@ int mem_copy_fill(struct op *op, struct task_dump *d, struct stash_room *room, b
 	_cleanup_close_ int theirs = -1, twins = -1;
 	const MmEntry *mm = d->task->mm;
 	struct lacks l = { 0 };
-	int r = open_pagemap(op, d->task->pid, &theirs);
+	int r = open_pagemap(op, d->task->host, &theirs);
 
 	if (!all) {
 		r = r ?: proc_read_maps(op, d->copy->twin.target.pid, &l.maps);
-		r = r > 0 ? op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "the snapshot of task %d has ended", d->task->pid) : r;
+		r = r > 0 ? op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->host), "the snapshot of task %d has ended", d->task->host) : r;
 		r = r ?: open_pagemap(op, d->copy->twin.target.pid, &twins);
 		l.theirs = theirs;
 		l.twins = twins;

@@ -45,12 +45,12 @@ static int register_run(struct op *op, struct task_dump *d, int uffd, size_t fro
 		return LOST;
 	if (eno == EBUSY && to - from == 1)
 		return op_fail(op, CKPT_E_BUSY,
-			       AT(.pid = d->task->pid, .addr = v[from]->start, .kind = "userfaultfd",
+			       AT(.pid = d->task->host, .addr = v[from]->start, .kind = "userfaultfd",
 				  .hint = "if another program tracks its memory with libckpt, use that, or end it first"),
-			       "task %d: memory at %lx-%lx is registered with a userfaultfd that is not ours", d->task->pid,
+			       "task %d: memory at %lx-%lx is registered with a userfaultfd that is not ours", d->task->host,
 			       v[from]->start, v[from]->end);
 	if (eno && to - from == 1) {
-		log_debug(op, "task %d: %lx-%lx cannot be tracked: %s", d->task->pid, v[from]->start, v[from]->end, strerror(eno));
+		log_debug(op, "task %d: %lx-%lx cannot be tracked: %s", d->task->host, v[from]->start, v[from]->end, strerror(eno));
 		return 0;
 	}
 	for (size_t i = from; i < to; i++)
@@ -142,8 +142,8 @@ static int scan_area(struct op *op, struct scan *s, const VmaEntry *v, bool *tra
 			return 0;
 		}
 		if (n < 0)
-			return op_errno(op, errno, AT(.pid = s->d->task->pid, .addr = v->start),
-					"find what task %d has written to %lx-%lx", s->d->task->pid, v->start, v->end);
+			return op_errno(op, errno, AT(.pid = s->d->task->host, .addr = v->start),
+					"find what task %d has written to %lx-%lx", s->d->task->host, v->start, v->end);
 		for (int i = 0; i < n && !r; i++)
 			if (!is_clean(v, s->regions[i].categories))
 				r = note(op, s->d->tracking, s->regions[i].start, s->regions[i].end);
@@ -165,10 +165,10 @@ static int scan_areas(struct op *op, struct task_dump *d)
 
 	if (!s)
 		return CKPT_E_NOMEM;
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->task->pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->task->host);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return op_errno(op, errno, AT(.pid = d->task->pid), "open %s", path);
+		return op_errno(op, errno, AT(.pid = d->task->host), "open %s", path);
 	s->d = d;
 	s->pagemap = fd;
 	t->armed = t->arm;
@@ -213,10 +213,10 @@ int dirty_areas(struct op *op, struct task_dump *d)
 	MmEntry *mm = d->task->mm;
 	struct proc_maps maps = { 0 };
 	VmaEntry *e;
-	int r = proc_read_maps(op, d->task->pid, &maps);
+	int r = proc_read_maps(op, d->task->host, &maps);
 
 	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "task %d ended meanwhile", d->task->pid);
+		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->host), "task %d ended meanwhile", d->task->host);
 	mm->vmas = op_alloc(op, (maps.vmas.n + 1) * sizeof(*mm->vmas));
 	e = op_alloc(op, (maps.vmas.n + 1) * sizeof(*e));
 	if (!mm->vmas || !e)

@@ -12,12 +12,12 @@ int mlock_future_dump(struct op *op, struct task_dump *d)
 {
 	struct proc_status st;
 	struct proc_maps maps = { 0 };
-	int r = proc_read_status(op, d->task->pid, &st);
+	int r = proc_read_status(op, d->task->host, &st);
 
 	/* Reading the areas again costs time; without a locked page there is nothing to see. */
 	if (r || !d->parasite->base || st.vm_locked_kb * 1024 < d->parasite->size)
 		return MIN(r, 0);
-	r = proc_read_smaps(op, d->task->pid, &maps);
+	r = proc_read_smaps(op, d->task->host, &maps);
 	for (size_t i = 0; i < maps.vmas.n && !r; i++) {
 		const struct proc_vma *v = &maps.vmas.v[i];
 

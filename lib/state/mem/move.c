@@ -154,7 +154,7 @@ static int start(struct op *op, struct moves *m)
 	if (r)
 		moves_end(op, m);
 	else
-		log_debug(op, "task %d: %lu of %lu MiB are written from where they are, in %zu runs", m->d->task->pid, m->bytes >> 20,
+		log_debug(op, "task %d: %lu of %lu MiB are written from where they are, in %zu runs", m->d->task->host, m->bytes >> 20,
 			  (unsigned long)(m->out->bytes >> 20), m->v.n);
 	return r;
 }
@@ -170,13 +170,13 @@ int moves_begin(struct op *op, struct task_dump *d, struct pages_out *out, struc
 	if (!possible(op, d, out))
 		return 0;
 	if (move_is_limited(op, d->target->pid)) {
-		log_info(op, "task %d: its pages are copied to be written, since its cgroup limits what it may write", d->task->pid);
+		log_info(op, "task %d: its pages are copied to be written, since its cgroup limits what it may write", d->task->host);
 		return 0;
 	}
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", d->target->pid);
 	pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
-		return op_errno(op, errno, AT(.pid = d->task->pid), "open %s", path);
+		return op_errno(op, errno, AT(.pid = d->task->host), "open %s", path);
 	m = op_new(op, struct moves);
 	if (!m)
 		return CKPT_E_NOMEM;
@@ -221,7 +221,7 @@ static int heard(struct op *op, struct moves *m, const struct mover_done *done)
 	m->heard += done->len;
 	if (done->result != (int32_t)done->len || done->off % MOVER_BLOCK || done->len % MOVER_BLOCK || done->len > MOVER_CHUNK ||
 	    done->off + done->len > m->out->bytes) {
-		log_debug(op, "task %d: a write of %u bytes at %lu of %s gave %d", m->d->task->pid, done->len,
+		log_debug(op, "task %d: a write of %u bytes at %lu of %s gave %d", m->d->task->host, done->len,
 			  (unsigned long)done->off, m->out->name, done->result);
 		return 0; /* it is copied in the end, and then the error is the disk's own */
 	}
@@ -341,7 +341,7 @@ static int copy_rest(struct op *op, struct moves *m)
 	}
 	if (n)
 		log_warn(op, "task %d: %lu MiB of its memory had to be copied: writing it from where it is did not work%s%s",
-			 m->d->task->pid, (unsigned long)(n * MOVER_BLOCK >> 20), m->mover.result ? ": " : "",
+			 m->d->task->host, (unsigned long)(n * MOVER_BLOCK >> 20), m->mover.result ? ": " : "",
 			 m->mover.result ? strerror(-m->mover.result) : "");
 	return r;
 }

@@ -195,8 +195,8 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return op_errno(op, errno, AT(.pid = s->d->task->pid, .addr = v->start),
-					"scan the page tables of task %d at %lx-%lx", s->d->task->pid, v->start, v->end);
+			return op_errno(op, errno, AT(.pid = s->d->task->host, .addr = v->start),
+					"scan the page tables of task %d at %lx-%lx", s->d->task->host, v->start, v->end);
 		for (int i = 0; i < n && !r; i++)
 			r = add_region(op, s, v, &s->regions[i], flags);
 		r = r ?: op_check_cancel(op);
@@ -242,7 +242,7 @@ int pages_collect(struct op *op, struct task_dump *d)
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", mem_target(d)->pid);
 	fd = s.pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return op_errno(op, errno, AT(.pid = d->task->pid), "open %s", path);
+		return op_errno(op, errno, AT(.pid = d->task->host), "open %s", path);
 	s.regions = op_alloc(op, REGIONS * sizeof(*s.regions));
 	if (!s.regions)
 		return CKPT_E_NOMEM;

@@ -106,7 +106,7 @@ static int file_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 {
 	bool shmem = false;
 	uint32_t id, fdflags;
-	int r = files_dump_mapping(op, d->s, d->task->pid, v, &id, &shmem, &fdflags);
+	int r = files_dump_mapping(op, d->s, d->task->host, v, &id, &shmem, &fdflags);
 
 	if (r)
 		return op_wrap(op, r, "mapping %lx-%lx", v->start, v->end);
@@ -168,9 +168,9 @@ static int make_vma(struct op *op, struct task_dump *d, const struct proc_vma *v
 	e->status = VMA_REGULAR;
 	set_flags(v, e);
 	if (ipc_is_attachment(v))
-		return ipc_dump_attachment(op, d->s, d->task->pid, v, e);
+		return ipc_dump_attachment(op, d->s, d->task->host, v, e);
 	if (packet_ring_is(v))
-		return packet_ring_area(op, d->s, d->task->pid, v, e);
+		return packet_ring_area(op, d->s, d->task->host, v, e);
 	if (is_private_huge(v))
 		e->flags |= MAP_HUGETLB | (uint32_t)__builtin_ctzl(v->kernel_page_kb << 10) << HUGE_SHIFT;
 	else if (is_file_backed(v))
@@ -218,8 +218,8 @@ static int auxv_dump(struct op *op, struct task_dump *d)
 	char *text;
 	size_t len, words;
 
-	if (proc_read_file(op, d->task->pid, "auxv", &text, &len) != 0)
-		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "task %d has no auxv", d->task->pid);
+	if (proc_read_file(op, d->task->host, "auxv", &text, &len) != 0)
+		return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->host), "task %d has no auxv", d->task->host);
 	words = MIN(len / sizeof(uint64_t), (size_t)MAX_AUXV_WORDS);
 	mm->mm_saved_auxv = arena_memdup(op->arena, text, words * sizeof(uint64_t));
 	if (!mm->mm_saved_auxv)
@@ -240,8 +240,8 @@ static int check_area(struct op *op, const struct task_dump *d, const struct pro
 {
 	const char *kind, *hint, *why = vma_obstacle(v, is_tracked(d, v), &kind, &hint);
 
-	return why ? op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = v->start, .kind = kind, .hint = hint),
-			     "task %d: memory at %lx-%lx (%s): %s", d->task->pid, v->start, v->end, v->name[0] ? v->name : kind, why)
+	return why ? op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->host, .addr = v->start, .kind = kind, .hint = hint),
+			     "task %d: memory at %lx-%lx (%s): %s", d->task->host, v->start, v->end, v->name[0] ? v->name : kind, why)
 		   : 0;
 }
 
@@ -279,8 +279,8 @@ static int late_key(struct op *op, const struct task_dump *d, const VmaEntry *e,
 {
 	if (!(e->status & VMA_SYSVIPC) || !v->protection_key)
 		return 0;
-	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .addr = v->start, .kind = "protection key"),
-		       "task %d: the attachment of a segment at %lx has a protection key, which is not supported", d->task->pid, v->start);
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->host, .addr = v->start, .kind = "protection key"),
+		       "task %d: the attachment of a segment at %lx has a protection key, which is not supported", d->task->host, v->start);
 }
 
 int vmas_set_flags(struct op *op, struct task_dump *d, const struct proc_maps *full)
@@ -300,8 +300,8 @@ int vmas_set_flags(struct op *op, struct task_dump *d, const struct proc_maps *f
 			v->has_vmflags = true;
 		}
 		if (!v->has_vmflags)
-			return op_fail(op, CKPT_E_CHANGED, AT(.pid = d->task->pid, .addr = v->start, .hint = "try again"),
-				       "task %d: what the area at %lx is, changed while it was being stopped", d->task->pid, v->start);
+			return op_fail(op, CKPT_E_CHANGED, AT(.pid = d->task->host, .addr = v->start, .hint = "try again"),
+				       "task %d: what the area at %lx is, changed while it was being stopped", d->task->host, v->start);
 		r = check_area(op, d, v);
 		while (at < mm->n_vmas && mm->vmas[at]->start < v->start)
 			at++;

@@ -132,7 +132,7 @@ static int start(struct op *op, pid_t of, const struct tracee *tr, struct peer *
 		peer_end(p);
 		return 0;
 	}
-	p->number = pidns >= 0 ? st.nspid : p->pid;
+	p->number = pidns >= 0 ? proc_own_number(&st.nspid) : p->pid;
 	return 0;
 }
 
@@ -148,7 +148,7 @@ int peer_for(struct op *op, const struct task_dump *d, const struct tracee *tr, 
 	if (p->pid && (p->uid != tr->status.uid[0] || p->gid != tr->status.gid[0]))
 		peer_end(p);
 	if (!p->pid)
-		r = start(op, d->task->pid, tr, p);
+		r = start(op, d->task->host, tr, p);
 	*number = p->number;
 	return r;
 }

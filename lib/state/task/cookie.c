@@ -19,7 +19,7 @@ void cookie_dump(struct op *op, const struct task_dump *d, TaskExtra *x)
 {
 	unsigned long leader = 0, other;
 
-	if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, d->task->pid, SCOPE_THREAD, (unsigned long)&leader) < 0)
+	if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, d->task->host, SCOPE_THREAD, (unsigned long)&leader) < 0)
 		return;
 	if (leader)
 		msg_set(x, core_cookie, leader);

@@ -11,6 +11,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/msg.h"
+#include "lib/state/pids.h"
 #include "lib/state/task/confine.h"
 #include "lib/state/task/task.h"
 
@@ -81,12 +82,12 @@ static int registers_dump(struct op *op, const struct task_dump *d, const struct
 		return r;
 	if (regs.cs != 0x33)
 		return op_fail(op, CKPT_E_UNSUPPORTED,
-			       AT(.pid = d->task->pid, .kind = "32-bit task",
+			       AT(.pid = d->task->host, .kind = "32-bit task",
 				  .hint = "only 64-bit programs can be checkpointed"),
 			       "thread %d runs 32-bit code", tr->tid);
 	cook_regs(tr, &regs, extra->restart);
 	if (x86_xstate_unsaved(tr->xstate, tr->xstate_len))
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->pid, .kind = "processor state"),
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = d->task->host, .kind = "processor state"),
 			       "thread %d uses processor state %#lx that the image format cannot hold", tr->tid,
 			       x86_xstate_unsaved(tr->xstate, tr->xstate_len));
 	r = x86_regs_to_image(op, &regs, tr->xstate, tr->xstate_len, &core->thread_info);
@@ -157,7 +158,7 @@ static int tc_dump(struct op *op, struct task_dump *d, const struct parasite_arg
 {
 	const struct tracee *leader = &d->target->threads.v[0];
 	TaskCoreEntry *tc = core->tc;
-	pid_t pid = d->task->pid;
+	pid_t pid = d->task->host;
 	bool there;
 	long v;
 	int r;
@@ -208,7 +209,7 @@ static int mm_fields(struct op *op, struct task_dump *d, const struct parasite_a
 	mm->mm_arg_start = st->arg_start, mm->mm_arg_end = st->arg_end;
 	mm->mm_env_start = st->env_start, mm->mm_env_end = st->env_end;
 	if (a->dumpable < 0)
-		return op_errno(op, (int)-a->dumpable, AT(.pid = d->task->pid), "read the dumpable flag");
+		return op_errno(op, (int)-a->dumpable, AT(.pid = d->task->host), "read the dumpable flag");
 	msg_set(mm, dumpable, (int32_t)a->dumpable);
 	msg_set(mm, thp_disabled, a->thp_disable > 0);
 	if (a->pkeys)
@@ -224,7 +225,8 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 
 	if (!t)
 		return op_nomem(op);
-	t->tid = tr->tid;
+	t->host = tr->tid;
+	t->tid = pids_of_status(d->s->pids, &tr->status);
 	t->core = msg_new(op, CoreEntry, core_entry);
 	t->extra = msg_new(op, ThreadExtra, thread_extra);
 	if (!t->core || !t->extra)
@@ -233,7 +235,7 @@ static int dump_thread(struct op *op, struct task_dump *d, size_t i, struct para
 	t->core->thread_core = msg_new(op, ThreadCoreEntry, thread_core_entry);
 	if (!t->core->thread_core)
 		return CKPT_E_NOMEM;
-	t->extra->tid = (uint32_t)tr->tid;
+	t->extra->tid = (uint32_t)t->tid;
 	extra->threads[extra->n_threads++] = t->extra;
 	r = peer_for(op, d, tr, d->peer, &a->peer);
 	r = r ?: parasite_run(op, d->target, tr, d->parasite, a);
@@ -298,12 +300,12 @@ int task_dump_core(struct op *op, struct task_dump *d)
 	int r;
 
 	msg_set(extra, starttime, d->target->stat.starttime);
-	extra->cmdline = cmdline(op, d->task->pid);
+	extra->cmdline = cmdline(op, d->task->host);
 	extra->threads = op_alloc(op, d->target->threads.n * sizeof(*extra->threads));
 	if (!extra->threads)
 		return CKPT_E_NOMEM;
 	cookie_dump(op, d, extra);
-	label_check(op, d->task->pid);
+	label_check(op, d->task->host);
 	/* Where the address space is another task's, nobody has injected anything here. */
 	r = sud_suspend(op, d->target, d->parasite->all);
 	r = r ?: dump_threads(op, d);

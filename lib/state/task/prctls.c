@@ -60,11 +60,11 @@ static void differences_dump(struct op *op, const struct task_dump *d, const str
 	bool flusher = d->task->extra->has_io_flusher && d->task->extra->io_flusher;
 	uint32_t v;
 
-	if (tr->tid == leader->tid)
+	if (tr->tid == leader->host)
 		return;
 	if ((a->io_flusher == 1) != flusher)
 		msg_set(x, io_flusher, a->io_flusher == 1);
-	if (thread_personality(op, d->task->pid, tr->tid, &v) && v != leader->core->tc->personality)
+	if (thread_personality(op, d->task->host, tr->tid, &v) && v != leader->core->tc->personality)
 		msg_set(x, personality, v);
 }
 

@@ -89,10 +89,10 @@ int rlimits_dump(struct op *op, const struct task_dump *d, TaskCoreEntry *tc)
 	struct proc_limit limits[16];
 	TaskRlimitsEntry *e = msg_new(op, TaskRlimitsEntry, task_rlimits_entry);
 	/* From /proc: prlimit(2) on another user's task needs CAP_SYS_RESOURCE. */
-	int r = proc_read_limits(op, d->task->pid, limits);
+	int r = proc_read_limits(op, d->task->host, limits);
 
 	if (r || !e)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "task %d ended", d->task->pid);
+		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->host), "task %d ended", d->task->host);
 	e->rlimits = op_alloc(op, ARRAY_SIZE(limits) * sizeof(*e->rlimits));
 	if (!e->rlimits)
 		return CKPT_E_NOMEM;
@@ -115,9 +115,9 @@ void autogroup_dump(struct op *op, const struct task_dump *d, TaskExtra *x)
 	char *text, *nice;
 	size_t len;
 
-	if (d->target->stat.session != d->task->pid)
+	if (d->target->stat.session != d->task->host)
 		return;
-	if (proc_read_file(op, d->task->pid, "autogroup", &text, &len) != 0) {
+	if (proc_read_file(op, d->task->host, "autogroup", &text, &len) != 0) {
 		op_forget(op);
 		return;
 	}

@@ -23,7 +23,7 @@ int sigactions_dump(struct op *op, const struct task_dump *d, const struct paras
 		if (sig == SIGKILL || sig == SIGSTOP)
 			continue;
 		if (a->sigaction_result[sig - 1] < 0)
-			return op_errno(op, (int)-a->sigaction_result[sig - 1], AT(.pid = d->task->pid),
+			return op_errno(op, (int)-a->sigaction_result[sig - 1], AT(.pid = d->task->host),
 					"read the action of signal %d", sig);
 		sa_entry__init(e);
 		e->sigaction = sa->handler;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Interval timers and POSIX timers. Remaining times are relative, as the format wants them. */
 #include "lib/state/msg.h"
+#include "lib/state/pids.h"
 #include "lib/state/task/task.h"
 
 int itimers_dump(struct op *op, const struct parasite_args *a, TaskTimersEntry **ret)
@@ -46,7 +47,7 @@ static int dump_batch(struct op *op, const struct task_dump *d, const struct pro
 		if (!e)
 			return CKPT_E_NOMEM;
 		if (t->overrun < 0)
-			return op_errno(op, -t->overrun, AT(.pid = d->task->pid, .kind = "timer"), "read POSIX timer %u",
+			return op_errno(op, -t->overrun, AT(.pid = d->task->host, .kind = "timer"), "read POSIX timer %u",
 					v[i].id);
 		e->it_id = v[i].id;
 		e->clock_id = v[i].clock_id;
@@ -59,7 +60,7 @@ static int dump_batch(struct op *op, const struct task_dump *d, const struct pro
 		e->vsec = t->value_sec;
 		e->vnsec = t->value_nsec;
 		if (v[i].notify_tid)
-			msg_set(e, notify_thread_id, v[i].notify_pid);
+			msg_set(e, notify_thread_id, pids_inside(d->s->pids, v[i].notify_pid));
 		out->posix[out->n_posix++] = e;
 	}
 	return r;
@@ -68,10 +69,10 @@ static int dump_batch(struct op *op, const struct task_dump *d, const struct pro
 int posix_timers_dump(struct op *op, const struct task_dump *d, TaskTimersEntry *out)
 {
 	struct proc_timers timers = { 0 };
-	int r = proc_read_timers(op, d->task->pid, &timers);
+	int r = proc_read_timers(op, d->task->host, &timers);
 
 	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->pid), "task %d ended", d->task->pid);
+		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = d->task->host), "task %d ended", d->task->host);
 	out->posix = op_alloc(op, (timers.v.n + 1) * sizeof(*out->posix));
 	if (!out->posix)
 		return CKPT_E_NOMEM;

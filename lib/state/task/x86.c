@@ -33,8 +33,8 @@ static int ldt_dump(struct op *op, struct task_dump *d)
 		if (r)
 			return r;
 		if (a->ldt_result < 0)
-			return op_errno(op, (int)-a->ldt_result, AT(.pid = d->task->pid, .kind = "LDT"),
-					"read the local descriptor table of task %d", d->task->pid);
+			return op_errno(op, (int)-a->ldt_result, AT(.pid = d->task->host, .kind = "LDT"),
+					"read the local descriptor table of task %d", d->task->host);
 		memcpy(all + at, a->ldt, sizeof(a->ldt));
 	}
 	while (n && !all[n - 1])

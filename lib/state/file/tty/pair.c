@@ -7,6 +7,7 @@
 #include <poll.h>
 
 #include "lib/state/file/tty/tty.h"
+#include "lib/state/pids.h"
 
 struct terminal *terminal_of(struct op *op, struct tty_state *ts, unsigned index, dev_t instance)
 {
@@ -28,10 +29,10 @@ struct terminal *terminal_of(struct op *op, struct tty_state *ts, unsigned index
 	return t;
 }
 
-static bool in_tree(const struct snapshot *s, pid_t pid)
+static bool in_tree(const struct snapshot *s, pid_t host)
 {
 	for (size_t i = 0; i < s->tasks.n; i++)
-		if (s->tasks.v[i].pid == pid)
+		if (s->tasks.v[i].host == host)
 			return true;
 	return false;
 }
@@ -50,11 +51,11 @@ static int whole_session(struct op *op, const struct snapshot *s, struct termina
 	if (sid && !in_tree(s, sid))
 		return file_refuse(op, &t->where, "pty master", "checkpoint both sides together, or neither",
 				   "terminal %u is that of session %d, which is outside of the tree", t->index, sid);
-	t->master->sid = (uint32_t)sid;
-	t->master->pgrp = (uint32_t)pgrp;
+	t->master->sid = (uint32_t)pids_inside(s->pids, sid);
+	t->master->pgrp = (uint32_t)pids_inside(s->pids, pgrp);
 	if (t->slave) {
-		t->slave->sid = (uint32_t)sid;
-		t->slave->pgrp = (uint32_t)pgrp;
+		t->slave->sid = t->master->sid;
+		t->slave->pgrp = t->master->pgrp;
 	}
 	return 0;
 }
@@ -209,17 +210,20 @@ static bool is_given(const struct snapshot *s, const struct proc_stat *stat)
 }
 
 /* It is in a session of the tree and has not the terminal of that. */
-static int note_without(struct op *op, struct tty_state *ts, const struct proc_stat *stat)
+static int note_without(struct op *op, const struct snapshot *s, const struct proc_stat *stat)
 {
+	struct tty_state *ts = s->file_state->tty;
+	uint32_t sid = (uint32_t)pids_inside(s->pids, stat->session);
+
 	for (size_t i = 0; ts && i < ts->all.n; i++) {
 		uint32_t *slot;
 
-		if (!ts->all.v[i]->master || ts->all.v[i]->master->sid != (uint32_t)stat->session)
+		if (!ts->all.v[i]->master || ts->all.v[i]->master->sid != sid)
 			continue;
 		slot = ARRAY_ADD(op->arena, &ts->no_ctty);
 		if (!slot)
 			return op_nomem(op);
-		*slot = (uint32_t)stat->pid;
+		*slot = (uint32_t)pids_inside(s->pids, stat->pid);
 		break;
 	}
 	return 0;
@@ -234,11 +238,11 @@ static int complete_task(struct op *op, const struct snapshot *s, pid_t pid)
 	dev_t rdev = r ? 0 : (dev_t)stat.tty_nr;
 
 	if (r == 0 && !rdev && stat.state != 'Z')
-		return note_without(op, s->file_state->tty, &stat);
+		return note_without(op, s, &stat);
 	if (r || !rdev || stat.session != pid || is_given(s, &stat))
 		return r < 0 ? r : 0;
 	t = is_pty_slave(rdev) && s->file_state->tty ? whole_by_index(s->file_state->tty, pty_number(rdev)) : NULL;
-	if (t && t->master->sid == (uint32_t)pid)
+	if (t && t->master->sid == (uint32_t)pids_inside(s->pids, pid))
 		return 0;
 	return op_fail(op, CKPT_E_UNSUPPORTED,
 		       AT(.pid = pid, .kind = "terminal",
@@ -265,6 +269,6 @@ int tty_complete(struct op *op, struct snapshot *s)
 	for (size_t i = 0; ts && !r && i < ts->cttys.n; i++)
 		r = complete_ctty(op, s, &ts->cttys.v[i], &given);
 	for (size_t i = 0; !r && i < s->tasks.n; i++)
-		r = complete_task(op, s, s->tasks.v[i].pid);
+		r = complete_task(op, s, s->tasks.v[i].host);
 	return r || !ts ? r : tty_queues_collect(op, s);
 }

@@ -5,6 +5,7 @@
  * place), or one that --external names (at restore --inherit-fd gives it). The system console is opened again by its name.
  */
 #include "lib/state/file/tty/tty.h"
+#include "lib/state/pids.h"
 
 struct tty_state *tty_state(struct op *op, struct snapshot *s)
 {
@@ -190,8 +191,8 @@ static int read_session(struct op *op, const struct fd_view *v, TtyInfoEntry *m)
 	if (r < 0)
 		return r;
 	if (r == 0 && ((dev_t)stat.tty_nr == v->st.st_rdev || v->st.st_rdev == RDEV_TTY) && stat.tty_nr) {
-		m->sid = (uint32_t)stat.session;
-		m->pgrp = stat.tpgid > 0 ? (uint32_t)stat.tpgid : 0;
+		m->sid = (uint32_t)pids_inside(v->pids, stat.session);
+		m->pgrp = stat.tpgid > 0 ? (uint32_t)pids_inside(v->pids, stat.tpgid) : 0;
 	}
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <linux/sockios.h>
 
 #include "lib/kernel/uapi.h"
+#include "lib/state/pids.h"
 #include "lib/state/sock/unix/unix.h"
 
 struct unix_state *unix_state(struct op *op, struct snapshot *s)
@@ -69,7 +70,7 @@ static int dump_peer_cred(struct op *op, const struct fd_view *v, struct unix_se
 	m = msg_new(op, PeerCred, peer_cred);
 	if (!m)
 		return CKPT_E_NOMEM;
-	m->pid = (uint32_t)c.pid;
+	m->pid = (uint32_t)pids_inside(v->pids, c.pid);
 	m->uid = c.uid;
 	m->gid = c.gid;
 	if (getsockopt(v->copy, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE) {

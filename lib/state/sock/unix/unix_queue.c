@@ -9,6 +9,7 @@
 
 #include "lib/inject/guardian.h"
 #include "lib/kernel/uapi.h"
+#include "lib/state/pids.h"
 #include "lib/state/sock/unix/unix.h"
 
 #define SLACK 4096u
@@ -167,7 +168,7 @@ static int note_extra(struct op *op, const struct walk *w, const struct peek *p,
 	if (!pk->extra)
 		return CKPT_E_NOMEM;
 	if (cred) {
-		msg_set(pk->extra, pid, (uint32_t)p->cred.pid);
+		msg_set(pk->extra, pid, (uint32_t)pids_inside(w->u->view.pids, p->cred.pid));
 		msg_set(pk->extra, uid, p->cred.uid);
 		msg_set(pk->extra, gid, p->cred.gid);
 	}
