@@ -13,6 +13,7 @@
 #include "lib/engine/stage.h"
 #include "lib/engine/tree.h"
 #include "lib/image/gate.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/copy.h"
@@ -25,28 +26,13 @@
 
 /* ---------------------------------------------------------------------------------- before anything is stopped */
 
-/* Cgroups are not recorded yet. That changes where a restored program's resources are charged, so it is said. */
-static void warn_of_cgroups(struct op *op, pid_t pid)
-{
-	char *theirs, *ours;
-	size_t len;
-
-	if (proc_read_file(op, pid, "cgroup", &theirs, &len) != 0 || proc_read_file(op, getpid(), "cgroup", &ours, &len) != 0)
-		op_forget(op);
-	else if (strcmp(theirs, ours))
-		log_warn(op, "process %d is in other cgroups than we are; they are not recorded, and restore leaves it in its own",
-			 pid);
-}
-
 static int check_target(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 	int r = preflight(op, d->pid);
 
 	r = r ?: files_preflight(op, d->pid);
-	if (!r)
-		warn_of_cgroups(op, d->pid);
-	return r;
+	return r ?: cgroups_check_options(op, &d->s);
 }
 
 /*
@@ -248,6 +234,20 @@ static void ipc_undo(struct op *op, void *arg)
 	ipc_done(op, &d->s, false);
 }
 
+static int collect_cgroups(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	return cgroups_dump(op, &d->s);
+}
+
+static void cgroups_undo(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+
+	cgroups_done(op, &d->s, false);
+}
+
 /* While the tree stands still, whatever is done about its memory later. */
 static int find_written(struct op *op, void *arg)
 {
@@ -406,7 +406,7 @@ static int finish_task(struct op *op, void *arg)
 static const struct stage stages[] = {
 	/* before the questions: what an engine that was killed left may have to be put back first */
 	{ "guardian", stage_start_guardian, stage_stop_guardian, 1 },
-	{ "check", check_target, NULL, 1 },
+	{ "check", check_target, cgroups_undo, 1 },
 	{ "prepare", stage_prepare, NULL, 1 },
 	{ "open images", stage_open_folder, stage_close_folder, 1 },
 	{ "parent", stage_open_parent, NULL, 1 },
@@ -426,6 +426,7 @@ static const struct stage stages[] = {
 	/* nothing of ours is in the tree any more */
 	{ "files", collect_files, NULL, 2 },
 	{ "ipc", collect_ipc, ipc_undo, 1 },
+	{ "cgroups", collect_cgroups, NULL, 1 },
 	{ "written pages", find_written, NULL, 1 },
 	{ "snapshot", take_snapshot, end_snapshot, 2 },
 	{ "shared memory", write_shared, NULL, 10 },
@@ -468,6 +469,7 @@ int dump_run(struct op *op, pid_t pid)
 	remote_end(&d->remote);
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);
+	cgroups_done(op, &d->s, true);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;

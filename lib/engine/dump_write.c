@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "lib/engine/dump_parts.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
@@ -73,6 +74,7 @@ int dump_write_images(struct op *op, struct dump *d)
 	r = r ?: img_write_one(op, d->s.dir, IMG_SECCOMP, 0, &d->s.seccomp->base);
 	r = r ?: img_write_one(op, d->s.dir, IMG_TIMENS, 0, &d->s.timens->base);
 	r = r ?: ipc_write(op, &d->s);
+	r = r ?: cgroups_write(op, &d->s);
 	r = r ?: files_write(op, &d->s);
 	return r ?: img_write_one(op, d->s.dir, IMG_EXTRA, 0, &d->s.extra->base);
 }

@@ -10,6 +10,7 @@
 
 #include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/msg.h"
@@ -37,7 +38,7 @@ static int read_images(struct op *op, void *arg)
 {
 	struct restore *r = arg;
 
-	return restore_read(op, &r->s) ?: files_read(op, &r->s) ?: ipc_read(op, &r->s);
+	return restore_read(op, &r->s) ?: cgroups_read(op, &r->s) ?: files_read(op, &r->s) ?: ipc_read(op, &r->s);
 }
 
 static int check(struct op *op, void *arg)
@@ -54,6 +55,20 @@ static void lazy_undo(struct op *op, void *arg)
 {
 	(void)op;
 	restore_lazy_done(arg);
+}
+
+static int make_cgroups(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	return cgroups_make(op, &r->s);
+}
+
+static void cgroups_undo(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	cgroups_done(op, &r->s, false);
 }
 
 static int make_ipc(struct op *op, void *arg)
@@ -138,7 +153,7 @@ static int release(struct op *op, void *arg)
 	if (ret)
 		return ret;
 	ipc_detach(&r->s);
-	ret = restore_lazy_end(op, r) ?: restore_untie(op, r) ?: files_open_up(op, &r->s) ?: restore_release(op, r);
+	ret = restore_lazy_end(op, r) ?: cgroups_freeze(op, &r->s) ?: restore_untie(op, r) ?: files_open_up(op, &r->s) ?: restore_release(op, r);
 
 	op->stats->pages_written = r->n_pages;
 	return ret;
@@ -149,6 +164,7 @@ static const struct stage stages[] = {
 	{ "read images", read_images, NULL, 5 },
 	{ "check", check, NULL, 1 },
 	{ "lazy pages", lazy_pages, lazy_undo, 1 },
+	{ "cgroups", make_cgroups, cgroups_undo, 1 },
 	{ "ipc", make_ipc, ipc_undo, 2 },
 	{ "open files", open_files, files_undo, 5 },
 	{ "plan", plan, plan_undo, 3 },
@@ -214,6 +230,7 @@ int restore_run(struct op *op, pid_t *pid)
 	restore_lazy_done(r);
 	files_restore_done(op, &r->s, true);
 	ipc_done(op, &r->s, true);
+	cgroups_done(op, &r->s, true);
 	restore_pidns_done(r, true);
 	write_stats(op, r);
 	if (op->opts->auto_dedup && !op->opts->lazy_pages)

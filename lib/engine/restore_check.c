@@ -92,19 +92,6 @@ static int check_ids(struct op *op, const struct snapshot *s, const struct snap_
 	return 0;
 }
 
-static int check_cgroups(struct op *op, const struct snapshot *s, const struct snap_task *t)
-{
-	for (size_t i = 0; i < t->threads.n; i++) {
-		const ThreadCoreEntry *tc = t->threads.v[i].core->thread_core;
-
-		if (tc->has_cg_set && tc->cg_set && s->inventory->has_root_cg_set && tc->cg_set != s->inventory->root_cg_set)
-			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->threads.v[i].tid, .kind = "cgroup"),
-				       "thread %d was in other control groups than the dumper; restoring them is not supported yet",
-				       t->threads.v[i].tid);
-	}
-	return 0;
-}
-
 static int check_session(struct op *op, const struct snap_task *t)
 {
 	const PstreeEntry *ps = t->ps;
@@ -264,7 +251,7 @@ int restore_check(struct op *op, struct restore *r)
 	for (size_t i = 0; i < s->tasks.n && !ret; i++) {
 		ret = check_cores(op, &s->tasks.v[i]);
 		if (!ret && !s->tasks.v[i].dead)
-			ret = check_ids(op, s, &s->tasks.v[i]) ?: check_cgroups(op, s, &s->tasks.v[i]);
+			ret = check_ids(op, s, &s->tasks.v[i]);
 	}
 	ret = ret ?: check_numbers(op, s);
 	ret = ret ?: check_session(op, &s->tasks.v[0]);

@@ -18,6 +18,7 @@
 #include "lib/kernel/features.h"
 #include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/ipc/ipc.h"
 
 #define CHILD_STACK (64u << 10)
@@ -280,6 +281,7 @@ static int make_child(struct op *op, struct restore *r, struct child *c, int go[
 	r->tasks[0].n_born = 1;
 	ret = ret ?: restore_pidns_go(op, r);
 	ret = ret ?: seize(op, r);
+	ret = ret ?: cgroups_enter(op, &r->s, r->pid);
 	if (!ret && write(go[1], "", 1) != 1)
 		ret = op_errno(op, errno, NULL, "start process %d", r->pid);
 	return ret;

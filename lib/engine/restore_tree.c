@@ -8,6 +8,7 @@
 
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/cgroup/cgroup.h"
 
 #define EACH_TASK(r, ret, t) for (struct new_task *t = (r)->tasks; t < (r)->tasks + (r)->n_tasks && !ret; t++)
 
@@ -92,10 +93,25 @@ static int check_threads(struct op *op, const struct new_task *t)
 		       t->n_threads);
 }
 
+/* As we see the thread @tid of the image; 0: it is not there. */
+static pid_t host_of(void *arg, pid_t tid)
+{
+	const struct restore *r = arg;
+
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		const struct new_task *t = &r->tasks[i];
+
+		for (size_t k = 0; is_task(t) && k < t->task->threads.n; k++)
+			if (t->task->threads.v[k].tid == tid)
+				return t->threads[k].tid;
+	}
+	return 0;
+}
+
 int restore_drive(struct op *op, struct restore *r)
 {
 	uint32_t barriers = PLAN(&r->tasks[0].build)->barriers;
-	int ret = follow_births(op, r) ?: restore_lazy_hand_over(op, r);
+	int ret = follow_births(op, r) ?: cgroups_move(op, &r->s, host_of, r) ?: restore_lazy_hand_over(op, r);
 
 	for (uint32_t barrier = PLAN_BARRIER_TREE; barrier <= PLAN_BARRIER_OPEN && !ret; barrier <<= 1) {
 		if (!(barriers & barrier))
@@ -114,7 +130,7 @@ int restore_drive(struct op *op, struct restore *r)
 			ret = check_threads(op, t);
 			restore_warn(op, t);
 		}
-	return ret;
+	return ret ?: cgroups_move_threads(op, &r->s, host_of, r);
 }
 
 /* Stops who was stopped, while its parent cannot see it yet. */
@@ -136,7 +152,7 @@ static int stop_tasks(struct op *op, struct restore *r)
 
 int restore_finish(struct op *op, struct restore *r)
 {
-	int ret = 0;
+	int ret = cgroups_settle(op, &r->s);
 
 	EACH_TASK(r, ret, t)
 		if (is_task(t))
