@@ -27,4 +27,11 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 /* Hands statistics and error to the caller and frees what op_begin() made. Returns @r. */
 int op_end(struct op *op, int r, struct ckpt_err **err);
 
+/* What --external names is of a kind that somebody looks for. */
+int op_check_external(struct op *op, const struct ckpt_strv *external);
+
+/* events.c: from here on the action scripts, and then the caller, are told of events. events_end() in any case. */
+int events_begin(struct op *op);
+void events_end(struct op *op);
+
 #endif

@@ -50,7 +50,7 @@ static int check_strv(struct op *op, const struct ckpt_strv *strv, const char *n
 }
 
 /* A resource of a kind that nothing looks for would be dumped, or missed, without a word. */
-static int check_external(struct op *op, const struct ckpt_strv *external)
+int op_check_external(struct op *op, const struct ckpt_strv *external)
 {
 	static const char *const done[] = { "file[", "tty[", "shm[", "shmem[", "sem-undo[", "unix[" };
 	static const char *const later[] = { "mnt[", "dev[", "net[", "pid[", "veth[", "macvlan[", "netdev[" };
@@ -93,8 +93,9 @@ static int check_opts(struct op *op, const struct ckpt_opts *o)
 			       o->ps_socket < -1 ? "ps-socket" : "status-fd",
 			       (unsigned)(o->ps_socket < -1 ? o->ps_socket : o->status_fd));
 	r = check_strv(op, &o->external, "external");
-	r = r ?: check_external(op, &o->external);
+	r = r ?: op_check_external(op, &o->external);
 	r = r ?: check_strv(op, &o->irmap_scan_path, "irmap-scan-path");
+	r = r ?: check_strv(op, &o->action_script, "action-script");
 	return r ?: check_strv(op, &o->inherit_fd, "inherit-fd");
 }
 
@@ -171,6 +172,9 @@ int op_begin(struct op *op, struct ckpt_ctx *ctx, const struct ckpt_opts *opts, 
 	r = begin_stats(op, stats);
 	r = r ?: copy_opts(op, opts, own);
 	r = r ?: check_opts(op, own);
+	if (r)
+		return r;
+	r = events_begin(op);
 	if (r)
 		return r;
 	op->fault_stage = own->fault_stage;
@@ -253,6 +257,7 @@ int op_end(struct op *op, int r, struct ckpt_err **err)
 		op_fail(op, r, NULL, "%s", ckpt_code_name(r));
 	if (r < 0 && err)
 		*err = TAKE_PTR(op->err);
+	events_end(op);
 	ckpt_err_free(op->err);
 	op->arena = arena_free(op->arena);
 	unmask_error_signals(op);

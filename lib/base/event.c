@@ -24,7 +24,7 @@ const char *ckpt_event_name(enum ckpt_event event)
 	return (size_t)event < ARRAY_SIZE(names) ? names[event] : NULL;
 }
 
-static bool nobody_can_refuse(enum ckpt_event event)
+bool event_is_late(enum ckpt_event event)
 {
 	return event == CKPT_EVENT_NETWORK_UNLOCK || event == CKPT_EVENT_PRE_RESUME || event == CKPT_EVENT_POST_RESUME;
 }
@@ -42,9 +42,11 @@ int op_event(struct op *op, enum ckpt_event event, pid_t pid, int fd)
 	r = op->events.fn(op->events.arg, &info);
 	if (!r)
 		return 0;
-	if (nobody_can_refuse(event)) {
+	if (event_is_late(event)) {
 		log_warn(op, "event %s: the caller failed (%d), which changes nothing any more", info.name, r);
 		return 0;
 	}
+	if (op->err) /* it says why */
+		return ckpt_err_code(op->err);
 	return op_fail(op, CKPT_E_REFUSED, AT(.kind = "event"), "the caller refused to go on at %s (%d)", info.name, r);
 }

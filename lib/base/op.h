@@ -118,6 +118,8 @@ void op_waiting(struct op *op, bool waiting);
 /* ---- events (event.c): tells the scripts and the caller. @pid: the root task, 0 if there is none; @fd: what belongs to it, or -1. */
 /* 0, or a recorded failure: one of them refused. Where the event is one that nobody can refuse, a warning and 0. */
 int op_event(struct op *op, enum ckpt_event event, pid_t pid, int fd);
+/* Nobody can refuse what comes after it: a failure is a warning. */
+bool event_is_late(enum ckpt_event event);
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 
