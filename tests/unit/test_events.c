@@ -245,7 +245,7 @@ static void cancelled_script(void **state)
 	struct fixture *f = *state;
 	uint64_t from = now_ns();
 
-	script(f, "one", "sleep 60");
+	script(f, "one", "exec sleep 60");
 	begin(f, false);
 	ckpt_cancel(f->ctx);
 	assert_int_equal(op_event(&f->op, CKPT_EVENT_PRE_DUMP, 1, -1), CKPT_E_REFUSED);
