@@ -19,4 +19,21 @@ struct rpc_conf {
 /* Serves the client at the other end of @fd, which is closed. Returns the exit status that clients expect of the worker. */
 int rpc_work(int fd, const struct rpc_conf *conf);
 
+/*
+ * A service: a socket that everybody may connect to. Each connection has a worker of its own, a child of ours. A worker for another
+ * user than root has that user's rights, and no others.
+ */
+struct rpc_service {
+	struct rpc_conf conf;
+	int dir;		/* where @path begins, if it is relative; -1: the current folder */
+	const char *path;	/* of the socket; one that is there is replaced */
+	void (*ready)(void *arg);	/* others can connect; NULL: nobody wants to know */
+	bool (*stop)(void *arg);	/* asked after each signal: it is time to end */
+	void (*say)(void *arg, enum ckpt_log_level level, const char *text);
+	void *arg;
+};
+
+/* Returns 0 when it was stopped, -1 where there is no socket; it has said why. In a worker it returns that one's exit status. */
+int rpc_serve(const struct rpc_service *service);
+
 #endif

@@ -3,6 +3,7 @@
 """The service protocol: `ckpt swrk` as container runtimes use it, and `ckpt service`. Every type of request, events, what is asked
 wrongly, and clients that go away."""
 import contextlib
+import ctypes
 import os
 import select
 import shutil
@@ -443,6 +444,148 @@ def configuration():
         t.reap()
         resp, _ = good(P.RESTORE, opts(t.images))
         restored(t, resp)
+
+
+# ------------------------------------------------------------------------------------------------------- service
+
+class Service:
+    """ckpt service in a folder of its own."""
+
+    def __init__(self, work, *args):
+        self.path = work + "/service.socket"
+        ready, theirs = os.pipe()
+        self.log = open(work + "/service.out", "w+b")
+        self.proc = subprocess.Popen([h.CKPT, "service", "--address", self.path, "--status-fd", str(theirs), "-v4", *args],
+                                     stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, pass_fds=[theirs])
+        os.close(theirs)
+        h.require(os.read(ready, 2) == b"\0", "the service is not ready")
+        os.close(ready)
+
+    def connect(self):
+        s = socket.socket(socket.AF_UNIX, SEQ)
+        s.connect(self.path)
+        return Connection(s)
+
+    def ask(self, *args, **kw):
+        c = self.connect()
+        try:
+            return c.call(request(*args, **kw))
+        finally:
+            c.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.proc.poll() is None:
+            self.proc.terminate()
+        self.proc.wait(30)
+        self.log.close()
+
+
+def as_user(uid, groups, fn):
+    """What @fn, a function that returns an answer or None, gets in a process of user @uid."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(read)
+            os.setgroups(groups)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+            resp = fn()
+            os.write(write, b"+" + resp.SerializePartialToString() if resp else b"-")
+        except BaseException as e:  # there is no way back into the test
+            os.write(write, b"!" + repr(e).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as f:
+        got = f.read()
+    os.waitpid(pid, 0)
+    h.require(got[:1] in b"+-", f"the client: {got}")
+    return P.criu_resp.FromString(got[1:]) if got[:1] == b"+" else None
+
+
+@case
+def service():
+    with target() as t, Service(t.work, "--pidfile", t.work + "/pid") as s:
+        h.require(h.read_text(t.work + "/pid") == str(s.proc.pid), "pidfile")
+        h.require(os.stat(s.path).st_mode & 0o777 == 0o666, "mode of the socket")
+        h.require(s.ask(P.VERSION).success, "version")
+        many = [s.connect() for _ in range(10)]  # each has a worker
+        h.require(all(c.call(request(P.VERSION)).success for c in reversed(many)), "several clients")
+        for c in many:
+            c.close()
+        resp = s.ask(P.DUMP, opts(t.images, pid=t.pid, log_level=4))
+        h.require(resp.success, f"{resp}")
+        t.reap()
+        h.require(not s.ask(P.RESTORE, opts(t.images, rst_sibling=True)).success, "rst_sibling")
+        h.require(not s.ask(P.RESTORE, opts(t.images, inherit_fd=[P.inherit_fd(key="pipe:[1]", fd=1)])).success, "inherit_fd")
+        c = s.connect()
+        c.send(b"garbage")
+        c.close()
+        resp = s.ask(P.RESTORE, opts(t.images))
+        h.require(resp.success, f"{resp}")
+        restored(t, resp)
+        h.wait_until(lambda: not h.children(s.proc.pid), "workers to be gone")
+        s.proc.terminate()
+        h.require(s.proc.wait(30) == 0, "exit status")
+        h.require(not os.path.exists(s.path), "the socket was left behind")
+
+
+@case
+def service_start():
+    with h.Workdir() as w:
+        r = h.ckpt("service", "--address", w + "/none/socket")
+        h.require(r.rc == 1 and "cannot listen" in r.out, f"{r}")
+        open(w + "/file", "w").close()
+        r = h.ckpt("service", "--address", w + "/file")
+        h.require(r.rc == 1 and "File exists" in r.out and os.path.exists(w + "/file"), f"{r}")
+        for _ in range(2):  # the second replaces the socket of the first, which was killed
+            r = h.ckpt("service", "-W", w, "-d", "--pidfile", "pid", "-o", "log")
+            h.must(r, "service -d")
+            pid = int(h.read_text(w + "/pid"))
+            c = socket.socket(socket.AF_UNIX, SEQ)
+            c.connect(w + "/criu_service.socket")
+            h.require(Connection(c).call(P.criu_req(type=P.VERSION)).success, "version")
+            c.close()
+            h.kill_hard(pid)
+            os.unlink(w + "/pid")
+
+
+@case
+def service_for_others():
+    """Another user gets no more than his own rights, and his configuration file runs nothing."""
+    uid = 65534
+    with target() as t, Service(t.work) as s:
+        h.require(as_user(uid, [], lambda: s.ask(P.VERSION)).success, "version")
+        mine, theirs = t.work + "/root", t.work + "/user"
+        os.mkdir(mine, 0o700)
+        os.mkdir(theirs)
+        os.chown(theirs, uid, uid)
+        with open(t.work + "/script", "w") as f:
+            f.write(f"#!/bin/sh\nid -u >{t.work}/ran\n")
+        os.chmod(t.work + "/script", 0o755)
+        with open(t.work + "/conf", "w") as f:
+            f.write(f"action-script {t.work}/script\nlog-file from-conf\n")
+        resp = as_user(uid, [], lambda: s.ask(P.DUMP, opts(theirs, pid=t.pid, config_file=t.work + "/conf")))
+        h.require(not resp.success, f"a process of root's was dumped for another user: {resp}")
+        h.require(os.listdir(theirs) == ["criu.log"] and os.stat(theirs + "/criu.log").st_uid == uid, f"{os.listdir(theirs)}")
+        h.require(not os.path.exists(t.work + "/ran"), "the script was run")
+        resp = as_user(uid, [], lambda: s.ask(P.DUMP, P.criu_opts(images_dir_fd=-1, images_dir=mine, pid=t.pid)))
+        h.require(not resp.success and not os.listdir(mine), f"{resp}")
+        # a file that only root may read is not shown by a message about it
+        with open(mine + "/conf", "w") as f:
+            f.write("secret\n")
+        resp = as_user(uid, [], lambda: s.ask(P.DUMP, opts(theirs, pid=t.pid, config_file=mine + "/conf")))
+        h.require("secret" not in resp.cr_errmsg + h.read_text(theirs + "/criu.log"), f"{resp}")
+        # groups are those of the client
+        os.chown(mine, 0, 4242)
+        os.chmod(mine, 0o770)
+        resp = as_user(uid, [4242], lambda: s.ask(P.DUMP, P.criu_opts(images_dir_fd=-1, images_dir=mine, pid=t.pid)))
+        h.require(not resp.success and "criu.log" in os.listdir(mine), f"{resp}: {os.listdir(mine)}")
+        t.go()
 
 
 def main():

@@ -57,7 +57,11 @@ static const struct command commands[] = {
 	  "                                           the restore alone would do as well\n"
 	  "  ckpt lazy-pages -D ck --page-server --address HOST --port 9876\n"
 	  "                                           of a program whose memory is on another host\n" },
-	{ "service", 0, NULL, NULL, NULL, NULL },
+	{ "service", CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | CKPT_FOR_CHECK, cmd_service,
+	  "--address PATH", "serve programs that use libcriu, at a socket",
+	  "  ckpt service --address /run/ckpt.socket\n"
+	  "  ckpt service -W /run -d --pidfile ckpt.pid -o ckpt.log\n"
+	  "                                           in the background\n" },
 	{ "swrk", CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | CKPT_FOR_CHECK, cmd_swrk, "FD",
 	  "serve a container runtime at a socket it hands on",
 	  "  ckpt swrk 3                              runtimes start this, people do not\n", .own_log = true },
