@@ -152,14 +152,14 @@ def parts(results):
     yield "memory", table(results, "memory", ["dump", "restore"])
 
 
-def write_parts(parts, by):
+def write_parts(parts, by, page=PAGE):
     """Puts texts into the page, between the marks of the script @by; what is not among them stays as it is."""
-    with open(PAGE) as f:
+    with open(page) as f:
         text = f.read()
     for name, body in parts.items():
         mark = re.compile(rf"(<!-- {name}: made by tests/bench/{re.escape(by)} -->\n).*?(<!-- end -->)", re.S)
         text = mark.sub(lambda m, body=body: m.group(1) + body + "\n" + m.group(2), text)
-    with open(PAGE, "w") as f:
+    with open(page, "w") as f:
         f.write(text)
 
 
