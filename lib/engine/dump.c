@@ -18,7 +18,9 @@
 #include "lib/state/ipc/ipc.h"
 #include "lib/state/mem/copy.h"
 #include "lib/state/mem/mem.h"
+#include "lib/state/mount/mount.h"
 #include "lib/state/msg.h"
+#include "lib/state/net/net.h"
 #include "lib/state/task/confine.h"
 
 /* Room for the metadata images of a task, on top of its pages. */
@@ -31,6 +33,7 @@ static int check_target(struct op *op, void *arg)
 	struct dump *d = arg;
 	int r = preflight(op, d->pid);
 
+	r = r ?: op_event(op, CKPT_EVENT_PRE_DUMP, d->pid, -1);
 	r = r ?: files_preflight(op, d->pid);
 	return r ?: cgroups_check_options(op, &d->s);
 }
@@ -108,6 +111,49 @@ static int check_shape(struct op *op, void *arg)
 static int frame(struct op *op, void *arg)
 {
 	return frame_tasks(op, arg) ?: frame_clocks(op, arg);
+}
+
+/* ------------------------------------------------------------------------------------------------ containers */
+
+/*
+ * What surrounds the tree. From its end on we live in the network namespace of the tree, until the tree is gone or runs again:
+ * its sockets, their connections and what holds these are there.
+ */
+static int enter_namespaces(struct op *op, void *arg)
+{
+	struct dump *d = arg;
+	int r = ns_dump_begin(op, &d->s);
+
+	if (!r && ns_own(&d->s, NS_NET)) {
+		r = op_event(op, CKPT_EVENT_NETWORK_LOCK, d->pid, -1);
+		d->told_of_lock = !r;
+	}
+	r = r ?: op_event(op, CKPT_EVENT_QUERY_EXT_FILES, d->pid, -1);
+	r = r ?: mounts_dump_begin(op, &d->s);
+	r = r ?: net_dump(op, &d->s);
+	return r ?: ns_visit(op, &d->s, true);
+}
+
+/* Whoever was told that the network is locked hears that it is not. */
+static void tell_unlocked(struct op *op, struct dump *d)
+{
+	if (d->told_of_lock)
+		op_event(op, CKPT_EVENT_NETWORK_UNLOCK, d->pid, -1);
+	d->told_of_lock = false;
+}
+
+static void leave_namespaces(struct op *op, struct dump *d, bool success)
+{
+	ns_visit(op, &d->s, false);
+	net_done(op, &d->s, success);
+	mounts_done(op, &d->s, success);
+	ns_done(&d->s);
+}
+
+static void namespaces_undo(struct op *op, void *arg)
+{
+	leave_namespaces(op, arg, false);
+	tell_unlocked(op, arg);
 }
 
 static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
@@ -224,7 +270,7 @@ static int collect_ipc(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 
-	return ipc_dump(op, &d->s);
+	return ipc_dump(op, &d->s) ?: ns_dump(op, &d->s);
 }
 
 static void ipc_undo(struct op *op, void *arg)
@@ -272,6 +318,7 @@ static int write_shared(struct op *op, void *arg)
 	int r = files_dump_contents(op, &d->s);
 
 	r = r ?: ipc_dump_contents(op, &d->s);
+	r = r ?: mounts_dump_contents(op, &d->s);
 	op->stats->memwrite_us = (now_ns() - begin) / 1000;
 	return r;
 }
@@ -285,6 +332,7 @@ static void let_go(struct op *op, struct dump *d)
 {
 	files_dump_let_go(op, &d->s);
 	ipc_done(op, &d->s, true);
+	tell_unlocked(op, d);
 	tree_release(op, d);
 	note_frozen(op, d);
 	d->running = true;
@@ -361,8 +409,9 @@ static int resume_late(struct op *op, void *arg)
 static int keep(struct op *op, void *arg)
 {
 	struct dump *d = arg;
+	int r = op_event(op, CKPT_EVENT_POST_DUMP, d->pid, -1);
 
-	return op->opts->leave_running || op->opts->leave_stopped ? 0 : files_dump_keep(op, &d->s);
+	return r || op->opts->leave_running || op->opts->leave_stopped ? r : files_dump_keep(op, &d->s);
 }
 
 /* After this stage the folder is a checkpoint, on stable storage. */
@@ -417,6 +466,7 @@ static const struct stage stages[] = {
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, stage_thaw, 2 },
 	{ "clocks", frame, NULL, 1 },
+	{ "namespaces", enter_namespaces, namespaces_undo, 1 },
 	{ "tracking", stage_begin_tracking, stage_tracking_undo, 1 },
 	{ "memory areas", read_areas, files_undo, 2 },
 	{ "inject", inject, cure_undo, 1 },
@@ -470,6 +520,7 @@ int dump_run(struct op *op, pid_t pid)
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);
 	cgroups_done(op, &d->s, true);
+	leave_namespaces(op, d, true);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;

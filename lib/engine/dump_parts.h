@@ -51,6 +51,7 @@ struct dump {
 	struct stash_room room;
 	bool early;   /* nothing that is still to be saved can change: the tree may run before it is written */
 	bool running; /* it was let go */
+	bool told_of_lock; /* CKPT_EVENT_NETWORK_LOCK: there is an unlock to come */
 	struct remote remote; /* --page-server */
 };
 

@@ -268,7 +268,8 @@ int tree_kill(struct op *op, struct dump *d)
 	for (size_t i = 0; i < d->tasks.n; i++)
 		if (!d->tasks.v[i]->zombie)
 			r = target_end(op, &d->tasks.v[i]->target) ?: r;
-	for (size_t i = 0; i < d->tasks.n; i++)
+	/* Children first: the init of a PID namespace has not ended before all others in it were waited for. */
+	for (size_t i = d->tasks.n; i-- > 0;)
 		if (!d->tasks.v[i]->zombie)
 			target_reap(&d->tasks.v[i]->target);
 	op_frozen(op, false);

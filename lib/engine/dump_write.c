@@ -6,7 +6,9 @@
 #include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
+#include "lib/state/mount/mount.h"
 #include "lib/state/msg.h"
+#include "lib/state/net/net.h"
 
 int dump_write_pagemap(struct op *op, struct dump *d, const struct snap_task *t)
 {
@@ -73,6 +75,9 @@ int dump_write_images(struct op *op, struct dump *d)
 		r = write_task(op, d, &d->s.tasks.v[i]) ?: op_check_cancel(op);
 	r = r ?: img_write_one(op, d->s.dir, IMG_SECCOMP, 0, &d->s.seccomp->base);
 	r = r ?: img_write_one(op, d->s.dir, IMG_TIMENS, 0, &d->s.timens->base);
+	r = r ?: ns_write(op, &d->s);
+	r = r ?: mounts_write(op, &d->s);
+	r = r ?: net_write(op, &d->s);
 	r = r ?: ipc_write(op, &d->s);
 	r = r ?: cgroups_write(op, &d->s);
 	r = r ?: files_write(op, &d->s);

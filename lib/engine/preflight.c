@@ -116,27 +116,54 @@ static struct ckpt_err *check_session(struct op *op, const struct subject *s)
 		       "process %d (%s) belongs to session %d, which it does not lead", s->pid, s->status.name, st.session);
 }
 
-static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
+/* Whether two names below /proc/PID/ns are of one namespace; also where one of them is not there. */
+static bool same_ns(pid_t a, const char *name_a, pid_t b, const char *name_b)
 {
-	static const char *const names[] = { "pid", "net", "uts", "mnt", "user", "cgroup", "time", "pid_for_children",
-					     "time_for_children" };
-	struct stat theirs, ours;
+	struct stat x, y;
 	char path[64];
 
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", a, name_a);
+	if (stat(path, &x) < 0)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", b, name_b);
+	return stat(path, &y) < 0 || (x.st_ino == y.st_ino && x.st_dev == y.st_dev);
+}
+
+/* Children to come would live in another namespace than the process itself. */
+static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
+{
+	static const char *const names[][2] = { { "pid", "pid_for_children" }, { "time", "time_for_children" } };
+
 	(void)op;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", s->pid, names[i]);
-		if (stat(path, &theirs) < 0)
-			continue;
-		snprintf(path, sizeof(path), "/proc/self/ns/%.*s", (int)strcspn(names[i], "_"), names[i]);
-		if (stat(path, &ours) == 0 && (ours.st_ino != theirs.st_ino || ours.st_dev != theirs.st_dev))
-			return err_new(CKPT_E_UNSUPPORTED,
-				       AT(.pid = s->pid, .kind = "namespace",
-					  .hint = "run the checkpoint inside the same namespaces (nsenter)"),
-				       "process %d (%s) is in another %s namespace: containers are not supported yet", s->pid,
-				       s->status.name, names[i]);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!same_ns(s->pid, names[i][0], s->pid, names[i][1]))
+			return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "namespace"),
+				       "children of process %d (%s) would be in another %s namespace than it is, which is not supported",
+				       s->pid, s->status.name, names[i][0]);
 	return NULL;
+}
+
+/* The tree may have namespaces of its own, but of these only one of a kind. */
+static struct ckpt_err *check_nested(const struct subject *s, pid_t root)
+{
+	static const struct {
+		const char *name, *word;
+	} kinds[] = {
+		{ "ipc", "IPC" }, { "pid", "PID" }, { "user", "user" }, { "uts", "UTS" }, { "time", "time" }, { "cgroup", "cgroup" },
+		{ "net", "network" }, { "mnt", "mount" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!same_ns(s->pid, kinds[i].name, root, kinds[i].name))
+			return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "namespace"),
+				       "process %d (%s) is in another %s namespace than the root of the tree, which is not supported", s->pid,
+				       s->status.name, kinds[i].word);
+	return NULL;
+}
+
+static struct ckpt_err *check_below(struct op *op, const struct subject *s)
+{
+	return check_nested(s, op->root ? op->root : s->pid);
 }
 
 /* What a thread has for itself where it usually shares the main thread's. NULL: nothing. */
@@ -205,7 +232,8 @@ static const struct {
 	bool root;	/* asked of the root of the tree only */
 } checks[] = {
 	{ check_exists, true },	       { check_alive, true },	   { check_not_ourselves, true }, { check_privilege, true },
-	{ check_not_traced, false },   { check_namespaces, false }, { check_threads, false },
+	{ check_not_traced, false },   { check_namespaces, false }, { check_below, false },
+	{ check_threads, false },
 	{ check_bits, false },	       { check_session, false, true },
 };
 
@@ -237,23 +265,6 @@ int preflight(struct op *op, pid_t pid)
 	return r;
 }
 
-/* The tree may have an IPC namespace of its own, but only one. */
-static struct ckpt_err *check_ipc(const struct subject *s, pid_t root)
-{
-	struct stat ours, theirs;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->pid);
-	if (s->pid == root || stat(path, &theirs) < 0)
-		return NULL;
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
-	if (stat(path, &ours) < 0 || ours.st_ino == theirs.st_ino)
-		return NULL;
-	return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "namespace"),
-		       "process %d (%s) is in another IPC namespace than the root of the tree, which is not supported", s->pid,
-		       s->status.name);
-}
-
 int preflight_frozen(struct op *op, pid_t pid, pid_t root)
 {
 	struct subject s;
@@ -261,7 +272,7 @@ int preflight_frozen(struct op *op, pid_t pid, pid_t root)
 	int r = look_at(op, pid, &s);
 
 	if (!r)
-		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_ipc(&s, root) ?: check_threads(op, &s);
+		e = check_exists(op, &s) ?: check_namespaces(op, &s) ?: check_nested(&s, root) ?: check_threads(op, &s);
 	if (e) {
 		op_forget(op);
 		op->err = e;

@@ -13,7 +13,9 @@
 #include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
 #include "lib/state/ipc/ipc.h"
+#include "lib/state/mount/mount.h"
 #include "lib/state/msg.h"
+#include "lib/state/net/net.h"
 #include "lib/engine/dedup.h"
 #include "lib/state/pieces.h"
 
@@ -38,12 +40,13 @@ static int read_images(struct op *op, void *arg)
 {
 	struct restore *r = arg;
 
-	return restore_read(op, &r->s) ?: cgroups_read(op, &r->s) ?: files_read(op, &r->s) ?: ipc_read(op, &r->s);
+	return restore_read(op, &r->s) ?: ns_read(op, &r->s) ?: cgroups_read(op, &r->s) ?: mounts_read(op, &r->s) ?:
+	       net_read(op, &r->s) ?: files_read(op, &r->s) ?: ipc_read(op, &r->s);
 }
 
 static int check(struct op *op, void *arg)
 {
-	return restore_check(op, arg);
+	return restore_check(op, arg) ?: op_event(op, CKPT_EVENT_PRE_RESTORE, 0, -1);
 }
 
 static int lazy_pages(struct op *op, void *arg)
@@ -69,6 +72,56 @@ static void cgroups_undo(struct op *op, void *arg)
 	struct restore *r = arg;
 
 	cgroups_done(op, &r->s, false);
+}
+
+/* The process that becomes the root task: it waits in its namespaces until they are filled. */
+static int make_root(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+	int ret = restore_make_elf(op, r);
+
+	ret = ret ?: restore_prepare_pids(op, r);
+	ret = ret ?: restore_clocks(op, r);
+	ret = ret ?: restore_pidns(op, r);
+	return ret ?: restore_root(op, r);
+}
+
+static void root_undo(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+
+	restore_kill(op, r);
+	restore_spawn_done(r);
+	restore_pidns_done(r, false);
+}
+
+/* From its end on we live in the network namespace of the tree: its sockets are made there. */
+static int fill_namespaces(struct op *op, void *arg)
+{
+	struct restore *r = arg;
+	bool any = ns_clone_flags(&r->s);
+	int ret = ns_make(op, &r->s, r->pid);
+
+	if (any)
+		ret = ret ?: op_event(op, CKPT_EVENT_SETUP_NAMESPACES, r->pid, -1);
+	ret = ret ?: net_make(op, &r->s);
+	ret = ret ?: mounts_make(op, &r->s);
+	if (any)
+		ret = ret ?: op_event(op, CKPT_EVENT_POST_SETUP_NAMESPACES, r->pid, -1);
+	return ret ?: ns_visit(op, &r->s, true);
+}
+
+static void leave_namespaces(struct op *op, struct restore *r, bool success)
+{
+	ns_visit(op, &r->s, false);
+	net_done(op, &r->s, success);
+	mounts_done(op, &r->s, success);
+	ns_done(&r->s);
+}
+
+static void namespaces_undo(struct op *op, void *arg)
+{
+	leave_namespaces(op, arg, false);
 }
 
 static int make_ipc(struct op *op, void *arg)
@@ -101,7 +154,7 @@ static void files_undo(struct op *op, void *arg)
 
 static int plan(struct op *op, void *arg)
 {
-	return restore_prepare_pids(op, arg) ?: restore_plan(op, arg);
+	return restore_plan(op, arg);
 }
 
 static void plan_undo(struct op *op, void *arg)
@@ -109,19 +162,7 @@ static void plan_undo(struct op *op, void *arg)
 	struct restore *r = arg;
 
 	(void)op;
-	restore_spawn_done(r);
 	restore_plan_done(r);
-}
-
-static int namespaces(struct op *op, void *arg)
-{
-	return restore_clocks(op, arg) ?: restore_pidns(op, arg);
-}
-
-static void namespaces_undo(struct op *op, void *arg)
-{
-	(void)op;
-	restore_pidns_done(arg, false);
 }
 
 static int spawn(struct op *op, void *arg)
@@ -141,7 +182,9 @@ static int drive(struct op *op, void *arg)
 
 static int finish(struct op *op, void *arg)
 {
-	return restore_finish(op, arg);
+	struct restore *r = arg;
+
+	return restore_finish(op, r) ?: op_event(op, CKPT_EVENT_POST_RESTORE, r->pid, -1);
 }
 
 /* The last stage. Others hear of us when the files open up: nobody's wish to cancel comes between that and the end. */
@@ -152,10 +195,15 @@ static int release(struct op *op, void *arg)
 
 	if (ret)
 		return ret;
+	if (ns_own(&r->s, NS_NET))
+		op_event(op, CKPT_EVENT_NETWORK_UNLOCK, r->pid, -1);
+	op_event(op, CKPT_EVENT_PRE_RESUME, r->pid, -1);
 	ipc_detach(&r->s);
 	ret = restore_lazy_end(op, r) ?: cgroups_freeze(op, &r->s) ?: restore_untie(op, r) ?: files_open_up(op, &r->s) ?: restore_release(op, r);
 
 	op->stats->pages_written = r->n_pages;
+	if (!ret)
+		op_event(op, CKPT_EVENT_POST_RESUME, r->pid, -1);
 	return ret;
 }
 
@@ -165,10 +213,11 @@ static const struct stage stages[] = {
 	{ "check", check, NULL, 1 },
 	{ "lazy pages", lazy_pages, lazy_undo, 1 },
 	{ "cgroups", make_cgroups, cgroups_undo, 1 },
+	{ "root", make_root, root_undo, 2 },
+	{ "namespaces", fill_namespaces, namespaces_undo, 2 },
 	{ "ipc", make_ipc, ipc_undo, 2 },
 	{ "open files", open_files, files_undo, 5 },
 	{ "plan", plan, plan_undo, 3 },
-	{ "namespaces", namespaces, namespaces_undo, 1 },
 	{ "spawn", spawn, kill_undo, 5 },
 	{ "restorer", drive, NULL, 70 },
 	{ "finish", finish, NULL, 5 },
@@ -223,6 +272,7 @@ int restore_run(struct op *op, pid_t *pid)
 		return CKPT_E_NOMEM;
 	r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
 	r->init_pidfd = r->init_go = r->own_pidns = r->lazy_conn = -1;
+	r->root_go[0] = r->root_go[1] = r->timens_fd = -1;
 	ret = stages_run(op, stages, r);
 	if (ret)
 		return ret;
@@ -232,6 +282,8 @@ int restore_run(struct op *op, pid_t *pid)
 	ipc_done(op, &r->s, true);
 	cgroups_done(op, &r->s, true);
 	restore_pidns_done(r, true);
+	restore_spawn_done(r);
+	leave_namespaces(op, r, true);
 	write_stats(op, r);
 	if (op->opts->auto_dedup && !op->opts->lazy_pages)
 		restore_dedup(op, r);

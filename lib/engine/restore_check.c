@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* What can be known to be in the way of a restore is found here, before anything is created. */
+#include <sched.h>
 #include <signal.h>
 
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/regs.h"
 #include "lib/kernel/arch/x86_64/tiles.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/ns/ns.h"
 
 #define XSTATE_CAP 16384
 #define ENDING_PATIENCE_MS 1000 /* for processes that have ended and whose parent is about to wait for them; in all */
@@ -71,22 +73,12 @@ static int check_numbers(struct op *op, const struct snapshot *s)
 static int check_ids(struct op *op, const struct snapshot *s, const struct snap_task *t)
 {
 	const TaskKobjIdsEntry *a = t->ids, *root = s->inventory->root_ids;
-	const struct {
-		uint32_t ours, roots;
-		const char *what;
-	} ns[] = {
-		{ a->pid_ns_id, root->pid_ns_id, "PID" },	    { a->net_ns_id, root->net_ns_id, "network" },
-		{ a->uts_ns_id, root->uts_ns_id, "UTS" },
-		/* which the tree may have, and then all of it */
-		{ a->ipc_ns_id, s->tasks.v[0].ids->ipc_ns_id, "IPC" },
-		{ a->mnt_ns_id, root->mnt_ns_id, "mount" },	    { a->user_ns_id, root->user_ns_id, "user" },
-		{ a->cgroup_ns_id, root->cgroup_ns_id, "cgroup" }, { a->time_ns_id, root->time_ns_id, "time" },
-	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(ns); i++)
-		if (ns[i].ours != ns[i].roots)
+	for (unsigned k = 0; k < NS_N; k++)
+		if (ns_of(s, t, k) != ns_of(s, &s->tasks.v[0], k))
 			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "namespace"),
-				       "task %d has a %s namespace of its own, which is not supported yet", t->pid, ns[i].what);
+				       "task %d has another %s namespace than the root of the tree, which is not supported yet", t->pid,
+				       ns_info[k].word);
 	if (a->files_id == root->files_id)
 		return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid), "ids-%d.img: the descriptor table is that of the dumper", t->pid);
 	return 0;
@@ -159,7 +151,7 @@ static int check_pids(struct op *op, struct restore *r)
 	unsigned patience_ms = ENDING_PATIENCE_MS;
 	int ret = 0;
 
-	if (op->opts->new_pidns)
+	if (op->opts->new_pidns || ns_clone_flags(&r->s) & CLONE_NEWPID)
 		return 0;
 	for (size_t i = 0; i < r->s.tasks.n && !ret; i++)
 		for (size_t k = 0; k < r->s.tasks.v[i].threads.n && !ret; k++)

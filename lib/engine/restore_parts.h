@@ -49,6 +49,9 @@ struct restore {
 	struct plan_host host;
 	int elf_fd, self_pidfd;
 	char argv[4][24]; /* of the restorer */
+	struct child *child; /* what the root goes by until then: restore_spawn.c */
+	int root_go[2]; /* pipe that it waits on */
+	int timens_fd;	/* of its offsets, -1: not open */
 	void *stack; /* the root's, until it has executed the restorer */
 	int exec_errno; /* why it did not */
 	pid_t pid;   /* of the root, as we see it */
@@ -79,8 +82,11 @@ int restore_plan(struct op *op, struct restore *r);
 void restore_plan_done(struct restore *r);
 /* The task whose memory a fork copies: its creator's, or that of whoever sent a step to fork it. */
 struct snap_task *restore_memory_from(struct restore *r, const struct tree_node *n);
-/* restore_spawn.c: how the PIDs will be had; the root process, seized, about to execute the restorer. */
+/* The restorer in a memfd; before restore_pidns(). */
+int restore_make_elf(struct op *op, struct restore *r);
+/* restore_spawn.c: how the PIDs will be had; the root process, in new namespaces, seized; what it goes by, and that it may go. */
 int restore_prepare_pids(struct op *op, struct restore *r);
+int restore_root(struct op *op, struct restore *r);
 int restore_spawn(struct op *op, struct restore *r);
 /* restore_ns.c: namespaces the new processes get */
 int restore_clocks(struct op *op, struct restore *r);

@@ -48,7 +48,7 @@ static int write_at(struct op *op, int fd, const void *p, size_t n, uint64_t off
 }
 
 /* A file that is open for writing cannot be executed: opened again for reading. */
-static int make_elf(struct op *op, struct restore *r)
+int restore_make_elf(struct op *op, struct restore *r)
 {
 	_cleanup_close_ int fd = new_memfd(op, "ckpt-restorer");
 	char path[32];
@@ -327,9 +327,6 @@ int restore_plan(struct op *op, struct restore *r)
 	int ret = find_syscall(op, &syscall_off);
 
 	ret = ret ?: plan_host_look(op, &r->host);
-	r->self_pidfd = ret ? -1 : sys_pidfd_open(getpid(), 0);
-	if (!ret && r->self_pidfd < 0)
-		ret = op_errno(op, errno, NULL, "open a pidfd for ourselves");
 	EACH_TASK(r, ret, t)
 		ret = fill(op, t) ?: op_check_cancel(op);
 	EACH_TASK(r, ret, t)
@@ -343,10 +340,8 @@ int restore_plan(struct op *op, struct restore *r)
 		tell_of_kids(t);
 	EACH_TASK(r, ret, t) {
 		ret = write_plan(op, t, syscall_off);
-		r->seccomp = r->seccomp || t->build.seccomp;
 		r->n_pages += t->build.pieces.n_pages - t->build.n_lazy_pages;
 	}
-	ret = ret ?: make_elf(op, r);
 	op_bytes_total(op, r->n_pages * PAGE_SIZE);
 	if (!ret)
 		make_argv(r);

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The new process. It shares our memory until it executes the restorer (as posix_spawn does), so that a large host is not
- * copied, and makes raw system calls on prepared data only, because the host may have other threads. It waits until we
- * trace it with EXITKILL: from then on it cannot outlive us unfinished.
+ * The new process. It shares our memory and descriptors until it executes the restorer (as posix_spawn does), so that a large
+ * host is not copied, and makes raw system calls on prepared data only, because the host may have other threads. We trace it
+ * with EXITKILL: it cannot outlive us unfinished. Born into the namespaces that the tree is to have, it waits there while they
+ * are filled and everything else is prepared.
  */
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "lib/engine/restore_parts.h"
@@ -19,29 +23,38 @@
 #include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
 #include "lib/state/cgroup/cgroup.h"
-#include "lib/state/ipc/ipc.h"
+#include "lib/state/ns/ns.h"
 
 #define CHILD_STACK (64u << 10)
 #define LAST_PID "/proc/sys/kernel/ns_last_pid"
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
 #define EXEC_TRIES 50
+#define VISIT_STACK (128u << 10)
+enum { GO = 'g', VISIT = 'v' }; /* bytes in the pipe */
 #define FREE_TRIES 300 /* of a millisecond */
 #define SMALL_STACK (8u << 20)
 #define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
 
 struct child {
-	int go, go_other; /* pipe: read end, and the end that is to be closed */
+	int go;		/* pipe: a byte comes when all below is filled in */
+	int self_pidfd; /* of the engine */
 	int inherit[2]; /* the plan, and a pidfd of us */
 	int elf_fd;
 	bool fixed_layout; /* the kernel is to look for free addresses from the very top: lib/state/mem/uring_area.c */
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
 	const char **step;
-	int ipc_ns;	     /* the IPC namespace that it enters; -1: stays in ours */
+	bool new_cgroup_ns;  /* its cgroups are the roots that it is to see */
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
+	/* What it is asked to do before it goes: in a thread of its own, so that its credentials and folders stay as they are. */
+	void (*visit)(void *arg);
+	void *visit_arg;
+	char *visit_stack;
+	volatile pid_t visiting; /* the thread; 0 when it is gone */
 	const char *timens;
 	size_t timens_len;
+	int timens_fd;	     /* its own /proc/PID/timens_offsets: it may have no /proc by then */
 };
 
 #define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
@@ -62,16 +75,14 @@ IN_CHILD static void enter_namespaces(struct child *c)
 	if (c->timens_len) {
 		ret = raw_syscall(__NR_unshare, CLONE_NEWTIME, 0, 0, 0, 0);
 		if (ret == 0)
-			ret = raw_syscall(__NR_openat, AT_FDCWD, (long)"/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0, 0);
-		if (ret >= 0)
-			ret = raw_syscall(__NR_write, ret, (long)c->timens, (long)c->timens_len, 0, 0);
+			ret = raw_syscall(__NR_write, c->timens_fd, (long)c->timens, (long)c->timens_len, 0, 0);
 		if (ret < 0)
 			child_fail(c, "make a time namespace", ret);
 	}
-	if (c->ipc_ns >= 0) {
-		ret = raw_syscall(__NR_setns, c->ipc_ns, CLONE_NEWIPC, 0, 0, 0);
+	if (c->new_cgroup_ns) {
+		ret = raw_syscall(__NR_unshare, CLONE_NEWCGROUP, 0, 0, 0, 0);
 		if (ret < 0)
-			child_fail(c, "enter the IPC namespace", ret);
+			child_fail(c, "make a cgroup namespace", ret);
 	}
 	if (c->init_pidfd < 0)
 		return;
@@ -97,17 +108,58 @@ IN_CHILD static void fix_layout(struct child *c)
 		child_fail(c, "have no randomization", ret);
 }
 
+IN_CHILD static void visit_main(void *arg)
+{
+	struct child *c = arg;
+
+	c->visit(c->visit_arg);
+	for (;;)
+		raw_syscall(__NR_exit, 0, 0, 0, 0, 0);
+}
+
+IN_CHILD static void visit(struct child *c)
+{
+	struct clone_args args = {
+		.flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_UNTRACED | CLONE_CHILD_CLEARTID,
+		.child_tid = (uintptr_t)&c->visiting,
+		.stack = (uintptr_t)c->visit_stack,
+		.stack_size = VISIT_STACK,
+	};
+
+	if (clone_vm(&args, sizeof(args), visit_main, c) < 0)
+		raw_syscall(__NR_exit, 125, 0, 0, 0, 0);
+}
+
+/*
+ * Until the engine says that all is ready, or ends. Descriptors are shared with it up to here: what it opened meanwhile is
+ * there, and the other end of the pipe would not be closed by its end.
+ */
+IN_CHILD static void await_go(struct child *c)
+{
+	char byte = VISIT;
+
+	while (byte == VISIT) {
+		struct pollfd p[2] = { { .fd = c->go, .events = POLLIN }, { .fd = c->self_pidfd, .events = POLLIN } };
+
+		while (!p[0].revents && !p[1].revents)
+			raw_syscall(__NR_poll, (long)p, ARRAY_SIZE(p), -1, 0, 0);
+		if (p[1].revents || raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
+			raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
+		if (byte == VISIT)
+			visit(c);
+	}
+	if (raw_syscall(__NR_unshare, CLONE_FILES, 0, 0, 0, 0) < 0)
+		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
+}
+
 /* Runs in the new process. */
 IN_CHILD static void child_main(void *arg)
 {
 	struct child *c = arg;
 	static const char *const env[] = { NULL };
 	long ret;
-	char byte;
 
-	raw_syscall(__NR_close, c->go_other, 0, 0, 0, 0);
-	if (raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
-		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
+	await_go(c);
 	enter_namespaces(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
@@ -161,7 +213,7 @@ static long clone_once(struct op *op, struct restore *r, struct child *c, pid_t 
 {
 	bool sibling = op->opts->restore_sibling;
 	struct clone_args args = {
-		.flags = CLONE_VM | CLONE_PIDFD | (sibling ? CLONE_PARENT : 0),
+		.flags = CLONE_VM | CLONE_FILES | CLONE_PIDFD | (sibling ? CLONE_PARENT : 0) | ns_clone_flags(&r->s),
 		.pidfd = (uintptr_t)&r->pidfd,
 		.exit_signal = sibling ? 0 : SIGCHLD,
 		.stack = (uintptr_t)r->stack,
@@ -242,7 +294,11 @@ static long clone_blocked(struct op *op, struct restore *r, struct child *c)
 	sigfillset(&all);
 	sigdelset(&all, SIGTRAP);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_when_free(op, r, c);
+	/* The first process of a PID namespace has number 1 in any case. */
+	if (ns_clone_flags(&r->s) & CLONE_NEWPID)
+		pid = clone_once(op, r, c, NULL);
+	else
+		pid = r->last_pid_fd >= 0 ? clone_by_last_pid(op, r, c) : clone_when_free(op, r, c);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return pid;
 }
@@ -259,7 +315,7 @@ static int seize(struct op *op, struct restore *r)
 	return op_errno(op, errno, AT(.pid = r->pid), "trace the new process %d", r->pid);
 }
 
-static int make_child(struct op *op, struct restore *r, struct child *c, int go[2])
+static int make_child(struct op *op, struct restore *r, struct child *c)
 {
 	long pid;
 	int ret;
@@ -281,37 +337,101 @@ static int make_child(struct op *op, struct restore *r, struct child *c, int go[
 	r->tasks[0].n_born = 1;
 	ret = ret ?: restore_pidns_go(op, r);
 	ret = ret ?: seize(op, r);
-	ret = ret ?: cgroups_enter(op, &r->s, r->pid);
-	if (!ret && write(go[1], "", 1) != 1)
-		ret = op_errno(op, errno, NULL, "start process %d", r->pid);
-	return ret;
+	return ret ?: cgroups_enter(op, &r->s, r->pid);
+}
+
+/* Some thread has filters: they are to stay suspended until it runs. */
+static bool has_filters(const struct snapshot *s)
+{
+	for (size_t i = 0; i < s->tasks.n; i++)
+		for (size_t k = 0; k < s->tasks.v[i].threads.n; k++) {
+			const CoreEntry *core = s->tasks.v[i].threads.v[k].core;
+
+			if (core->thread_core && core->thread_core->seccomp_mode)
+				return true;
+			if (core->tc && core->tc->old_seccomp_mode)
+				return true;
+		}
+	return false;
+}
+
+/* Has the root process, before it becomes the root task, call @fn: what counts is who makes a system call. */
+static int call_in_root(struct op *op, void *arg, void (*fn)(void *arg), void *fn_arg)
+{
+	const struct timespec a_while = { 0, 50000000 };
+	struct restore *r = arg;
+	struct child *c = r->child;
+	pid_t seen;
+
+	c->visit = fn;
+	c->visit_arg = fn_arg;
+	c->visiting = -1;
+	c->visit_stack = mmap(NULL, VISIT_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (c->visit_stack == MAP_FAILED)
+		return op_errno(op, errno, NULL, "allocate a stack");
+	if (write(r->root_go[1], &(char){ VISIT }, 1) != 1)
+		return op_errno(op, errno, NULL, "ask process %d", r->pid);
+	while ((seen = c->visiting) != 0) {
+		struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
+
+		syscall(SYS_futex, &c->visiting, FUTEX_WAIT, seen, &a_while, NULL, 0);
+		if (c->visiting && poll(&p, 1, 0) > 0)
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = r->pid), "process %d was killed while it was being made", r->pid);
+	}
+	munmap(c->visit_stack, VISIT_STACK);
+	return 0;
+}
+
+int restore_root(struct op *op, struct restore *r)
+{
+	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
+	struct child *c = r->child = op_new(op, struct child);
+	int go[2];
+
+	if (!c)
+		return CKPT_E_NOMEM;
+	r->self_pidfd = sys_pidfd_open(getpid(), 0);
+	if (r->self_pidfd < 0)
+		return op_errno(op, errno, NULL, "open a pidfd for ourselves");
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return op_errno(op, errno, NULL, "make a pipe");
+	r->root_go[0] = go[0];
+	r->root_go[1] = go[1];
+	r->seccomp = has_filters(&r->s);
+	*c = (struct child){ .go = go[0], .self_pidfd = r->self_pidfd, .err = &r->exec_errno, .step = &r->child_step };
+	r->forked_at = now_ns();
+	r->s.ns->in_root = call_in_root;
+	r->s.ns->in_root_arg = r;
+	return make_child(op, r, c);
 }
 
 int restore_spawn(struct op *op, struct restore *r)
 {
-	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
-	struct child *c = op_new(op, struct child);
-	int go[2], ret;
+	const struct snap_ns *cgroup = ns_own(&r->s, NS_CGROUP);
+	_cleanup_close_ int timens = -1;
+	struct child *c = r->child;
+	char path[64];
 
-	if (!c)
-		return CKPT_E_NOMEM;
-	*c = (struct child){
-		.inherit = { r->tasks[0].plan_fd, r->self_pidfd }, .elf_fd = r->elf_fd, .err = &r->exec_errno,
-		.step = &r->child_step, .timens = r->timens, .timens_len = strlen(r->timens),
-		.argv = { "ckpt-restorer", r->argv[0], r->argv[1], r->argv[2], r->argv[3], NULL },
-	};
+	if (r->timens[0]) {
+		snprintf(path, sizeof(path), "/proc/%d/timens_offsets", r->pid);
+		timens = open(path, O_WRONLY | O_CLOEXEC);
+		if (timens < 0)
+			return op_errno(op, errno, AT(.pid = r->pid, .kind = "clock"), "open %s", path);
+	}
+	c->inherit[0] = r->tasks[0].plan_fd;
+	c->inherit[1] = r->self_pidfd;
+	c->elf_fd = r->elf_fd;
+	c->argv[0] = "ckpt-restorer";
+	for (size_t i = 0; i < ARRAY_SIZE(r->argv); i++)
+		c->argv[i + 1] = r->argv[i];
+	c->timens = r->timens;
+	c->timens_len = strlen(r->timens);
+	c->timens_fd = TAKE_FD(timens); /* closed with the engine's others, or by the child's exec */
+	r->timens_fd = c->timens_fd;
 	c->init_pidfd = r->init_pidfd;
-	c->ipc_ns = ipc_namespace(&r->s);
+	c->new_cgroup_ns = cgroup && !cgroup->joined;
 	c->fixed_layout = r->s.has_rings;
-	r->forked_at = now_ns();
-	if (pipe2(go, O_CLOEXEC) < 0)
-		return op_errno(op, errno, NULL, "make a pipe");
-	c->go = go[0];
-	c->go_other = go[1];
-	ret = make_child(op, r, c, go);
-	close(go[0]);
-	close(go[1]);
-	return ret;
+	return write(r->root_go[1], &(char){ GO }, 1) == 1 ? 0 : op_errno(op, errno, NULL, "start process %d", r->pid);
 }
 
 /* After the child has executed the restorer, or ended. */
@@ -320,6 +440,12 @@ void restore_spawn_done(struct restore *r)
 	if (r->stack)
 		munmap(r->stack, CHILD_STACK);
 	r->stack = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(r->root_go); i++) {
+		close_fd_p(&r->root_go[i]);
+		r->root_go[i] = -1;
+	}
+	close_fd_p(&r->timens_fd);
+	r->timens_fd = -1;
 }
 
 /* Children that were forked a moment ago, of which we did not hear yet. They are ours, too: they are traced. */

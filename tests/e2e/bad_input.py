@@ -171,7 +171,7 @@ def unknown_options():
 @case
 def options_not_implemented():
     with Bed() as b:
-        for opt in (["--stream"], ["--action-script", "x"]):
+        for opt in (["--stream"], ["--libdir", "x"]):
             refused(h.dump(b.pid, b.images, *opt), opt[0].lstrip("-"))
         b.empty()
 

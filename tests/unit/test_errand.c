@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
@@ -100,6 +101,7 @@ static pid_t start_other(int flags)
 			pid_t init = fork();
 
 			if (!init) {
+				prctl(PR_SET_PDEATHSIG, SIGKILL);
 				if (write(ready[1], "", 1) != 1)
 					_exit(1);
 				pause();

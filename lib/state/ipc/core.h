@@ -7,6 +7,7 @@
 
 #include "lib/state/file/shmem.h"
 #include "lib/state/ipc/ipc.h"
+#include "lib/state/ns/ns.h"
 
 struct ipc_shm {
 	IpcShmEntry *msg;
@@ -71,8 +72,6 @@ typedef int (*ipc_errand)(struct op *op, struct snapshot *s);
  * what the kernel undoes for semaphores) and credentials are a thread's own, and the caller's stay as they are.
  */
 int ipc_run(struct op *op, struct snapshot *s, ipc_errand fn);
-/* Makes a new namespace, for errands and tasks to come. */
-int ipc_ns_make(struct op *op, struct snapshot *s);
 /* In an errand. */
 int ipc_var_read(struct op *op, struct snapshot *s);
 int ipc_var_prepare(struct op *op, struct snapshot *s); /* no limit is below what the objects may need */

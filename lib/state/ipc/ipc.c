@@ -8,8 +8,6 @@
 
 #include "lib/state/msg.h"
 
-#define FIRST_FREE_NS_ID 9 /* those below are the dumper's namespaces */
-
 static const struct ipc_kind *const kinds[] = { &ipc_kind_shm, &ipc_kind_sem, &ipc_kind_msg, &ipc_kind_mqueue };
 
 struct ipc_state *ipc_state(struct op *op, struct snapshot *s)
@@ -34,19 +32,11 @@ static int collect_all(struct op *op, struct snapshot *s)
 /* One namespace for the whole tree. Tasks that have ended are in none. */
 static int check_tasks(struct op *op, const struct snapshot *s)
 {
-	struct stat roots, st;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[0].host);
-	if (stat(path, &roots) < 0)
-		return op_errno(op, errno, AT(.pid = s->tasks.v[0].host, .kind = "namespace"), "look at %s", path);
-	for (size_t i = 1; i < s->tasks.n; i++) {
-		snprintf(path, sizeof(path), "/proc/%d/ns/ipc", s->tasks.v[i].host);
-		if (stat(path, &st) == 0 && (st.st_ino != roots.st_ino || st.st_dev != roots.st_dev))
+	for (size_t i = 1; i < s->tasks.n; i++)
+		if (s->tasks.v[i].ids && ns_of(s, &s->tasks.v[i], NS_IPC) != ns_of(s, &s->tasks.v[0], NS_IPC))
 			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].host, .kind = "namespace"),
 				       "task %d is in another IPC namespace than the root of the tree, which is not supported",
 				       s->tasks.v[i].host);
-	}
 	return 0;
 }
 
@@ -57,27 +47,15 @@ int ipc_dump_begin(struct op *op, struct snapshot *s)
 
 	if (r)
 		return r;
-	st->ns_id = s->inventory->root_ids->ipc_ns_id;
-	st->own = ipc_is_own(s->tasks.v[0].host);
-	if (!st->own)
-		return 0;
-	if (!s->next_ns_id)
-		s->next_ns_id = FIRST_FREE_NS_ID;
-	st->ns_id = s->next_ns_id++;
-	for (size_t i = 0; i < s->tasks.n; i++)
-		if (s->tasks.v[i].ids)
-			msg_set(s->tasks.v[i].ids, ipc_ns_id, st->ns_id);
+	st->ns_id = ns_of(s, &s->tasks.v[0], NS_IPC)->id;
+	st->own = ns_own(s, NS_IPC) != NULL;
 	return 0;
 }
 
 static int open_namespace(struct op *op, struct snapshot *s)
 {
-	pid_t pid = s->tasks.v[0].host;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
-	s->ipc->ns_fd = open(path, O_RDONLY | O_CLOEXEC);
-	return s->ipc->ns_fd >= 0 ? 0 : op_errno(op, errno, AT(.pid = pid, .kind = "namespace"), "open the IPC namespace of task %d", pid);
+	s->ipc->ns_fd = fcntl(ns_own(s, NS_IPC)->fd, F_DUPFD_CLOEXEC, 3);
+	return s->ipc->ns_fd >= 0 ? 0 : op_errno(op, errno, AT(.kind = "namespace"), "keep the IPC namespace of the tree");
 }
 
 /* What other readers would leave out without a word. */
@@ -190,15 +168,10 @@ int ipc_make(struct op *op, struct snapshot *s)
 	int r = check_forced(op, s);
 
 	if (!r && s->ipc->own)
-		r = ipc_ns_make(op, s);
+		r = open_namespace(op, s);
 	if (r || (!s->ipc->own && !s->ipc->shms.n && !s->ipc->sems.n && !s->ipc->queues.n && !s->ipc->mqueues.n))
 		return r;
 	return ipc_run(op, s, make_all);
-}
-
-int ipc_namespace(const struct snapshot *s)
-{
-	return s->ipc ? s->ipc->ns_fd : -1;
 }
 
 static int unmake_all(struct op *op, struct snapshot *s)

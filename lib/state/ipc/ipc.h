@@ -16,7 +16,7 @@
 struct plan_build; /* lib/state/task/plan_build.h */
 
 /* ---- dump */
-/* The number of the namespace, into the ids of all tasks: before any object or descriptor is looked at. */
+/* Before any object or descriptor is looked at. */
 int ipc_dump_begin(struct op *op, struct snapshot *s);
 /* Whether an area is an attachment of a System V segment. */
 bool ipc_is_attachment(const struct proc_vma *v);
@@ -28,15 +28,11 @@ int ipc_dump(struct op *op, struct snapshot *s);
 int ipc_dump_contents(struct op *op, struct snapshot *s);
 /* ipcns-*, pagemap-shmem-* of segments, and what goes into s->extra. */
 int ipc_write(struct op *op, struct snapshot *s);
-/* Whether the task @pid lives in another IPC namespace than the calling thread. */
-bool ipc_is_own(pid_t pid);
 
 /* ---- restore */
 int ipc_read(struct op *op, struct snapshot *s);
-/* The namespace and the objects. Host, before anything is opened. */
+/* The objects, in the namespace, which is there. Host, before anything is opened. */
 int ipc_make(struct op *op, struct snapshot *s);
-/* The namespace that tasks have to enter (a descriptor), -1: they stay in ours. */
-int ipc_namespace(const struct snapshot *s);
 /* Attachments of the task: calls of PLAN_MEMORY. */
 int ipc_plan(struct plan_build *b);
 

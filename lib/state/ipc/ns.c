@@ -39,29 +39,6 @@ int ipc_run(struct op *op, struct snapshot *s, ipc_errand fn)
 	return e.ret;
 }
 
-static int make_here(struct op *op, struct snapshot *s)
-{
-	if (unshare(CLONE_NEWIPC) < 0)
-		return op_errno(op, errno, AT(.kind = "namespace"), "make an IPC namespace");
-	s->ipc->ns_fd = open("/proc/thread-self/ns/ipc", O_RDONLY | O_CLOEXEC);
-	return s->ipc->ns_fd >= 0 ? 0 : op_errno(op, errno, AT(.kind = "namespace"), "open the new IPC namespace");
-}
-
-int ipc_ns_make(struct op *op, struct snapshot *s)
-{
-	return ipc_run(op, s, make_here);
-}
-
-bool ipc_is_own(pid_t pid)
-{
-	struct stat theirs, ours;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
-	return stat(path, &theirs) == 0 && stat("/proc/thread-self/ns/ipc", &ours) == 0 &&
-	       (theirs.st_ino != ours.st_ino || theirs.st_dev != ours.st_dev);
-}
-
 /* ------------------------------------------------------------------------------------------------- limits */
 
 /* Numbers of one file below /proc/sys, which shows those of the reader's namespace. How many were there; -1: no file. */

@@ -30,7 +30,11 @@ struct snap_ns {
 };
 
 struct ns_state {
-	ARRAY(struct snap_ns *) v; /* parents first */
+	ARRAY(struct snap_ns *) v; /* the first NS_N: ours */
+	/* Restore: has the process that is to become the root task call @fn, in a thread of its own, and waits for that. */
+	int (*in_root)(struct op *op, void *in_root_arg, void (*fn)(void *arg), void *arg);
+	void *in_root_arg;
+	int home; /* our own network namespace, while we are in the tree's (ns_visit()); else -1 */
 };
 
 struct ns_info {
@@ -61,13 +65,19 @@ int ns_write(struct op *op, struct snapshot *s); /* their images */
 /* From the ids of all tasks, and their images; checks that everything external is given. */
 int ns_read(struct op *op, struct snapshot *s);
 /*
- * After the process exists that is to become the root task, in new namespaces: opens their descriptors (@host: that process),
- * writes id maps, and fills UTS.
+ * After the process exists that is to become the root task, in new namespaces: opens their descriptors (@host: that process), but
+ * for those of time and cgroups, which it enters later; and fills those without a folder of their own.
  */
 int ns_make(struct op *op, struct snapshot *s, pid_t host);
+/*
+ * A process like fork(2), which is there with the number @pid (0: any) of the tree's PID namespace, shares our descriptors, and
+ * sends no signal when it ends. Returns 0 in it, where only async-signal-safe functions work. In the parent its number as we
+ * see it, -1 (errno) on failure: EEXIST if the number is taken. The caller waits for it, with __WALL.
+ */
+pid_t ns_fork_as(const struct snapshot *s, pid_t pid);
 /* CLONE_NEW* of what is to be made anew for the root task (not CLONE_NEWTIME). */
 uint64_t ns_clone_flags(const struct snapshot *s);
-/* The calling thread goes into the tree's network and IPC namespaces, or back; for everything that opens sockets. */
+/* The calling thread goes into the tree's network namespace, or back; for everything that opens sockets. Any number of times. */
 int ns_visit(struct op *op, struct snapshot *s, bool enter);
 
 /* Dump and restore; never fails, any number of times. */

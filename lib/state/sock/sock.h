@@ -89,9 +89,10 @@ struct stand_in_job {
  * Makes the calls in a process that has the number, the ids and the groups of @who (NULL: ours), in order, until one fails.
  * If that number cannot be had, with another one: *@number_taken. The descriptors it makes are ours.
  */
-int stand_in_run(struct op *op, const PeerCred *who, struct stand_in_job *const *jobs, size_t n, bool *number_taken);
+int stand_in_run(struct op *op, const struct snapshot *s, const PeerCred *who, struct stand_in_job *const *jobs, size_t n,
+		 bool *number_taken);
 /* A process with the number @pid that does nothing until it is ended. -1 (errno): it cannot be had. */
-pid_t stand_in_hold(pid_t pid);
+pid_t stand_in_hold(const struct snapshot *s, pid_t pid);
 void stand_in_end(pid_t pid);
 
 /* ---- unix_diag.c: what sock_diag(7) tells of all UNIX sockets of our network namespace */

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "lib/kernel/sys.h"
+#include "lib/state/ns/ns.h"
 #include "lib/state/sock/sock.h"
 
 /*
@@ -147,12 +147,10 @@ static int become(const PeerCred *who, struct stand_in_job *j)
 	return 0;
 }
 
-__attribute__((noreturn)) static void child_main(const PeerCred *who, struct stand_in_job *jobs, size_t n)
+static void do_jobs(const PeerCred *who, struct stand_in_job *jobs, size_t n)
 {
 	int root;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	prctl(PR_SET_NAME, "ckpt-stand-in");
 	umask(0);
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (become(who, &jobs[0]) == 0)
@@ -160,34 +158,30 @@ __attribute__((noreturn)) static void child_main(const PeerCred *who, struct sta
 			if (do_job(&jobs[i], root) < 0 && !jobs[i].optional)
 				break;
 	close(root);
+}
+
+__attribute__((noreturn)) static void child_main(const PeerCred *who, struct stand_in_job *jobs, size_t n)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "ckpt-stand-in");
+	do_jobs(who, jobs, n);
 	_exit(0);
 }
 
 /* ------------------------------------------------------------------------------------------------ in the engine */
 
-static pid_t fork_as(pid_t pid, uint64_t flags)
-{
-	struct clone_args args = { .flags = flags };
-
-	if (pid) {
-		args.set_tid = (uintptr_t)&pid;
-		args.set_tid_size = 1;
-	}
-	return sys_clone3(&args, sizeof(args));
-}
-
 /* It starts, and stays, with every signal blocked: the host's handlers are not for it. */
-static pid_t start(const PeerCred *who, struct stand_in_job *jobs, size_t n, bool *number_taken)
+static pid_t start(const struct snapshot *s, const PeerCred *who, struct stand_in_job *jobs, size_t n, bool *number_taken)
 {
 	pid_t want = who ? (pid_t)who->pid : 0, pid;
 	sigset_t all, old;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid = fork_as(want, CLONE_FILES);
+	pid = ns_fork_as(s, want);
 	if (pid < 0 && want) {
 		*number_taken = true;
-		pid = fork_as(0, CLONE_FILES);
+		pid = ns_fork_as(s, 0);
 	}
 	if (pid == 0)
 		child_main(who, jobs, n);
@@ -201,11 +195,32 @@ static void reap(pid_t pid)
 		;
 }
 
-int stand_in_run(struct op *op, const PeerCred *who, struct stand_in_job *const *jobs, size_t n, bool *number_taken)
+struct errand_of_root {
+	const PeerCred *who;
+	struct stand_in_job *jobs;
+	size_t n;
+};
+
+static void in_root(void *arg)
+{
+	const struct errand_of_root *e = arg;
+
+	do_jobs(e->who, e->jobs, e->n);
+}
+
+/* The root task's number has somebody already: the process that is to become it. */
+static bool is_root(const struct snapshot *s, const PeerCred *who)
+{
+	return who && s->ns && s->ns->in_root && s->tasks.n && (pid_t)who->pid == s->tasks.v[0].pid;
+}
+
+int stand_in_run(struct op *op, const struct snapshot *s, const PeerCred *who, struct stand_in_job *const *jobs, size_t n,
+		 bool *number_taken)
 {
 	size_t size = n * sizeof(**jobs);
 	struct stand_in_job *shared;
 	pid_t pid;
+	int r = 0;
 
 	if (!n)
 		return 0;
@@ -216,26 +231,31 @@ int stand_in_run(struct op *op, const PeerCred *who, struct stand_in_job *const 
 		shared[i] = *jobs[i];
 		shared[i].result[0] = shared[i].result[1] = -1;
 	}
-	pid = start(who, shared, n, number_taken);
-	if (pid < 0) {
-		munmap(shared, size);
-		return op_errno(op, errno, NULL, "start a process that stands in");
+	if (is_root(s, who)) {
+		struct errand_of_root e = { who, shared, n };
+
+		r = s->ns->in_root(op, s->ns->in_root_arg, in_root, &e);
+	} else {
+		pid = start(s, who, shared, n, number_taken);
+		if (pid < 0)
+			r = op_errno(op, errno, NULL, "start a process that stands in");
+		else
+			reap(pid);
 	}
-	reap(pid);
 	for (size_t i = 0; i < n; i++)
 		*jobs[i] = shared[i];
 	munmap(shared, size);
-	return 0;
+	return r;
 }
 
-pid_t stand_in_hold(pid_t pid)
+pid_t stand_in_hold(const struct snapshot *s, pid_t pid)
 {
 	sigset_t all, old;
 	pid_t got;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	got = fork_as(pid, CLONE_FILES);
+	got = ns_fork_as(s, pid);
 	if (got == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)

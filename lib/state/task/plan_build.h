@@ -72,7 +72,6 @@ struct plan_build {
 	const struct snap_task *memory_from; /* the task whose memory a fork copies here; NULL: nothing of it is kept */
 	bool shares_memory, shares_files;    /* with its creator, whose plan has them */
 	bool creds_change;  /* some thread's differ from ours */
-	bool seccomp;	    /* some thread has filters */
 	uint64_t vdso_start, vdso_end, vvar_start, vvar_end; /* in the image; 0: none */
 };
 

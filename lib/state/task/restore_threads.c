@@ -80,7 +80,6 @@ int plan_seccomp(struct plan_build *b, struct plan_thread *threads)
 		threads[i].seccomp_mode = mode;
 		if (!mode)
 			continue;
-		b->seccomp = true;
 		if (mode > 2)
 			return bad_filter(b, t->threads.v[i].tid);
 		if (mode == 1 || (share && i))

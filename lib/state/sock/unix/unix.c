@@ -18,7 +18,7 @@ struct unix_state *unix_state(struct op *op, struct snapshot *s)
 	if (fs && !fs->unix_sockets) {
 		fs->unix_sockets = op_new(op, struct unix_state);
 		if (fs->unix_sockets)
-			fs->unix_sockets->scratch = fs->unix_sockets->nobody = -1;
+			*fs->unix_sockets = (struct unix_state){ .s = s, .scratch = -1, .nobody = -1 };
 	}
 	return fs ? fs->unix_sockets : NULL;
 }

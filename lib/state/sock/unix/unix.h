@@ -78,6 +78,7 @@ struct unix_moved {
 };
 
 struct unix_state {
+	const struct snapshot *s; /* whose it is */
 	/* dump */
 	bool listed;
 	struct file_index diags; /* inode -> struct unix_diag */

@@ -30,7 +30,7 @@ int unix_holders_start(struct op *op, struct snapshot *s, struct unix_state *us)
 			continue;
 		if (us->holders.n >= HOLDERS_MAX)
 			return image_bad(op, "ckpt-extra: queued messages have too many senders");
-		pid = stand_in_hold((pid_t)x->pid);
+		pid = stand_in_hold(s, (pid_t)x->pid);
 		slot = pid < 0 ? NULL : ARRAY_ADD(op->arena, &us->holders);
 		if (slot)
 			*slot = pid;

@@ -115,7 +115,7 @@ static int run_some(struct op *op, struct unix_state *us, struct call *const *so
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < n; i++)
 		jobs[i] = &some[i]->job;
-	r = stand_in_run(op, some[0]->cred, jobs, n, &us->number_taken);
+	r = stand_in_run(op, us->s, some[0]->cred, jobs, n, &us->number_taken);
 	for (size_t i = 0; i < n; i++) {
 		int r2 = r ? 0 : take_results(op, some[i]);
 

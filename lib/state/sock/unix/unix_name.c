@@ -327,7 +327,7 @@ static int run_binds(struct op *op, struct unix_state *us, struct unix_sk *const
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < n; i++)
 		jobs[i] = socks[i]->bind;
-	r = stand_in_run(op, NULL, jobs, n, &us->number_taken);
+	r = stand_in_run(op, us->s, NULL, jobs, n, &us->number_taken);
 	for (size_t i = 0; i < n; i++)
 		socks[i]->file = jobs[i]->result[0];
 	for (size_t i = 0; !r && i < n; i++) {

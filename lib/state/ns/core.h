@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of this folder share. */
+#ifndef CKPT_STATE_NS_CORE_H
+#define CKPT_STATE_NS_CORE_H
+
+#include "lib/state/ns/ns.h"
+
+#define NS_CLONE_TIME 0x80 /* CLONE_NEWTIME */
+
+/*
+ * What is in a namespace of one kind. Called for each one of the tree's own, not for external and joined ones; NULL: nothing.
+ * All run on the host; use errand_run() to go there.
+ */
+struct ns_content {
+	int (*dump)(struct op *op, struct snapshot *s, struct snap_ns *ns);  /* tasks frozen */
+	int (*write)(struct op *op, struct snapshot *s, struct snap_ns *ns);
+	int (*read)(struct op *op, struct snapshot *s, struct snap_ns *ns);  /* and checks */
+	/* Its descriptor is open (not of time and cgroup namespaces), ns->host lives in it; nothing else does. */
+	int (*make)(struct op *op, struct snapshot *s, struct snap_ns *ns);
+};
+
+#endif
