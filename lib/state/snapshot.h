@@ -9,6 +9,8 @@
 
 #include "lib/state/chain.h"
 
+struct fs_view; /* lib/state/view.h */
+
 struct snap_thread {
 	pid_t tid;  /* in the images, as snap_task.pid */
 	pid_t host; /* dump */
@@ -83,6 +85,7 @@ struct snap_ghost {
 	int fd;		      /* dump: our descriptor of the deleted file; restore: image file */
 	uint64_t offset, length; /* restore: where the unchunked content is in fd */
 	char *path;	      /* restore: the name under which it was recreated meanwhile, NULL if not */
+	const struct fs_view *view; /* and where it has that name */
 };
 
 /* A shared memory inode (memfd, MAP_SHARED|MAP_ANONYMOUS): content goes to pagemap-shmem-<shmid>. */

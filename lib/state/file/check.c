@@ -11,6 +11,7 @@ struct check {
 	ckpt_obstacle_fn fn;
 	void *arg;
 	int obstacles;
+	struct fs_view view; /* the task's own root, if it lives in another mount namespace */
 	void *keep[CHECK_KEEP_N]; /* in the arena */
 };
 
@@ -58,7 +59,7 @@ static int check_view(struct op *op, const struct fd_view *v)
 static int check_fd(struct op *op, struct check *c, int fd)
 {
 	struct fd_view v = { .pid = c->pid, .fd = fd, .what = "fd", .copy = -1, .link = "", .shm_dev = c->shm_dev,
-			     .keep = c->keep };
+			     .keep = c->keep, .mnt_id = -1, .view = &c->view };
 	char file[32];
 	int r;
 
@@ -71,26 +72,42 @@ static int check_fd(struct op *op, struct check *c, int fd)
 
 static int check_special(struct op *op, struct check *c, const char *what)
 {
-	struct fd_view v = { .pid = c->pid, .fd = -1, .what = what, .copy = -1, .link = "", .shm_dev = c->shm_dev };
+	struct fd_view v = { .pid = c->pid, .fd = -1, .what = what, .copy = -1, .link = "", .shm_dev = c->shm_dev,
+			     .mnt_id = -1, .view = &c->view };
 	int r = look(op, c, what, &v);
 
 	return report(op, c, r ? r : check_view(op, &v));
 }
 
+static int open_view(struct op *op, struct check *c)
+{
+	struct stat ours, theirs;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", c->pid);
+	if (stat(path, &theirs) < 0 || stat("/proc/thread-self/ns/mnt", &ours) < 0 || ours.st_ino == theirs.st_ino)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/root", c->pid);
+	c->view.root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return c->view.root < 0 ? op_errno(op, errno, AT(.pid = c->pid), "task %d: cannot open its root directory", c->pid) : 0;
+}
+
 int files_check_task(struct op *op, pid_t pid, ckpt_obstacle_fn fn, void *arg)
 {
 	static const char *const specials[] = { "exe", "cwd", "root" };
-	struct check c = { .pid = pid, .fn = fn, .arg = arg };
+	struct check c = { .pid = pid, .fn = fn, .arg = arg, .view = FS_VIEW_OURS };
 	struct proc_numbers fds;
 	int r;
 
 	r = file_tmpfs_dev(op, &c.shm_dev);
+	r = r ? r : open_view(op, &c);
 	r = r ? r : proc_list_numbers(op, pid, "fd", &fds);
-	if (r)
-		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d is gone", pid);
+	if (r > 0)
+		r = op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d is gone", pid);
 	for (size_t i = 0; !r && i < fds.v.n; i++)
 		r = check_fd(op, &c, fds.v.v[i]);
 	for (size_t i = 0; !r && i < ARRAY_SIZE(specials); i++)
 		r = check_special(op, &c, specials[i]);
+	close_fd_p(&c.view.root);
 	return r ? r : c.obstacles;
 }

@@ -9,6 +9,7 @@
 #include "lib/state/file/file.h"
 #include "lib/state/file/index.h"
 #include "lib/state/file/shmem.h"
+#include "lib/state/mount/mount.h"
 
 /* f_type values; linux/magic.h of the distribution lacks some */
 #define FS_PROC 0x9fa0u
@@ -29,6 +30,7 @@
 
 /* A name on disk that we made and that has to go again. */
 struct made_name {
+	const struct fs_view *view; /* in which it has that name */
 	const char *path;
 	bool dir;
 	bool only_on_failure; /* stays after a success (link remaps of a dump) */
@@ -143,6 +145,10 @@ int reg_dump_ref(struct op *op, struct snapshot *s, const struct fd_view *v, uin
 /* Path the kernel tells, without " (deleted)" where the thing is deleted. */
 enum reg_where { REG_HERE, REG_GHOST, REG_UNLINKED };
 int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where);
+/* The number of its mount, where the images have such numbers. */
+void reg_note_mount(const struct snapshot *s, const struct fd_view *v, RegFileEntry *m);
+/* Restore: where the name of an entry is looked up. */
+const struct fs_view *reg_view(const struct snapshot *s, const RegFileEntry *m);
 /* Position to record: POS_NONE where there is none. */
 uint64_t reg_position(const struct fd_view *v);
 
@@ -243,15 +249,16 @@ const char *file_path_in_task(const struct plan_build *b, const char *path);
 int bytask_plan(struct plan_build *b, struct snap_file *f, const FdinfoEntry *e, bool first);
 /* Makes the file of a remapped entry appear; the caller unlinks it after the open if it is temporary. */
 struct appearance {
+	const struct fs_view *view;
 	const char *path;
 	bool temporary;
 	int fd; /* >= 0: it has no name; this descriptor, ours, is all there is */
 };
 int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, struct appearance *how);
-int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name);
-/* ghost_extra.c; @follow: the name is a link of /proc */
+int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const struct fs_view *view, const char *name);
+/* ghost_extra.c; @own: the name of a descriptor of it */
 const GhostExtraEntry *ghost_extra_of(const struct snapshot *s, uint32_t id);
-int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, bool follow);
+int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, const char *own);
 int queue_make(struct op *op, struct snapshot *s, uint32_t id, struct queue_ends **ret);
 int queue_fill(struct op *op, struct snapshot *s, uint32_t id, bool fifo, int w);
 int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh);

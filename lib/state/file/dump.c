@@ -42,7 +42,7 @@ static int task_gone(struct op *op, pid_t pid)
 	return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d went away while its files were looked at", pid);
 }
 
-static int view_stat(struct op *op, struct fd_view *v)
+static int view_look(struct op *op, struct fd_view *v)
 {
 	struct statfs fs;
 
@@ -56,6 +56,14 @@ static void split_cloexec(struct fd_view *v)
 {
 	v->cloexec = v->info.flags & O_CLOEXEC;
 	v->info.flags &= ~(uint32_t)O_CLOEXEC;
+}
+
+/* Which mount it is on is known: where it is looked up. */
+static void view_place(const struct snapshot *s, struct fd_view *v, int32_t mnt_id)
+{
+	v->mnt_id = mnt_id;
+	v->view = mounts_view(s, mnt_id);
+	v->astray = mounts_own(s) && !mounts_know(s, mnt_id);
 }
 
 static int view_fd(struct op *op, const struct snapshot *s, pid_t pid, int pidfd, int fd, struct fd_view *v)
@@ -72,6 +80,7 @@ static int view_fd(struct op *op, const struct snapshot *s, pid_t pid, int pidfd
 	if (r)
 		return r < 0 ? r : task_gone(op, pid);
 	v->link = link;
+	view_place(s, v, v->info.mnt_id);
 	split_cloexec(v);
 	v->copy = sys_pidfd_getfd(pidfd, fd);
 	if (v->copy < 0)
@@ -82,18 +91,27 @@ static int view_fd(struct op *op, const struct snapshot *s, pid_t pid, int pidfd
 	 */
 	if (v->cloexec && fd < 3 && (fcntl(v->copy, F_GETFL) & O_CLOEXEC))
 		v->cloexec = false;
-	return view_stat(op, v);
+	return view_look(op, v);
+}
+
+static int32_t mount_of(int fd)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &stx) < 0 || !(stx.stx_mask & STATX_MNT_ID))
+		return -1;
+	return (int32_t)stx.stx_mnt_id;
 }
 
 /* Something that is no descriptor: @file is its name under /proc/PID. */
-static int view_special(struct op *op, struct file_state *fs, pid_t pid, const char *what, const char *file, uint64_t addr,
+static int view_special(struct op *op, const struct snapshot *s, pid_t pid, const char *what, const char *file, uint64_t addr,
 			struct fd_view *v)
 {
 	char path[128], *link;
 	int r;
 
 	*v = (struct fd_view){
-		.pid = pid, .fd = -1, .what = what, .addr = addr, .copy = -1, .link = "", .shm_dev = fs->shm_dev,
+		.pid = pid, .fd = -1, .what = what, .addr = addr, .copy = -1, .link = "", .shm_dev = s->file_state->shm_dev,
 	};
 	r = proc_read_link(op, pid, file, &link);
 	if (r)
@@ -103,7 +121,8 @@ static int view_special(struct op *op, struct file_state *fs, pid_t pid, const c
 	v->copy = open(path, O_PATH | O_CLOEXEC);
 	if (v->copy < 0)
 		return file_errno(op, v, "open it");
-	return view_stat(op, v);
+	view_place(s, v, mount_of(v->copy));
+	return view_look(op, v);
 }
 
 /* -------------------------------------------------------------------------------------------- descriptions */
@@ -377,19 +396,10 @@ int files_dump_complete(struct op *op, struct snapshot *s)
 
 /* -------------------------------------------------------------------------------------- special references */
 
-static uint64_t mount_of(int fd)
-{
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &stx) < 0 || !(stx.stx_mask & STATX_MNT_ID))
-		return 0;
-	return stx.stx_mnt_id;
-}
-
 static int dump_special(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file **ret)
 {
 	/* The name counts too: hard links of one file stay apart. */
-	char *text = arena_printf(op->arena, "%lx %s", (unsigned long)mount_of(v->copy), v->link);
+	char *text = arena_printf(op->arena, "%x %s", (unsigned)v->mnt_id, v->link);
 	struct snap_file *f;
 	int r;
 
@@ -412,7 +422,7 @@ int files_dump_special(struct op *op, struct snapshot *s, pid_t pid, const char 
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	r = view_special(op, s->file_state, pid, what, what, 0, &v);
+	r = view_special(op, s, pid, what, what, 0, &v);
 	r = r ? r : dump_special(op, s, &v, &f);
 	if (!r)
 		*id = f->id;
@@ -469,7 +479,7 @@ static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struc
 	if (!k)
 		return CKPT_E_NOMEM;
 	mapping_link(vma, name);
-	r = view_special(op, s->file_state, pid, "mapping", name, vma->start, &v);
+	r = view_special(op, s, pid, "mapping", name, vma->start, &v);
 	r = r ? r : ask_build_id(op, pid, vma, &v);
 	if (!r && will_be_opened(&v))
 		r = locks_check_mapped(op, s, &v);
@@ -537,7 +547,7 @@ void files_remove_made(struct op *op, struct file_state *fs, bool success)
 
 		if (success ? m->only_on_failure : m->only_on_success)
 			continue;
-		if ((m->dir ? rmdir(m->path) : unlink(m->path)) < 0 && errno != ENOENT)
+		if ((m->dir ? view_rmdir(m->view, m->path) : view_unlink(m->view, m->path)) < 0 && errno != ENOENT)
 			log_warn(op, "%s: cannot be removed: %s", m->path, strerror(errno));
 	}
 	fs->made.n = 0;

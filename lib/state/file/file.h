@@ -15,6 +15,7 @@
 
 #include "lib/kernel/proc/read.h"
 #include "lib/state/snapshot.h"
+#include "lib/state/view.h"
 
 struct plan_build; /* lib/state/task/plan_build.h */
 
@@ -38,6 +39,9 @@ struct fd_view {
 	bool build_id_known;
 	const struct pids *pids; /* lib/state/pids.h: for numbers of processes that the kernel tells us; NULL in .check */
 	dev_t shm_dev;	    /* st_dev of the kernel's own tmpfs, where memfds and shared anonymous memory are */
+	int32_t mnt_id;	    /* of its mount; -1: not known */
+	const struct fs_view *view; /* where its name is looked up */
+	bool astray;	    /* no name of the tree leads to its mount: detached, or in another mount namespace */
 	/* in .check: what the check of one socket leaves for those of the next ones, by CHECK_KEEP_*; NULL in a dump */
 	void **keep;
 	const struct fd_view *carrier; /* in flight: the socket in whose queue it is; pid and fd are then the engine's */

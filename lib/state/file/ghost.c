@@ -202,7 +202,7 @@ static int ghost_fail(struct op *op, const char *path, const char *what)
 }
 
 /* The directories the name needs may have been deleted too: they are made for as long as the ghost has a name. */
-static int make_parents(struct op *op, struct snapshot *s, const char *name)
+static int make_parents(struct op *op, struct snapshot *s, const struct fs_view *view, const char *name)
 {
 	char *dir = arena_strdup(op->arena, name);
 
@@ -210,13 +210,13 @@ static int make_parents(struct op *op, struct snapshot *s, const char *name)
 		return op_nomem(op);
 	for (char *p = strchr(dir + 1, '/'); p; p = strchr(p + 1, '/')) {
 		*p = 0;
-		if (mkdir(dir, 0700) == 0) {
+		if (view_mkdir(view, dir, 0700) == 0) {
 			char *path = arena_strdup(op->arena, dir);
-			int r = path ? file_made(op, s->file_state, &(const struct made_name){ .path = path, .dir = true })
-				     : op_nomem(op);
+			const struct made_name made = { .view = view, .path = path, .dir = true };
+			int r = path ? file_made(op, s->file_state, &made) : op_nomem(op);
 
 			if (r) {
-				rmdir(dir);
+				view_rmdir(view, dir);
 				return r;
 			}
 		} else if (errno != EEXIST && errno != EROFS) {
@@ -227,20 +227,20 @@ static int make_parents(struct op *op, struct snapshot *s, const char *name)
 	return 0;
 }
 
-static int make_node(const char *path, const GhostFileEntry *m)
+static int make_node(const struct fs_view *view, const char *path, const GhostFileEntry *m)
 {
 	switch (m->mode & S_IFMT) {
 	case S_IFREG:
-		return mknod(path, S_IFREG | 0600, 0);
+		return view_mknod(view, path, S_IFREG | 0600, 0);
 	case S_IFDIR:
-		return mkdir(path, 0700);
+		return view_mkdir(view, path, 0700);
 	case S_IFLNK:
-		return symlink(m->symlnk_target ? m->symlnk_target : "", path);
+		return view_symlink(view, m->symlnk_target ? m->symlnk_target : "", path);
 	case S_IFIFO:
-		return mknod(path, S_IFIFO | 0600, 0);
+		return view_mknod(view, path, S_IFIFO | 0600, 0);
 	case S_IFCHR:
 	case S_IFBLK:
-		return mknod(path, (m->mode & S_IFMT) | 0600, m->rdev);
+		return view_mknod(view, path, (m->mode & S_IFMT) | 0600, m->rdev);
 	default:
 		errno = EINVAL;
 		return -1;
@@ -331,7 +331,7 @@ static int fill_plain(struct op *op, struct img_in *in, const struct snap_ghost 
 
 static int fill_file(struct op *op, struct snapshot *s, const struct snap_ghost *g)
 {
-	_cleanup_close_ int fd = open(g->path, O_RDWR | (g->fd < 0 ? O_NOFOLLOW : 0) | O_CLOEXEC);
+	_cleanup_close_ int fd = g->fd < 0 ? view_open(g->view, g->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0) : file_reopen(g->fd, O_RDWR);
 	struct img_in *in = NULL;
 	ProtobufCMessage *head;
 	int r;
@@ -357,28 +357,35 @@ static struct timespec time_from(const Timeval *t, const uint32_t *nsec)
 	return (struct timespec){ (time_t)t->tv_sec, nsec && *nsec < 1000000000 ? (long)*nsec : (long)t->tv_usec * 1000 };
 }
 
-static int set_times(struct op *op, const struct snapshot *s, const struct snap_ghost *g, int flag)
+static int set_times(struct op *op, const struct snapshot *s, const struct snap_ghost *g, const char *own)
 {
 	const GhostExtraEntry *x = ghost_extra_of(s, g->id);
 	const struct timespec times[2] = {
 		time_from(g->msg->atim, x ? &x->atime_nsec : NULL), time_from(g->msg->mtim, x ? &x->mtime_nsec : NULL),
 	};
 
-	return utimensat(AT_FDCWD, g->path, times, flag) < 0 ? ghost_fail(op, g->path, "set the times of") : 0;
+	return utimensat(AT_FDCWD, own, times, 0) < 0 ? ghost_fail(op, g->path, "set the times of") : 0;
 }
 
 /* The mode after the owner, and the attributes after both: each may change what comes before it. */
 static int set_attributes(struct op *op, const struct snapshot *s, const struct snap_ghost *g)
 {
 	const GhostFileEntry *m = g->msg;
-	int r, flag = g->fd < 0 ? AT_SYMLINK_NOFOLLOW : 0;
+	_cleanup_close_ int node = g->fd < 0 ? view_open(g->view, g->path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0)
+					     : fcntl(g->fd, F_DUPFD_CLOEXEC, 3);
+	char own[64];
+	int r;
 
-	if (fchownat(AT_FDCWD, g->path, m->uid, m->gid, flag) < 0)
+	if (node < 0)
+		return ghost_fail(op, g->path, "look at");
+	/* Through a descriptor even a symbolic link is meant itself. */
+	snprintf(own, sizeof(own), "/proc/self/fd/%d", node);
+	if (chown(own, m->uid, m->gid) < 0)
 		return ghost_fail(op, g->path, "set the owner of");
-	if (!S_ISLNK(m->mode) && chmod(g->path, m->mode & 07777) < 0)
+	if (!S_ISLNK(m->mode) && chmod(own, m->mode & 07777) < 0)
 		return ghost_fail(op, g->path, "set the mode of");
-	r = ghost_extra_apply(op, s, g, g->fd >= 0);
-	return r ? r : set_times(op, s, g, flag);
+	r = ghost_extra_apply(op, s, g, own);
+	return r ? r : set_times(op, s, g, own);
 }
 
 /* Positive: the file system cannot do that. */
@@ -393,7 +400,7 @@ static int create_nameless(struct op *op, struct snapshot *s, struct snap_ghost 
 	if (!slot || !slash)
 		return op_nomem(op);
 	slash[slash == dir] = 0;
-	g->fd = file_high(open(dir, O_TMPFILE | (int)(m->flags & kept) | O_CLOEXEC, 0600));
+	g->fd = file_high(view_open(g->view, dir, O_TMPFILE | (int)(m->flags & kept) | O_CLOEXEC, 0600));
 	if (g->fd < 0) {
 		log_warn(op, "%s: its file system has no O_TMPFILE (%s): the program will not be able to give it a name", name,
 			 strerror(errno));
@@ -412,31 +419,32 @@ static int create(struct op *op, struct snapshot *s, struct snap_ghost *g, const
 
 	if (dir) {
 		g->path = arena_strdup(op->arena, name);
-		r = g->path ? make_node(g->path, g->msg) : 0;
+		r = g->path ? make_node(g->view, g->path, g->msg) : 0;
 		if (r < 0 && errno != EEXIST)
 			return ghost_fail(op, g->path, "create");
 	}
 	if (r < 0) {
 		g->path = arena_printf(op->arena, "%s.cr.%x.ghost", name, g->id);
-		if (g->path && make_node(g->path, g->msg) < 0)
+		if (g->path && make_node(g->view, g->path, g->msg) < 0)
 			return ghost_fail(op, g->path, "create");
 	}
 	if (!g->path)
 		return op_nomem(op);
-	r = file_made(op, s->file_state, &(const struct made_name){ .path = g->path, .dir = dir });
+	r = file_made(op, s->file_state, &(const struct made_name){ .view = g->view, .path = g->path, .dir = dir });
 	if (r)
-		dir ? rmdir(g->path) : unlink(g->path);
+		dir ? view_rmdir(g->view, g->path) : view_unlink(g->view, g->path);
 	return r;
 }
 
-int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const char *name)
+int ghost_appear(struct op *op, struct snapshot *s, struct snap_ghost *g, const struct fs_view *view, const char *name)
 {
 	const RegFileEntry *tmp = index_find(&s->file_state->tmpfiles, KEY(g->id));
 	int r;
 
 	if (g->path)
 		return 0;
-	r = make_parents(op, s, name);
+	g->view = view;
+	r = make_parents(op, s, view, name);
 	if (r)
 		return r;
 	r = S_ISREG(g->msg->mode) && tmp ? create_nameless(op, s, g, tmp, name) : 1;

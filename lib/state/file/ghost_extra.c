@@ -103,16 +103,14 @@ static bool is_label(const char *name)
 	return strncmp(name, "security.", 9) == 0 && strcmp(name, "security.capability") != 0;
 }
 
-int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, bool follow)
+int ghost_extra_apply(struct op *op, const struct snapshot *s, const struct snap_ghost *g, const char *own)
 {
 	const GhostExtraEntry *m = ghost_extra_of(s, g->id);
 
 	for (size_t i = 0; m && i < m->n_xattrs; i++) {
 		const GhostXattrEntry *x = m->xattrs[i];
-		int r = follow ? setxattr(g->path, x->name, x->value.data, x->value.len, 0)
-			       : lsetxattr(g->path, x->name, x->value.data, x->value.len, 0);
 
-		if (r == 0)
+		if (setxattr(own, x->name, x->value.data, x->value.len, 0) == 0)
 			continue;
 		if (!is_label(x->name))
 			return op_errno(op, errno, AT(.kind = "deleted file"), "cannot set the attribute %s of %s", x->name, g->path);

@@ -27,7 +27,7 @@ struct name {
 	size_t tail; /* where the rest begins */
 };
 
-static bool is_proc_root(const char *path, size_t n)
+static bool is_proc_root(const struct fs_view *view, const char *path, size_t n)
 {
 	char dir[PATH_MAX];
 	struct statfs fs;
@@ -37,7 +37,8 @@ static bool is_proc_root(const char *path, size_t n)
 		return false;
 	memcpy(dir, path, n);
 	dir[n] = 0;
-	return stat(dir, &st) == 0 && st.st_ino == PROC_ROOT_INO && statfs(dir, &fs) == 0 && (uint32_t)fs.f_type == FS_PROC;
+	return view_stat(view, dir, &st) == 0 && st.st_ino == PROC_ROOT_INO && view_statfs(view, dir, &fs) == 0 &&
+	       (uint32_t)fs.f_type == FS_PROC;
 }
 
 /* A number between slashes; *@end is behind it. */
@@ -50,13 +51,13 @@ static pid_t number(const char *s, const char **end)
 	return *end > s && (**end == '/' || !**end) ? n : 0;
 }
 
-static bool take_apart(const char *path, struct name *name)
+static bool take_apart(const struct fs_view *view, const char *path, struct name *name)
 {
 	const char *end;
 
 	for (const char *p = strchr(path, '/'); p; p = strchr(p + 1, '/')) {
 		*name = (struct name){ .dir = (size_t)(p - path), .pid = number(p + 1, &end) };
-		if (!name->pid || p == path || !is_proc_root(path, name->dir))
+		if (!name->pid || p == path || !is_proc_root(view, path, name->dir))
 			continue;
 		if (strncmp(end, "/task/", 6) == 0 && (name->tid = number(end + 6, &end)) == 0)
 			end = strstr(end, "/task/");
@@ -86,7 +87,7 @@ static bool procfile_match(const struct fd_view *v)
 	memcpy(path, v->link, n + 1);
 	if (n > tail && strcmp(path + n - tail, DELETED) == 0)
 		path[n - tail] = 0;
-	return take_apart(path, &name);
+	return take_apart(v->view, path, &name);
 }
 
 static int procfile_check(struct op *op, const struct fd_view *v)
@@ -144,10 +145,10 @@ static bool has_ended(const char *path, const struct fd_view *v)
 {
 	struct stat st;
 
-	return lstat(path, &st) < 0 || st.st_dev != v->st.st_dev || st.st_ino != v->st.st_ino;
+	return view_lstat(v->view, path, &st) < 0 || st.st_dev != v->st.st_dev || st.st_ino != v->st.st_ino;
 }
 
-static int fill(struct op *op, const struct fd_view *v, struct snap_file *f, const char *path)
+static int fill(struct op *op, const struct snapshot *s, const struct fd_view *v, struct snap_file *f, const char *path)
 {
 	RegFileEntry *m = op_new(op, RegFileEntry);
 
@@ -161,6 +162,7 @@ static int fill(struct op *op, const struct fd_view *v, struct snap_file *f, con
 	m->name = arena_strdup(op->arena, path);
 	m->has_mode = true;
 	m->mode = v->st.st_mode;
+	reg_note_mount(s, v, m);
 	f->msg->reg = m;
 	return m->fown && m->name ? 0 : op_nomem(op);
 }
@@ -174,9 +176,9 @@ static int procfile_dump(struct op *op, struct snapshot *s, const struct fd_view
 
 	if (r)
 		return r;
-	if (!path || !take_apart(path, &name))
+	if (!path || !take_apart(v->view, path, &name))
 		return op_nomem(op);
-	r = fill(op, v, f, path);
+	r = fill(op, s, v, f, path);
 	if (!r && (deleted || has_ended(path, v)))
 		return remap_add(op, s, f->id, (uint32_t)(name.tid ? name.tid : name.pid), REMAP_TYPE__PROCFS);
 	return r || task_of(s, name.pid) ? r : note_foreign(op, s, v, f->id, name.pid);
@@ -203,7 +205,7 @@ static pid_t stand_in(pid_t want, int *pidfd)
 	return pid < 0 && want ? stand_in(0, pidfd) : pid;
 }
 
-static int open_as(struct op *op, const RegFileEntry *m, const struct name *name, pid_t pid, int *fd)
+static int open_as(struct op *op, const struct fs_view *view, const RegFileEntry *m, const struct name *name, pid_t pid, int *fd)
 {
 	const char *path = arena_printf(op->arena, "%.*s/%d", (int)name->dir, m->name, pid);
 
@@ -212,11 +214,11 @@ static int open_as(struct op *op, const RegFileEntry *m, const struct name *name
 	path = path ? arena_printf(op->arena, "%s%s", path, m->name + name->tail) : NULL;
 	if (!path)
 		return op_nomem(op);
-	*fd = file_high(open(path, (int)reg_open_flags(m->flags) | O_CLOEXEC | O_NOCTTY));
+	*fd = file_high(view_open(view, path, (int)reg_open_flags(m->flags) | O_CLOEXEC | O_NOCTTY, 0));
 	return *fd < 0 ? sorry(op, path) : 0;
 }
 
-static int open_dead(struct op *op, const RegFileEntry *m, const struct name *name, int *fd)
+static int open_dead(struct op *op, const struct fs_view *view, const RegFileEntry *m, const struct name *name, int *fd)
 {
 	_cleanup_close_ int pidfd = -1;
 	pid_t pid = stand_in(name->pid, &pidfd);
@@ -226,7 +228,7 @@ static int open_dead(struct op *op, const RegFileEntry *m, const struct name *na
 		return op_errno(op, errno, AT(.kind = "file of /proc/PID"), "cannot make a process for %s", m->name);
 	if (pid != name->pid || (name->tid && name->tid != pid))
 		log_info(op, "%s: its number is not to be had: the descriptor is of a process that was %d", m->name, pid);
-	r = open_as(op, m, name, pid, fd);
+	r = open_as(op, view, m, name, pid, fd);
 	sys_pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
 	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
 		;
@@ -271,7 +273,7 @@ static int open_foreign(struct op *op, struct snapshot *s, const RegFileEntry *m
 
 	if (r)
 		return r;
-	*fd = file_high(open(m->name, (int)reg_open_flags(m->flags) | O_CLOEXEC | O_NOCTTY));
+	*fd = file_high(view_open(reg_view(s, m), m->name, (int)reg_open_flags(m->flags) | O_CLOEXEC | O_NOCTTY, 0));
 	return *fd < 0 ? sorry(op, m->name) : 0;
 }
 
@@ -284,7 +286,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	struct name name;
 	int r;
 
-	if (m->ext || !take_apart(m->name, &name))
+	if (m->ext || !take_apart(reg_view(s, m), m->name, &name))
 		return dead ? image_bad(op, "remap-fpath.img: file id %u (%s) is not of /proc/PID", f->id, m->name) : IMG_ABSENT;
 	t = task_of(s, name.pid);
 	if (t && !dead)
@@ -294,7 +296,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 					   .thread = name.pid != t->pid || (name.tid && name.tid != t->pid),
 					   .kind = "file of /proc/PID",
 				   });
-	r = dead ? open_dead(op, m, &name, &f->fd) : open_foreign(op, s, m, &name, &f->fd);
+	r = dead ? open_dead(op, reg_view(s, m), m, &name, &f->fd) : open_foreign(op, s, m, &name, &f->fd);
 	if (!r && m->pos != POS_NONE && m->pos && !(m->flags & O_PATH) && lseek(f->fd, (off_t)m->pos, SEEK_SET) < 0)
 		log_debug(op, "%s: cannot seek to %lu: %s", m->name, (unsigned long)m->pos, strerror(errno));
 	return r;

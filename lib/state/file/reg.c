@@ -10,6 +10,7 @@
 
 #include "lib/state/file/core.h"
 #include "lib/state/file/elf.h"
+#include "lib/state/msg.h"
 
 #define DELETED " (deleted)"
 
@@ -27,16 +28,16 @@ static bool same_inode(const struct stat *a, const struct stat *b)
  * Does @path lead to the thing? On overlayfs a mapped file may show the numbers of the file below; the name was given by
  * the kernel for this very file, so there agreement of everything else has to do.
  */
-static bool leads_to(const char *path, const struct fd_view *v)
+static bool leads_to(const struct fd_view *v, const char *path)
 {
 	struct statfs fs;
 	struct stat st;
 
-	if (lstat(path, &st) < 0)
+	if (view_lstat(v->view, path, &st) < 0)
 		return false;
 	if (same_inode(&st, &v->st))
 		return true;
-	if (v->fd >= 0 || statfs(path, &fs) < 0 || fs.f_type != FS_OVERLAY)
+	if (v->fd >= 0 || view_statfs(v->view, path, &fs) < 0 || fs.f_type != FS_OVERLAY)
 		return false;
 	return st.st_mode == v->st.st_mode && st.st_size == v->st.st_size && st.st_mtim.tv_sec == v->st.st_mtim.tv_sec &&
 	       st.st_mtim.tv_nsec == v->st.st_mtim.tv_nsec;
@@ -50,6 +51,15 @@ static bool has_no_name(struct op *op, const struct fd_view *v, const char *path
 	return v->fs_magic == FS_OVERLAY && (v->copy < 0 || !remap_can_link(op, v, path));
 }
 
+static int refuse_astray(struct op *op, const struct fd_view *v)
+{
+	const char *key = v->fd >= 0 ? arena_printf(op->arena, "name it with --external file[%x:%lx], and give another one at restore "
+						    "with --inherit-fd", (unsigned)v->mnt_id, (unsigned long)v->st.st_ino) : NULL;
+
+	return file_refuse(op, v, "file", key ? key : "the program must leave it before the checkpoint",
+			   "%s is on a mount that is in no mount namespace of the tree (it was unmounted, or comes from outside)", v->link);
+}
+
 int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum reg_where *where)
 {
 	size_t n = strlen(v->link), tail = sizeof(DELETED) - 1;
@@ -59,7 +69,9 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 	if (v->link[0] != '/')
 		return file_refuse(op, v, "file", "it lies outside of what the root directory shows", "%s cannot be reached",
 				   v->link);
-	if (leads_to(v->link, v))
+	if (v->astray)
+		return refuse_astray(op, v);
+	if (leads_to(v, v->link))
 		return 0;
 	if (n <= tail || strcmp(v->link + n - tail, DELETED) != 0)
 		return file_refuse(op, v, "file", "a mount may hide it, or the task lives in another mount namespace",
@@ -67,7 +79,7 @@ int reg_locate(struct op *op, const struct fd_view *v, const char **path, enum r
 	*path = arena_strndup(op->arena, v->link, n - tail);
 	if (!*path)
 		return op_nomem(op);
-	if (leads_to(*path, v))
+	if (leads_to(v, *path))
 		return 0;
 	*where = has_no_name(op, v, *path) ? REG_GHOST : REG_UNLINKED;
 	return 0;
@@ -212,6 +224,12 @@ uint64_t reg_position(const struct fd_view *v)
 	return lseek(v->copy, 0, SEEK_CUR) < 0 ? POS_NONE : v->info.pos;
 }
 
+void reg_note_mount(const struct snapshot *s, const struct fd_view *v, RegFileEntry *m)
+{
+	if (mounts_own(s) && v->mnt_id >= 0)
+		msg_set(m, mnt_id, v->mnt_id);
+}
+
 int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f)
 {
 	RegFileEntry *m = op_new(op, RegFileEntry);
@@ -234,6 +252,7 @@ int reg_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct 
 	if (!m->fown || !m->name)
 		return op_nomem(op);
 	f->msg->reg = m;
+	reg_note_mount(s, v, m);
 	if (key) {
 		m->has_ext = m->ext = true;
 		return 0;
@@ -309,15 +328,15 @@ static int verify_build_id(struct op *op, const RegFileEntry *m, const struct st
 }
 
 /* What is about to be opened, looked at without opening it: opening a FIFO or a device has effects. */
-static int verify_before(struct op *op, const struct snapshot *s, const RegFileEntry *m, const char *path,
+static int verify_before(struct op *op, const struct snapshot *s, const RegFileEntry *m, const struct appearance *at,
 			 const struct reg_how *how, struct stat *st)
 {
 	int r;
 
-	if (fstatat(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW) < 0) {
+	if (view_lstat(at->view, at->path, st) < 0) {
 		if (errno == ENOENT || errno == ENOTDIR)
 			return changed(op, m, "the file is gone");
-		return op_errno(op, errno, AT(.kind = "file"), "cannot look at %s", path);
+		return op_errno(op, errno, AT(.kind = "file"), "cannot look at %s", at->path);
 	}
 	r = verify_stat(op, m, st);
 	if (r || (how->flags & O_PATH) || (how->special && (st->st_mode & S_IFMT) == how->special))
@@ -330,6 +349,11 @@ static int verify_before(struct op *op, const struct snapshot *s, const RegFileE
 			 st->st_mode);
 }
 
+const struct fs_view *reg_view(const struct snapshot *s, const RegFileEntry *m)
+{
+	return mounts_view(s, m->has_mnt_id ? m->mnt_id : -1);
+}
+
 uint32_t reg_open_flags(uint32_t flags)
 {
 	if (flags & KFLAG_TMPFILE)
@@ -337,18 +361,18 @@ uint32_t reg_open_flags(uint32_t flags)
 	return flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_ASYNC);
 }
 
-static int open_path(struct op *op, const struct snapshot *s, const RegFileEntry *m, const char *path, const struct reg_how *how, bool verified,
-		     int *ret)
+static int open_path(struct op *op, const struct snapshot *s, const RegFileEntry *m, const struct appearance *at,
+		     const struct reg_how *how, bool verified, int *ret)
 {
 	_cleanup_close_ int fd = -1;
 	struct stat before, after;
-	int r = verify_before(op, s, m, path, how, &before);
+	int r = verify_before(op, s, m, at, how, &before);
 
 	if (r)
 		return r;
-	fd = file_high(open(path, (int)reg_open_flags(how->flags) | O_CLOEXEC | O_NOCTTY));
+	fd = file_high(view_open(at->view, at->path, (int)reg_open_flags(how->flags) | O_CLOEXEC | O_NOCTTY, 0));
 	if (fd < 0 || fstat(fd, &after) < 0)
-		return op_errno(op, errno, AT(.kind = "file"), "cannot open %s", path);
+		return op_errno(op, errno, AT(.kind = "file"), "cannot open %s", at->path);
 	if (!same_inode(&before, &after))
 		return changed(op, m, "it was replaced at this moment");
 	r = verified ? 0 : verify_build_id(op, m, &after, fd);
@@ -410,10 +434,10 @@ static int open_entry(struct op *op, struct snapshot *s, struct snap_file *f, co
 		return r;
 	if (at.fd >= 0)
 		return open_held(op, m, how, at.fd, fd);
-	r = open_path(op, s, m, at.path, how, f->priv != NULL, fd);
+	r = open_path(op, s, m, &at, how, f->priv != NULL, fd);
 	if (!r)
 		f->priv = f; /* verified: 60,000 mappings of one library need that only once */
-	if (at.temporary && unlink(at.path) < 0 && !r)
+	if (at.temporary && view_unlink(at.view, at.path) < 0 && !r)
 		log_warn(op, "%s: cannot be removed again: %s", at.path, strerror(errno));
 	return r;
 }

@@ -28,13 +28,13 @@ int remap_add(struct op *op, struct snapshot *s, uint32_t orig, uint32_t target,
 #define NAMES_MAX 100000 /* that are looked at for another name of a file */
 
 /* On overlayfs a file may have another device than its directory. */
-static bool on_same_fs(const char *dir, const struct stat *st, const struct fd_view *v)
+static bool on_same_fs(const struct fd_view *v, const char *dir, const struct stat *st)
 {
 	struct statfs fs;
 
 	if (v->fs_magic != FS_OVERLAY)
 		return st->st_dev == v->st.st_dev;
-	return statfs(dir, &fs) == 0 && (uint32_t)fs.f_type == FS_OVERLAY;
+	return view_statfs(v->view, dir, &fs) == 0 && (uint32_t)fs.f_type == FS_OVERLAY;
 }
 
 /* The nearest directory above @path that exists on the same file system; NULL (errno) if there is none. */
@@ -47,7 +47,7 @@ static char *directory_for(struct op *op, const char *path, const struct fd_view
 		const char *name = slash > dir ? dir : "/";
 
 		*slash = 0;
-		if (stat(name, &st) == 0 && S_ISDIR(st.st_mode) && on_same_fs(name, &st, v))
+		if (view_stat(v->view, name, &st) == 0 && S_ISDIR(st.st_mode) && on_same_fs(v, name, &st))
 			return dir;
 	}
 	errno = dir ? ENOENT : ENOMEM;
@@ -57,7 +57,8 @@ static char *directory_for(struct op *op, const char *path, const struct fd_view
 const char *remap_other_name(struct op *op, const struct fd_view *v, const char *path)
 {
 	const char *dir = directory_for(op, path, v), *name = NULL;
-	DIR *d = dir ? opendir(*dir ? dir : "/") : NULL;
+	int fd = dir ? view_open(v->view, *dir ? dir : "/", O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC, 0) : -1;
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *e;
 	struct stat st;
 
@@ -67,6 +68,8 @@ const char *remap_other_name(struct op *op, const struct fd_view *v, const char 
 			name = arena_printf(op->arena, "%s/%s", dir, e->d_name);
 	if (d)
 		closedir(d);
+	else
+		close_fd_p(&fd);
 	return name;
 }
 
@@ -74,25 +77,20 @@ bool remap_can_link(struct op *op, const struct fd_view *v, const char *path)
 {
 	const char *dir = directory_for(op, path, v);
 	const char *name = dir ? arena_printf(op->arena, "%s/link_remap.try.%d", dir, v->pid) : NULL;
-	char own[64];
 
 	if (!name)
 		return false;
-	snprintf(own, sizeof(own), "/proc/self/fd/%d", v->copy);
-	if (linkat(AT_FDCWD, own, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
+	if (view_link_fd(v->view, v->copy, name) < 0)
 		return errno != ENOENT;
-	unlink(name);
+	view_unlink(v->view, name);
 	return true;
 }
 
 static int link_copy(struct op *op, const struct fd_view *v, const char *dir, uint32_t id, char **name)
 {
-	char own[64];
-
-	snprintf(own, sizeof(own), "/proc/self/fd/%d", v->copy);
 	*name = arena_printf(op->arena, "%s/link_remap.%u", dir, id);
 	for (unsigned i = 1; *name; i++) {
-		if (linkat(AT_FDCWD, own, AT_FDCWD, *name, AT_SYMLINK_FOLLOW) == 0)
+		if (view_link_fd(v->view, v->copy, *name) == 0)
 			return 0;
 		/* A name left by another checkpoint: the image tells restore which one is ours. */
 		if (errno != EEXIST || i > 1000)
@@ -102,7 +100,7 @@ static int link_copy(struct op *op, const struct fd_view *v, const char *dir, ui
 	return op_nomem(op);
 }
 
-static int link_message(struct op *op, const struct fd_view *v, struct snap_file *link, char *name)
+static int link_message(struct op *op, const struct snapshot *s, const struct fd_view *v, struct snap_file *link, char *name)
 {
 	RegFileEntry *m = op_new(op, RegFileEntry);
 
@@ -115,6 +113,7 @@ static int link_message(struct op *op, const struct fd_view *v, struct snap_file
 		return CKPT_E_NOMEM;
 	fown_entry__init(m->fown);
 	m->name = name;
+	reg_note_mount(s, v, m);
 	m->has_mode = true;
 	m->mode = v->st.st_mode;
 	if (S_ISREG(v->st.st_mode)) {
@@ -140,12 +139,12 @@ int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, 
 	r = link_copy(op, v, dir, link->id, &name);
 	if (r)
 		return r;
-	r = file_made(op, s->file_state, &(const struct made_name){ .path = name, .only_on_failure = true });
+	r = file_made(op, s->file_state, &(const struct made_name){ .view = v->view, .path = name, .only_on_failure = true });
 	if (r) {
-		unlink(name);
+		view_unlink(v->view, name);
 		return r;
 	}
-	r = link_message(op, v, link, name);
+	r = link_message(op, s, v, link, name);
 	return r ? r : remap_add(op, s, file_id, link->id, REMAP_TYPE__LINKED);
 }
 
@@ -155,7 +154,7 @@ int remap_dump_link(struct op *op, struct snapshot *s, const struct fd_view *v, 
 static int borrow_name(struct op *op, const char *have, const char *want, struct appearance *how)
 {
 	how->path = want;
-	how->temporary = linkat(AT_FDCWD, have, AT_FDCWD, want, 0) == 0;
+	how->temporary = view_link(how->view, have, want) == 0;
 	if (how->temporary)
 		return 0;
 	how->path = have;
@@ -169,15 +168,17 @@ static int appear_linked(struct op *op, struct snapshot *s, const struct snap_fi
 {
 	const struct snap_file *link = snapshot_file(s, target);
 	const char *name;
+	struct stat st;
 	int r;
 
 	if (!link || !link->msg->reg)
 		return image_bad(op, "remap-fpath.img: file id %u is remapped to id %u, which is no file", f->id, target);
 	name = link->msg->reg->name;
-	if (access(name, F_OK) < 0)
+	how->view = reg_view(s, link->msg->reg);
+	if (view_stat(how->view, name, &st) < 0)
 		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "file"), "%s: its second name %s is gone", f->msg->reg->name,
 			       name);
-	r = file_made(op, s->file_state, &(const struct made_name){ .path = name, .only_on_success = true });
+	r = file_made(op, s->file_state, &(const struct made_name){ .view = how->view, .path = name, .only_on_success = true });
 	return r ? r : borrow_name(op, name, f->msg->reg->name, how);
 }
 
@@ -188,9 +189,10 @@ static int appear_ghost(struct op *op, struct snapshot *s, const struct snap_fil
 
 	if (!g)
 		return image_bad(op, "remap-fpath.img: file id %u is remapped to ghost %u, which has no image", f->id, id);
-	r = ghost_appear(op, s, g, f->msg->reg->name);
+	r = ghost_appear(op, s, g, how->view, f->msg->reg->name);
 	if (r)
 		return r;
+	how->view = g->view;
 	how->path = g->path;
 	how->fd = g->fd;
 	return S_ISDIR(g->msg->mode) || g->fd >= 0 ? 0 : borrow_name(op, g->path, f->msg->reg->name, how);
@@ -200,7 +202,7 @@ int remap_appear(struct op *op, struct snapshot *s, const struct snap_file *f, s
 {
 	const RemapFilePathEntry *m = index_find(&s->file_state->remaps, KEY(f->id));
 
-	*how = (struct appearance){ .path = f->msg->reg->name, .fd = -1 };
+	*how = (struct appearance){ .view = reg_view(s, f->msg->reg), .path = f->msg->reg->name, .fd = -1 };
 	if (!m)
 		return 0;
 	if (m->has_remap_type && m->remap_type == REMAP_TYPE__LINKED)

@@ -52,7 +52,7 @@ static int tun_check(struct op *op, const struct fd_view *v)
 	return copy < 0 ? 0 : MIN(look(op, v, copy, &ifr), 0);
 }
 
-static RegFileEntry *reg_entry(struct op *op, const struct fd_view *v, uint32_t id)
+static RegFileEntry *reg_entry(struct op *op, const struct snapshot *s, const struct fd_view *v, uint32_t id)
 {
 	RegFileEntry *m = msg_new(op, RegFileEntry, reg_file_entry);
 
@@ -63,6 +63,7 @@ static RegFileEntry *reg_entry(struct op *op, const struct fd_view *v, uint32_t 
 	m->pos = POS_NONE;
 	m->fown = file_fown(op, v);
 	m->name = arena_strdup(op->arena, v->link);
+	reg_note_mount(s, v, m);
 	return m->fown && m->name ? m : NULL;
 }
 
@@ -99,7 +100,7 @@ static int tun_dump(struct op *op, struct snapshot *s, const struct fd_view *v, 
 	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
 		msg_set(m, ns_id, s->inventory->root_ids->net_ns_id);
 	f->msg->tunf = m;
-	f->msg->reg = reg_entry(op, v, f->id);
+	f->msg->reg = reg_entry(op, s, v, f->id);
 	if (!f->msg->reg)
 		return op_nomem(op);
 	r = look(op, v, v->copy, &ifr);
@@ -136,11 +137,11 @@ static int fail(struct op *op, const struct snap_file *f, const char *what)
 			f->msg->tunf->netdev ?: f->msg->reg->name);
 }
 
-static int open_device(struct op *op, struct snap_file *f)
+static int open_device(struct op *op, const struct snapshot *s, struct snap_file *f)
 {
 	struct stat st;
 
-	f->fd = file_high(open(f->msg->reg->name, O_RDWR | O_CLOEXEC));
+	f->fd = file_high(view_open(reg_view(s, f->msg->reg), f->msg->reg->name, O_RDWR | O_CLOEXEC, 0));
 	if (f->fd < 0 || fstat(f->fd, &st) < 0)
 		return fail(op, f, "open");
 	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 200))
@@ -177,7 +178,7 @@ static int attach(struct op *op, const struct snap_file *f, const TunExtra *x)
 static int tun_open(struct op *op, struct snapshot *s, struct snap_file *f)
 {
 	const TunExtra *x = extra_of(s, f->id);
-	int r = open_device(op, f);
+	int r = open_device(op, s, f);
 
 	if (r || !f->msg->tunf->netdev)
 		return r;

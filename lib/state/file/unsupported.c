@@ -27,6 +27,13 @@ static const struct named by_link[] = {
 	{ "socket:[", "socket", NULL },
 };
 
+static bool has_name(const struct fd_view *v)
+{
+	struct stat st;
+
+	return view_stat(v->view, v->link, &st) == 0;
+}
+
 static const struct named *by_text(const struct fd_view *v)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(by_link); i++) {
@@ -36,7 +43,7 @@ static const struct named *by_text(const struct fd_view *v)
 			continue;
 		/* What looks like a path is one, unless it lies where no path leads. */
 		if (n->prefix[0] != '/' || v->st.st_dev == v->shm_dev || v->fs_magic == FS_HUGETLBFS ||
-		    v->fs_magic == FS_SECRETMEM || access(v->link, F_OK) < 0)
+		    v->fs_magic == FS_SECRETMEM || !has_name(v))
 			return n;
 	}
 	return NULL;
