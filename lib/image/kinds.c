@@ -53,6 +53,7 @@ static const struct img_kind_info kinds[IMG_N_KINDS] = {
 	[IMG_IP6TABLES] = RAW("ip6tables-%u.img", "IP6TABLES"),
 	[IMG_NFTABLES] = RAW("nftables-%u.img", "NFTABLES"),
 	[IMG_TMPFS_DEV] = RAW("tmpfs-dev-%u.tar.gz.img", "TMPFS_DEV"),
+	[IMG_TMPFS] = RAW("tmpfs-%u.tar.gz.img", "TMPFS_IMG"), /* by older writers */
 	[IMG_AUTOFS] = ONE("autofs-%u.img", "AUTOFS", 0x49353943, autofs_entry),
 	[IMG_BINFMT_MISC] = MANY("binfmt-misc.img", "BINFMT_MISC", 0x67343323, binfmt_misc_entry),
 	[IMG_SK_QUEUES] = MANY("sk-queues.img", "SK_QUEUES", 0x56264026, sk_packet_entry),

@@ -131,3 +131,8 @@ int sys_move_mount(int from_dirfd, const char *from, int to_dirfd, const char *t
 {
 	return (int)syscall(__NR_move_mount, from_dirfd, from, to_dirfd, to, flags);
 }
+
+int sys_mount_setattr(int dirfd, const char *path, unsigned flags, struct mount_attr *attr, size_t size)
+{
+	return (int)syscall(__NR_mount_setattr, dirfd, path, flags, attr, size);
+}

@@ -54,5 +54,7 @@ int sys_arch_prctl(int code, unsigned long addr);
 
 int sys_open_tree(int dirfd, const char *path, unsigned flags);
 int sys_move_mount(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags);
+struct mount_attr; /* sys/mount.h */
+int sys_mount_setattr(int dirfd, const char *path, unsigned flags, struct mount_attr *attr, size_t size);
 
 #endif

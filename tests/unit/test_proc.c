@@ -459,6 +459,7 @@ static void mountinfo(void **state)
 	assert_string_equal(v[3].sb_options, "rw");
 	assert_int_equal(v[3].shared_id, 4);
 	assert_int_equal(v[3].master_id, 5);
+	assert_true(v[3].unbindable && !v[2].unbindable);
 	assert_string_equal(v[4].root, "net:[4026532441]");
 	assert_string_equal(v[4].fstype, "nsfs");
 	assert_string_equal(v[5].root, "/docker/1//deleted");

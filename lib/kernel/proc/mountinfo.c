@@ -40,6 +40,8 @@ static bool parse_optional(struct scan *line, struct proc_mount *m)
 
 		if (scan_is(&f, "-"))
 			return true;
+		if (scan_is(&f, "unbindable"))
+			m->unbindable = true;
 		if (scan_lit(&f, "shared:") && !scan_int(&f, &m->shared_id))
 			return false;
 		if (scan_lit(&f, "master:") && !scan_int(&f, &m->master_id))

@@ -252,6 +252,7 @@ struct proc_mount {
 	uint32_t dev_major, dev_minor;
 	const char *root, *mountpoint, *options, *fstype, *source, *sb_options;
 	int shared_id, master_id;
+	bool unbindable;
 };
 struct proc_mounts {
 	ARRAY(struct proc_mount) v;

@@ -31,6 +31,12 @@ int mounts_read(struct op *op, struct snapshot *s); /* and checks, also that eve
 /* Fills the new mount namespaces: s->ns has their descriptors, nothing runs in them. A failure leaves nothing mounted outside. */
 int mounts_make(struct op *op, struct snapshot *s);
 
+/*
+ * A terminal of which a mount shows the file (/dev/console) had to exist for that: the master side of number @index, of the
+ * devpts that @mnt_id shows. -1: there is none. The caller's from then on, who closes it.
+ */
+int mounts_pty(struct snapshot *s, int32_t mnt_id, uint32_t index);
+
 /* Dump and restore; never fails. */
 void mounts_done(struct op *op, struct snapshot *s, bool success);
 
