@@ -249,7 +249,7 @@ def keep_open():
 @case
 def dump_and_restore():
     with target() as t:
-        before = h.snapshot(t.pid)
+        before = h.settled_snapshot(t.pid)
         resp, w = good(P.DUMP, opts(t.images, pid=t.pid, log_level=4, log_file="dump.log"))
         h.require(resp.dump.HasField("restored") and not resp.dump.restored, f"{resp}")
         h.require(not w.events, f"events nobody asked for: {w.events}")
@@ -258,7 +258,8 @@ def dump_and_restore():
             h.require(os.path.exists(f"{t.images}/{name}"), f"no {name}")
         resp, _ = good(P.RESTORE, opts(t.images, log_level=4, log_file="restore.log"))
         h.require(os.path.exists(t.images + "/stats-restore") and os.path.exists(t.images + "/restore.log"), "files of a restore")
-        h.require(h.snapshot(t.pid) == before, "not what it was")
+        diff = h.differences(before, h.settled_snapshot(t.pid))
+        h.require(not diff, f"not what it was: {diff}")
         restored(t, resp, os.getpid())
 
 
@@ -444,6 +445,243 @@ def configuration():
         t.reap()
         resp, _ = good(P.RESTORE, opts(t.images))
         restored(t, resp)
+
+
+# -------------------------------------------------------------------------------------------------------- events
+
+DUMP_EVENTS = ["pre-dump", "query-ext-files", "post-dump"]
+RESTORE_EVENTS = ["pre-restore", "post-restore", "pre-resume", "post-resume"]
+
+
+@case
+def events():
+    """Of a tree that has no network namespace of its own."""
+    with target() as t:
+        pids = {}
+        _, w = good(P.DUMP, opts(t.images, pid=t.pid, notify_scripts=True), reply=lambda n: pids.update({n.script: n.pid}))
+        h.require(w.events == DUMP_EVENTS, f"{w.events}")
+        h.require(not any(pids.values()), f"pids in a dump: {pids}")
+        t.reap()
+        states = {}
+
+        def reply(n):
+            states[n.script] = (n.pid, h.state(t.pid))
+
+        resp, w = good(P.RESTORE, opts(t.images, notify_scripts=True), reply=reply)
+        h.require(w.events == RESTORE_EVENTS, f"{w.events}")
+        h.require(states["pre-restore"] == (0, "gone") and states["post-restore"][0] == t.pid, f"{states}")
+        h.require(states["post-restore"][1] in "tTDS" and states["pre-resume"][0] == 0, f"{states}")
+        restored(t, resp)
+
+
+@case
+def events_refused():
+    """A dump that a client refuses leaves the process alone; a restore leaves nothing."""
+    no = [lambda: P.criu_req(type=P.NOTIFY, notify_success=False), lambda: P.criu_req(type=P.NOTIFY),
+          lambda: P.criu_req(type=P.VERSION), lambda: b"garbage", lambda: "close"]
+    with target() as t:
+        for event in DUMP_EVENTS:
+            for answer in no:
+                with Worker() as w:
+                    o = opts(t.images, pid=t.pid, notify_scripts=True)
+                    resp = w.call(request(P.DUMP, o), lambda n: answer() if n.script == event else None)
+                    h.require(resp is None or not resp.success, f"{event}: {resp}")
+                    rc = w.proc.wait(30)
+                    h.require(rc == (1 if resp else 255), f"{event}: exit status {rc}")
+                    h.require(h.alive(t.pid) and h.state(t.pid) in "SR", f"{event}: state {h.state(t.pid)}")
+                    h.require("inventory.img" not in os.listdir(t.images), f"{event}: {os.listdir(t.images)}")
+        good(P.DUMP, opts(t.images, pid=t.pid))
+        t.reap()
+        for event in RESTORE_EVENTS[:2]:
+            for answer in no:
+                with Worker() as w:
+                    o = opts(t.images, notify_scripts=True)
+                    resp = w.call(request(P.RESTORE, o), lambda n: answer() if n.script == event else None)
+                    h.require(resp is None or (not resp.success and resp.restore.pid == -1), f"{event}: {resp}")
+                    rc = w.proc.wait(30)
+                    h.require(rc == (1 if resp else 255), f"{event}: exit status {rc}")
+                    h.wait_until(lambda: not h.alive(t.pid), f"{event}: the tree to be gone")
+                    h.reap(t.pid)
+        for event in RESTORE_EVENTS[2:]:  # too late to refuse
+            resp, _ = good(P.RESTORE, opts(t.images, notify_scripts=True),
+                           reply=lambda n: no[0]() if n.script == event else None)
+            good(P.DUMP, opts(t.images + event, pid=t.pid))
+            h.reap(t.pid)
+        resp, _ = good(P.RESTORE, opts(t.images))
+        restored(t, resp)
+
+
+@case
+def client_dies():
+    """In the middle, without a word."""
+    code = """if 1:
+        import os, socket, sys
+        s = socket.socket(fileno=int(sys.argv[1]))
+        s.setblocking(True)
+        s.send(bytes.fromhex(sys.argv[2]))
+        while True:
+            data = s.recv(65536)
+            if not data or sys.argv[3].encode() in data:
+                os.kill(os.getpid(), 9)
+            s.send(bytes.fromhex(sys.argv[4]))
+    """
+    yes = P.criu_req(type=P.NOTIFY, notify_success=True).SerializeToString().hex()
+    with target() as t:
+        for event in "pre-dump", "post-dump":
+            # the client inherits the descriptor of the folder, and is who the worker takes it from: the maker of the socket is us
+            o = opts(t.images, pid=t.pid, notify_scripts=True)
+            with Worker() as w:
+                req = request(P.DUMP, o).SerializeToString().hex()
+                p = subprocess.run([sys.executable, "-c", code, str(w.sock.fileno()), req, event, yes],
+                                   pass_fds=[w.sock.fileno()], timeout=60, check=False)
+                h.require(p.returncode == -9, f"the client ended with {p.returncode}")
+                w.close()
+                h.require(w.proc.wait(30) == 255, "exit status")
+            h.require(h.alive(t.pid) and h.state(t.pid) in "SR", f"{event}: state {h.state(t.pid)}")
+            h.require("inventory.img" not in os.listdir(t.images), f"{event}: {os.listdir(t.images)}")
+        t.go()
+
+
+@case
+def more_external():
+    """What the answer to query-ext-files names."""
+    with target() as t:
+        wrong = P.criu_req(type=P.NOTIFY, notify_success=True, opts=P.criu_opts(images_dir_fd=-1, external=["nonsense"]))
+        bad(P.DUMP, opts(t.images, pid=t.pid, notify_scripts=True), 1, "nonsense", EBADRQC,
+            reply=lambda n: wrong if n.script == "query-ext-files" else None)
+        good_ = P.criu_req(type=P.NOTIFY, notify_success=True, opts=P.criu_opts(images_dir_fd=-1, external=["file[1:1]"]))
+        good(P.DUMP, opts(t.images, pid=t.pid, notify_scripts=True, leave_running=True),
+             reply=lambda n: good_ if n.script == "query-ext-files" else None)
+        t.go()
+
+
+@case
+def action_scripts():
+    """Those of a configuration file, besides the client's events; and on the command line."""
+    with target() as t:
+        script, log = t.work + "/script", t.work + "/said"
+        with open(script, "w") as f:
+            f.write(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION ${{CRTOOLS_INIT_PID-none}} $(ls -d $CRTOOLS_IMAGE_DIR/.) >>{log}\n"
+                    f"! grep -q '^'$CRTOOLS_SCRIPT_ACTION'$' {t.work}/refuse 2>/dev/null || exit 7\n")
+        os.chmod(script, 0o755)
+        with open(t.work + "/conf", "w") as f:
+            f.write(f"action-script {script}\n")
+
+        def said(pids):
+            lines = h.read_text(log).splitlines()
+            os.unlink(log)
+            h.require(all(line.split()[1] in pids for line in lines), f"{lines}")
+            h.require(all(line.endswith("/.") for line in lines), f"no folder: {lines}")
+            return [line.split()[0] for line in lines]
+
+        # a script is not asked about external files
+        mine = [e for e in DUMP_EVENTS if e != "query-ext-files"]
+        _, w = good(P.DUMP, opts(t.images, pid=t.pid, notify_scripts=True, leave_running=True, config_file=t.work + "/conf"))
+        h.require(w.events == DUMP_EVENTS and said({str(t.pid)}) == mine, f"{w.events}")
+        for event in mine:
+            with open(t.work + "/refuse", "w") as f:
+                f.write(event + "\n")
+            r = h.dump(t.pid, t.work + "/cli", "--action-script", script)
+            h.require(r.rc != 0 and f"failed at {event}" in r.out and h.alive(t.pid), f"{r}")
+            said({str(t.pid)})
+        os.unlink(t.work + "/refuse")
+        h.must(h.ckpt("dump", "-t", t.pid, "-D", t.work + "/cli", "--action-script", script), "dump")
+        h.require(said({str(t.pid)}) == mine, "scripts of a dump")
+        t.reap()
+        h.must(h.ckpt("restore", "-d", "-D", t.work + "/cli", "--action-script", script), "restore")
+        h.require(said({"none", str(t.pid)}) == RESTORE_EVENTS, "scripts of a restore")
+        t.go()
+
+
+# -------------------------------------------------------------------------------------------- commands, page servers
+
+PARENT = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); print('by the command'); sys.stdin.close(); os.wait()"
+
+
+@case
+def exec_cmd():
+    """A command that becomes the parent of the root task, and what it says goes to the log."""
+    with target() as t:
+        argv = [sys.executable, "-c", PARENT, t.work + "/parent"]
+        good(P.DUMP, opts(t.images, pid=t.pid))
+        t.reap()
+        with Worker() as w:
+            resp = w.call(request(P.RESTORE, opts(t.images, exec_cmd=argv)))
+            h.require(resp.success and resp.restore.pid == t.pid, f"{resp}")
+            h.wait_until(lambda: h.read_text(t.work + "/parent"), "the command")
+            h.require(h.read_text(t.work + "/parent") == str(w.proc.pid), "it is not what the worker became")
+            h.require(w.receive() is None, "the socket was kept")
+            stat = h.read_text(f"/proc/{t.pid}/stat").rsplit(")", 1)[-1].split()
+            h.require(int(stat[1]) == w.proc.pid, "the parent")
+            os.kill(t.pid, signal.SIGUSR1)
+            h.require(w.proc.wait(30) == 0, "exit status")
+            h.require(t.verdict() == "PASS" and "by the command" in h.read_text(t.images + "/criu.log"), t.verdict())
+    with target() as t: # on the command line
+        h.must(h.dump(t.pid, t.images), "dump")
+        t.reap()
+        p = subprocess.Popen([h.CKPT, "restore", "-D", t.images, "--exec-cmd", "--", sys.executable, "-c", PARENT,
+                              t.work + "/parent"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        h.wait_until(lambda: h.read_text(t.work + "/parent") == str(p.pid), "the command")
+        os.kill(t.pid, signal.SIGUSR1)
+        h.require(p.wait(30) == 0 and t.verdict() == "PASS", t.verdict())
+
+
+@case
+def page_servers():
+    with target() as t, Worker() as server:
+        def start(kind, images, **kw):
+            o = opts(images)
+            o.ps.port = 0
+            return server.call(request(kind, o, **kw))
+
+        pages = t.work + "/pages"
+        resp = start(P.PAGE_SERVER_CHLD, pages, keep_open=True)
+        h.require(resp.success and resp.type == P.PAGE_SERVER and resp.ps.port and resp.ps.pid, f"{resp}")
+        o = opts(t.images, pid=t.pid)
+        o.ps.address, o.ps.port = "127.0.0.1", resp.ps.port
+        good(P.DUMP, o)
+        t.reap()
+        resp = server.call(P.criu_req(type=P.WAIT_PID, pid=resp.ps.pid))
+        h.require(resp.success and resp.type == P.WAIT_PID and resp.status == 0, f"{resp}")
+        h.require(server.status() == 0, "exit status")
+        for name in os.listdir(pages):
+            if name.endswith(".img"):
+                shutil.move(f"{pages}/{name}", t.images)
+        resp, _ = good(P.RESTORE, opts(t.images))
+        restored(t, resp)
+    with target() as t: # one that lives on, and is our child then
+        o = opts(t.work + "/pages")
+        o.ps.port = 0
+        resp, _ = good(P.PAGE_SERVER, o)
+        o = opts(t.images, pid=t.pid, leave_running=True)
+        o.ps.address, o.ps.port = "127.0.0.1", resp.ps.port
+        good(P.DUMP, o)
+        h.require(h.reap(resp.ps.pid) == 0, "exit status of the page server")
+        h.require(any(n.startswith("pages-") for n in os.listdir(t.work + "/pages")), f"{os.listdir(t.work + '/pages')}")
+        # by a descriptor
+        a, b = socket.socketpair()
+        o = opts(t.work + "/pages2")
+        o.ps.fd = a.fileno()
+        with Worker(pass_fds=[a.fileno()]) as w:
+            resp = w.call(request(P.PAGE_SERVER, o))
+            h.require(resp.success, f"{resp}")
+            a.close()
+            o = opts(t.work + "/i2", pid=t.pid, leave_running=True)
+            o.ps.fd = b.fileno()
+            good(P.DUMP, o, worker=Worker(pass_fds=[b.fileno()]))
+            h.require(h.reap(resp.ps.pid) == 0, "exit status of the page server")
+        b.close()
+        # nobody there, and an address that is not ours
+        o = opts(t.work + "/i3", pid=t.pid)
+        o.ps.address, o.ps.port = "127.0.0.1", 1
+        bad(P.DUMP, o, 1)
+        o = opts(t.work + "/i4")
+        o.ps.address, o.ps.port = "192.0.2.1", 0
+        bad(P.PAGE_SERVER, o)
+        with Worker() as w:
+            resp = w.call(P.criu_req(type=P.WAIT_PID, pid=1))
+            h.require(not resp.success and resp.cr_errno == 10, f"{resp}")
+        t.go()
 
 
 # ------------------------------------------------------------------------------------------------------- service
