@@ -13,6 +13,7 @@
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
 #include "lib/image/gate.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/msg.h"
 #include "lib/state/pieces.h"
 
@@ -189,6 +190,7 @@ int predump_run(struct op *op, pid_t pid)
 	d->track.pre_dump = true;
 	r = stages_run(op, stages, d);
 	freezer_done(op, &d->freezer);
+	cgroups_done(op, &d->s, true);
 	pieces_done(&d->s);
 	if (r)
 		return op_wrap(op, tree_explain(op, d, r), "pre-dump of process %d", pid);

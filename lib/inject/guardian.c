@@ -408,6 +408,15 @@ static void remove_lock(struct journal_lock *l)
 	}
 }
 
+static void set_freezer(const struct journal_freezer *f, const char *state)
+{
+	int fd = atomic_load(&f->set) && *state ? open(f->path, O_WRONLY | O_CLOEXEC) : -1;
+
+	for (int i = 0; fd >= 0 && write(fd, state, strlen(state)) < 0 && errno == EINTR && i < 100; i++)
+		;
+	close_fd_p(&fd);
+}
+
 /* First of all: until then the program meets errors at these sockets. */
 static void end_connections(struct journal *j)
 {
@@ -488,10 +497,12 @@ __attribute__((noreturn)) static void guard(struct journal *j, int engine_pidfd,
 	prctl(PR_SET_NAME, "ckpt-guardian");
 	/* Its descriptors are closed a little before it lets the tasks go: what cannot wait is done at once. */
 	await(p, ARRAY_SIZE(p));
+	set_freezer(&j->freezer, j->freezer.first); /* frozen tasks do not even end */
 	end_connections(j);
 	await(p, 1);
 	clean_up(j);
 	carry_out(will);
+	set_freezer(&j->freezer, j->freezer.last);
 	_exit(0);
 }
 
@@ -606,6 +617,24 @@ void guardian_drop_repair(const struct guardian *g)
 {
 	if (g && g->journal)
 		atomic_store(&g->journal->n_repairs, 0);
+}
+
+int guardian_note_freezer(const struct guardian *g, const char *path, const char *first, const char *last)
+{
+	struct journal_freezer *f = g && g->journal ? &g->journal->freezer : NULL;
+
+	if (!f)
+		return 0;
+	atomic_store(&f->set, false);
+	if (strlen(path) >= sizeof(f->path) || strlen(first) >= sizeof(f->first) || strlen(last) >= sizeof(f->last)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(f->path, path, strlen(path) + 1);
+	memcpy(f->first, first, strlen(first) + 1);
+	memcpy(f->last, last, strlen(last) + 1);
+	atomic_store(&f->set, *path != '\0');
+	return 0;
 }
 
 void guardian_note_end(const struct guardian *g, pid_t root)

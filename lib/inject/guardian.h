@@ -54,6 +54,11 @@ void guardian_drop_lock(const struct guardian *g);
 int guardian_note_repair(const struct guardian *g, pid_t pid, int fd, bool reuse);
 /* None is in repair mode any more. An entry whose socket is not is harmless: they can be dropped all at once, in the end. */
 void guardian_drop_repair(const struct guardian *g);
+/*
+ * A cgroup freezer, whose state is in the file @path. Should the engine die, @first is written to it before anything else is done,
+ * and @last in the end ("": nothing). An empty @path: it is as it was. -1 (errno).
+ */
+int guardian_note_freezer(const struct guardian *g, const char *path, const char *first, const char *last);
 /* The checkpoint is complete, and the tree is killed next, @root first: once that is dead, nothing of the above is undone. */
 void guardian_note_end(const struct guardian *g, pid_t root);
 

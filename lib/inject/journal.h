@@ -73,12 +73,20 @@ struct journal_lock {
 	struct journal_rules rules[JOURNAL_RULES];
 };
 
+/* A cgroup that is frozen, or was before we came. */
+struct journal_freezer {
+	_Atomic bool set; /* false: there is none (any more) */
+	char path[4096];  /* of its state */
+	char first[8], last[8]; /* what is written to it, before all else and after it; "": nothing */
+};
+
 struct journal {
 	_Atomic uint32_t n, n_suds, n_twins, n_repairs;
 	_Atomic bool ending; /* the tree is being killed, the root first */
 	struct journal_owner root;
 	uint32_t n_repair_owners;
 	struct journal_lock lock;
+	struct journal_freezer freezer;
 	struct journal_entry entries[JOURNAL_TARGETS];
 	struct journal_sud suds[JOURNAL_SUDS];
 	struct journal_twin twins[JOURNAL_TWINS];

@@ -65,7 +65,7 @@ static int dump_prop(struct forest *f, int dir, const struct stat *dir_st, Cgrou
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return 0; /* this one has none */
 	r = cg_read_value(f->op, fd, name, &value);
-	if (r || !value || cg_prop_is_default(name, value))
+	if (r || !value || (cg_is_v2(f->hier) && cg_prop_is_default(&f->st->props, name, value)))
 		return r;
 	f->threaded = f->threaded || (!strcmp(name, "cgroup.type") && !strcmp(value, "threaded"));
 	return add_prop(f, d, name, freezer_word(f, dir_st, name, value), perms_of(f->op, &st));

@@ -69,17 +69,19 @@ static bool goes_without_saying(const CgroupPropEntry *p)
 	       (!strcmp(p->name, "cgroup.type") && strcmp(p->value, "threaded")) || cg_prop_is_list_of_tasks(p->name);
 }
 
-/* v2: "pids.max" is there if the folder above has pids in its cgroup.subtree_control, which is ours to change if we made it. */
-static void enable_controller(struct op *op, struct cgroup_state *st, const struct cg_dir *d, int dir, const char *prop)
+/* v2: "pids.max" is there if the folders above have pids in their cgroup.subtree_control: ours to change if we made them. */
+static void enable_controller(struct op *op, const struct cgroup_state *st, const struct cg_hier *h, const char *path, const char *prop)
 {
+	char *above = strndupa(path, (size_t)(strrchr(path, '/') - path)), word[64];
+	_cleanup_close_ int dir = -1;
 	size_t n = strcspn(prop, ".");
-	char *above = strndupa(d->path, strlen(d->path)), word[64];
 
-	*strrchr(above, '/') = '\0';
-	if (!cg_is_v2(d->hier) || !strncmp(prop, "cgroup.", 7) || n >= sizeof(word) || !was_made(st, d->hier, above))
+	if (!cg_is_v2(h) || !strncmp(prop, "cgroup.", 7) || n >= sizeof(word) || !was_made(st, h, above))
 		return;
+	enable_controller(op, st, h, above, prop);
 	snprintf(word, sizeof(word), "%.*s", (int)n, prop);
-	if (cg_write_value(op, dir, "../cgroup.subtree_control", word, false) < 0)
+	dir = cg_open_dir(h, above, O_PATH);
+	if (dir < 0 || cg_write_value(op, dir, "cgroup.subtree_control", word, false) < 0)
 		log_debug(op, "the controller %s cannot be enabled in the cgroup %s: %s", word, above, strerror(errno));
 }
 
@@ -93,7 +95,7 @@ static int set_prop(struct op *op, struct cgroup_state *st, const struct cg_dir 
 		return 0;
 	r = cg_value(op, dir, p->name, &now);
 	if (!r && !now) {
-		enable_controller(op, st, d, dir, p->name);
+		enable_controller(op, st, d->hier, d->path, p->name);
 		r = cg_value(op, dir, p->name, &now);
 	}
 	if (r || (now && !strcmp(now, p->value)))

@@ -6,6 +6,8 @@
 
 #include "lib/kernel/proc/scan.h"
 
+#define NO_LIMIT (1ull << 62) /* of hugetlb, which says a number instead of "max" */
+
 /* Of each controller, in the order in which they are written: a limit on memory goes before that on memory with swap. */
 static const struct {
 	const char *controller;
@@ -147,11 +149,16 @@ bool cg_prop_freezes(const char *name)
 	return !strcmp(name, "freezer.state") || !strcmp(name, "cgroup.freeze");
 }
 
-bool cg_prop_is_default(const char *name, const char *value)
+bool cg_prop_is_default(const struct cg_prop_lists *own, const char *name, const char *value)
 {
+	for (size_t i = 0; i < own->v.n; i++)
+		for (size_t k = 0; k < own->v.v[i].names.n; k++)
+			if (!strcmp(own->v.v[i].names.v[k], name))
+				return false;
 	for (size_t i = 0; i < ARRAY_SIZE(limits_of_v2); i++)
-		if (!strcmp(limits_of_v2[i].name, name) && !strcmp(limits_of_v2[i].value, value))
-			return true;
+		if (!strcmp(limits_of_v2[i].name, name))
+			return !strcmp(limits_of_v2[i].value, value) ||
+			       (!strcmp(limits_of_v2[i].value, "max") && strtoull(value, NULL, 10) >= NO_LIMIT);
 	return false;
 }
 

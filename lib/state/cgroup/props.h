@@ -36,8 +36,8 @@ bool cg_prop_is_list_of_tasks(const char *name);
 bool cg_prop_is_early(const char *name);
 /* It holds the tasks still. */
 bool cg_prop_freezes(const char *name);
-/* Says nothing: the kernel's own value of a property that is only recorded where it is another. */
-bool cg_prop_is_default(const char *name, const char *value);
+/* The kernel's own value of a property of v2 that is only recorded where it is another, unless it was asked for in @own. */
+bool cg_prop_is_default(const struct cg_prop_lists *own, const char *name, const char *value);
 /* A value as it is read, in place: without blanks around it, and in the form in which it can be written. */
 void cg_prop_normalize(const char *name, char *value);
 /* A name that can be one: not of another folder. */
