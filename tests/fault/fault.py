@@ -12,6 +12,7 @@
   kill-dump-sockets    the same for one with much in the queues of its sockets
   kill-dump-datagrams  the same for its UDP sockets
   kill-dump-state      the same for threads with syscall user dispatch, and for threads with AMX tiles in use
+  kill-dump-frozen     the same with --freeze-cgroup: the cgroup is then as it was
   cancel-dump   SIGINT or SIGTERM instead: the same, and the folder is left empty
   dying-target  the target is killed at a random moment of its dump: the engine says so soon, leaves no file, no guardian
   full-disk     dumps to file systems that fill up after a random number of bytes
@@ -144,6 +145,40 @@ def kill_dump_moving(rounds, rnd):
     disturb_dump(rounds // 4, rnd, [signal.SIGKILL, signal.SIGKILL, signal.SIGINT], ("size", "64M"), "-s")
 
 
+def kill_frozen(rounds, rnd, controller, was):
+    import cgroups
+
+    with cgroups.Scene("threads", "many") as s:
+        g = s.group(controller).make().put(s.pid)
+        before = h.settled_snapshot(s.pid)
+        images = s.w + "/i"
+        seen = h.must(h.dump(s.pid, images, "-R", "--freeze-cgroup", g.path), "a dump that nobody disturbs").seconds
+        shutil.rmtree(images)
+        cgroups.freeze(g, was)
+        for i in range(rounds):
+            os.makedirs(images)
+            p = start(["dump", "-R", "-t", s.pid, "-D", images, "--freeze-cgroup", g.path])
+            delay = rnd.uniform(0, seen * (1 if i % 2 else 0.3))  # it is frozen in the beginning
+            time.sleep(delay)
+            p.kill()
+            what = f"{controller or 'v2'}, round {i}: killed after {delay * 1000:.2f} ms (engine: {p.wait(20 * h.PATIENCE)})"
+            h.wait_until(lambda: not [x for x in guardians() if h.alive(x)], f"{what}: the guardian to end", 30)
+            h.wait_until(lambda: cgroups.frozen(g) == was, f"{what}: the cgroup to be as it was")
+            if not was:
+                settle(s.pid, before, what)
+            shutil.rmtree(images)
+        cgroups.freeze(g, False)
+        settle(s.pid, before, "in the end")
+        s.t.go()
+
+
+def kill_dump_frozen(rounds, rnd):
+    """A cgroup that is frozen meanwhile is thawed; one that was frozen before is frozen again."""
+    for controller in ("freezer", ""):
+        for was in (False, True):
+            kill_frozen(rounds // 4, rnd, controller, was)
+
+
 def cancel_dump(rounds, rnd):
     disturb_dump(rounds, rnd, [signal.SIGINT, signal.SIGTERM])
 
@@ -244,7 +279,7 @@ def runs(pid):
 
 CASES = {"kill-dump": kill_dump, "kill-snapshot": kill_snapshot, "kill-dump-terminals": kill_dump_terminals,
          "kill-dump-sockets": kill_dump_sockets, "kill-dump-datagrams": kill_dump_datagrams, "kill-dump-state": kill_dump_state, "cancel-dump": cancel_dump,
-         "kill-dump-moving": kill_dump_moving,
+         "kill-dump-moving": kill_dump_moving, "kill-dump-frozen": kill_dump_frozen,
          "dying-target": dying_target,
          "full-disk": full_disk, "kill-restore": kill_restore}
 
