@@ -636,7 +636,9 @@ def frozen_before(controller, remove):
         os.kill(s.pid, signal.SIGUSR1)
         h.require(not s.t.verdict() and where(s.pid)[controller] == g.inside, f"it runs: {s.t.verdict()}, {where(s.pid)}")
         freeze(g, False)
-        s.t.go()
+        h.wait_until(lambda: s.t.verdict(), "the target's verdict")
+        h.require(s.t.verdict() == "PASS", s.t.verdict())
+        s.t.reap()
 
 
 @case
