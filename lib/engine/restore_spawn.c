@@ -204,8 +204,8 @@ int restore_prepare_pids(struct op *op, struct restore *r)
 {
 	if (use_set_tid(op))
 		return 0;
-	if (op->opts->new_pidns)
-		return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "pid"), "--new-pidns needs clone3 with set_tid");
+	if (op->opts->new_pidns || ns_own(&r->s, NS_PID))
+		return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "pid"), "numbers in another PID namespace need clone3 with set_tid");
 	return lock_last_pid(op, r);
 }
 
@@ -467,21 +467,39 @@ static void kill_unknown(struct op *op, const struct new_task *t)
 	}
 }
 
+/*
+ * Threads that we trace are ours to reap; the leader's end comes after all of theirs. Those in any order: the last one of the
+ * threads of a PID namespace's init ends when the others were waited for.
+ */
 static void reap(struct new_task *t)
 {
-	/* Threads that we trace are ours to reap; the leader's end comes after all of theirs. */
-	for (size_t i = t->n_threads; i-- > 0;) {
-		pid_t tid = i ? t->threads[i].tid : t->pid;
+	bool more = true;
 
-		if (tid && !t->threads[i].gone)
-			while (waitpid(tid, NULL, __WALL) < 0 && errno == EINTR)
-				;
+	for (unsigned round = 0; more; round++) {
+		more = false;
+		for (size_t i = 1; i < t->n_threads; i++) {
+			struct new_thread *th = &t->threads[i];
+			int status = 0;
+			pid_t got;
+
+			if (!th->tid || th->gone)
+				continue;
+			got = waitpid(th->tid, &status, __WALL | WNOHANG);
+			th->gone = got < 0 ? errno != EINTR : got > 0 && !WIFSTOPPED(status);
+			more = more || !th->gone;
+		}
+		if (more)
+			usleep(round < 20 ? 20 : 500);
 	}
+	while (waitpid(t->pid, NULL, __WALL) < 0 && errno == EINTR)
+		;
 	t->pid = 0;
 }
 
 void restore_kill(struct op *op, struct restore *r)
 {
+	bool init_last = ns_clone_flags(&r->s) & CLONE_NEWPID;
+
 	for (size_t i = 0; i < r->n_tasks; i++)
 		if (r->tasks[i].pid && r->tasks[i].n_kids_born < r->tasks[i].n_kids)
 			kill_unknown(op, &r->tasks[i]);
@@ -491,11 +509,15 @@ void restore_kill(struct op *op, struct restore *r)
 			kill(r->tasks[i].pid, SIGKILL);
 	/*
 	 * Parents first: what a dead parent leaves goes to the next subreaper. Where that is our own process, what was waited
-	 * for before would become a zombie of ours, which nobody knows of; so do the zombies of the tree.
+	 * for before would become a zombie of ours, which nobody knows of; so do the zombies of the tree. The init of a PID
+	 * namespace is the subreaper of all in there, and ends when all of them have: it comes last.
 	 */
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if (r->tasks[i].pid)
-			reap(&r->tasks[i]);
+	for (size_t i = 0; i < r->n_tasks; i++) {
+		struct new_task *t = &r->tasks[init_last ? r->n_tasks - 1 - i : i];
+
+		if (t->pid)
+			reap(t);
+	}
 	for (size_t i = 0; i < r->n_tasks; i++)
 		if (r->tasks[i].zombie)
 			waitpid(r->tasks[i].zombie, NULL, __WALL | WNOHANG);

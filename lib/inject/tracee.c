@@ -658,13 +658,40 @@ int target_end(struct op *op, struct target *t)
 	return op_errno(op, errno, AT(.pid = t->pid), "end task %d", t->pid);
 }
 
-void target_reap(struct target *t)
+/* Whether there is nothing more to hear of it. */
+static bool reaped(const struct tracee *tr, int flags)
 {
 	int status;
+	pid_t got = waitpid(tr->tid, &status, __WALL | flags);
 
-	/* The leader reports last, after the other threads; as its tracer we have to hear of each. */
-	for (size_t i = t->threads.n; i-- > 0;)
-		while (waitpid(t->threads.v[i].tid, &status, __WALL) < 0 ? errno == EINTR : !WIFEXITED(status) && !WIFSIGNALED(status))
-			;
+	return got < 0 ? errno != EINTR : got > 0 && (WIFEXITED(status) || WIFSIGNALED(status));
+}
+
+/*
+ * As its tracer we have to hear of each thread: of the leader last, of the others in any order, for the last of the threads of a
+ * PID namespace's init ends only when we have heard of all others.
+ */
+void target_reap(struct target *t)
+{
+	size_t left = t->threads.n;
+
+	for (unsigned round = 0; left > 1; round++) {
+		size_t before = left;
+
+		for (size_t i = 1; i < t->threads.n; i++) {
+			struct tracee *tr = &t->threads.v[i];
+
+			if (tr->tid && reaped(tr, WNOHANG)) {
+				tr->tid = 0;
+				left--;
+			}
+		}
+		if (left == before)
+			back_off(round);
+		else
+			round = 0;
+	}
+	while (left && !reaped(&t->threads.v[0], 0))
+		;
 	close_target(t);
 }

@@ -2,6 +2,7 @@
 #include "lib/state/pids.h"
 
 #include "lib/kernel/proc/read.h"
+#include "lib/state/ns/ns.h"
 
 struct number {
 	pid_t host, inside;
@@ -107,4 +108,19 @@ pid_t pids_host(const struct pids *p, pid_t inside)
 pid_t pids_of_status(const struct pids *p, const struct proc_status *st)
 {
 	return at_level(&st->nspid, p ? p->level : 0);
+}
+
+int pids_namespace(const struct snapshot *s)
+{
+	const struct snap_ns *ns = ns_own(s, NS_PID);
+
+	return ns ? ns->fd : -1;
+}
+
+int pids_run_inside(struct op *op, const struct snapshot *s, int (*fn)(struct op *op, void *arg), void *arg)
+{
+	struct errand_where where = ERRAND_HERE;
+
+	where.pid = s->pids ? pids_namespace(s) : -1;
+	return where.pid < 0 ? fn(op, arg) : errand_run(op, &where, fn, arg);
 }

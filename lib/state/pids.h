@@ -31,4 +31,13 @@ pid_t pids_host(const struct pids *p, pid_t inside);
 /* The number of whom @st is of in the root task's namespace; 0: it is not visible there. */
 pid_t pids_of_status(const struct pids *p, const struct proc_status *st);
 
+/*
+ * Runs @fn where the kernel tells the numbers inside, those of processes that have ended, too: in a process in the PID
+ * namespace of the tree (lib/kernel/errand.h), or at once if that is ours.
+ */
+int pids_run_inside(struct op *op, const struct snapshot *s, int (*fn)(struct op *op, void *arg), void *arg);
+
+/* The PID namespace of the tree, where processes have other numbers here than there; -1: it is ours, or does not exist yet. */
+int pids_namespace(const struct snapshot *s);
+
 #endif

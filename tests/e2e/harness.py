@@ -205,9 +205,9 @@ class Workdir:
 
 
 class Target:
-    """A running self-checking program (tests/targets) in its own folder and session."""
+    """A running self-checking program (tests/targets) in its own folder and session; with @pidns init of a PID namespace."""
 
-    def __init__(self, work, name, variant=""):
+    def __init__(self, work, name, variant="", pidns=False):
         self.work, self.out = work, os.path.join(work, "out")
         self.files = os.path.join(work, "files")
         os.makedirs(self.files, exist_ok=True)
@@ -216,6 +216,8 @@ class Target:
         if name == "thirtytwo" and not os.path.exists(argv[0]):
             raise Skip("the compiler makes no 32-bit programs")
         require(os.path.exists(argv[0]), f"no target {argv[0]}: build first")
+        if pidns:
+            argv = ["unshare", "--fork", "--pid", "setsid", *argv]
         try:
             self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL, start_new_session=True)
@@ -224,6 +226,9 @@ class Target:
                 raise
             raise Skip("this kernel runs no 32-bit programs") from None
         self.pid = self.proc.pid
+        if pidns:
+            wait_until(lambda: children(self.proc.pid), "the init of the namespace")
+            self.pid = children(self.proc.pid)[0]
 
     def lines(self):
         return read_text(self.out).splitlines()
@@ -253,6 +258,10 @@ class Target:
         self.reap()
 
     def reap(self):
+        if self.pid != self.proc.pid and self.proc.returncode is None:
+            self.proc.wait(10)  # unshare, which ends after its child
+            gone([self.pid])
+            return -signal.SIGKILL  # how it ended, unshare does not always say
         rc = reap(self.pid)
         if self.proc.returncode is None:
             self.proc.returncode = 0 if rc is None else rc
@@ -336,6 +345,16 @@ STATUS_KEYS = ("Name", "Umask", "Tgid", "Pid", "Uid", "Gid", "Groups", "NSpid", 
 FORGET_VMFLAGS = {"sd"}
 
 
+def levels(pid, key="NSpid"):
+    """What a process, its group (NSpgid) or its session (NSsid) is called in each PID namespace from ours down to its own."""
+    m = re.search(rf"^{key}:(.*)$", read_text(f"/proc/{pid}/status"), re.M)
+    return [int(n) for n in m[1].split()] if m else [0]
+
+
+def inside(pid, key="NSpid"):
+    return levels(pid, key)[-1]
+
+
 def _maps(pid):
     """Areas with their smaps flags: [(start-end, perms, offset, path, flags)]."""
     areas, current = [], None
@@ -396,6 +415,7 @@ def snapshot(pid):
     names = {2: "pgrp", 3: "session", 23: "startcode", 24: "endcode", 25: "startstack", 42: "start_data", 43: "end_data",
              44: "start_brk", 45: "arg_start", 46: "arg_end", 47: "env_start", 48: "env_end"}
     see["stat"] = {name: stat[i] for i, name in names.items() if i < len(stat)}
+    see["stat"].update(pgrp=inside(pid, "NSpgid"), session=inside(pid, "NSsid"))
     tasks = {}
     for tid in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
         base = f"/proc/{pid}/task/{tid}"
@@ -403,17 +423,19 @@ def snapshot(pid):
             continue
         fields = dict(l.split(":", 1) for l in read_text(f"{base}/status").splitlines() if ":" in l)
         one = {k: fields[k].split() for k in STATUS_KEYS if k in fields}
+        for key in ("Pid", "Tgid", "NSpid"):  # what they are called by us is nobody's business
+            one[key] = [inside(tid if key != "Tgid" else pid)]
         st = read_text(f"{base}/stat").rsplit(")", 1)[-1].split()
         if len(st) > 40:
             one["sched"] = (st[15], st[16], st[37], st[38])  # priority, nice, rt_priority, policy
         one["timerslack"] = read_text(f"/proc/{tid}/timerslack_ns").strip()
-        tasks[tid] = one
+        tasks[inside(tid)] = one
     for one in tasks.values():
         one["Threads"] = len(tasks)
     see["tasks"] = tasks
     timers = re.findall(r"^(?:ID|signal|notify|ClockID): .*$", read_text(f"/proc/{pid}/timers"), re.M)
-    see["timers"] = timers
-    see["children"] = {child: dead(child) or snapshot(child) for child in children(pid)}
+    see["timers"] = [re.sub(r"(?<=[pt]id\.)\d+", lambda m: str(inside(m[0])), t) for t in timers]
+    see["children"] = {inside(child): dead(child) or snapshot(child) for child in children(pid)}
     return see
 
 
@@ -438,7 +460,7 @@ def dead(pid):
     if not st or st[0] != "Z":
         return None
     # the bit that says that a core was written is not kept
-    return {"zombie": read_text(f"/proc/{pid}/comm"), "pgrp": st[2], "session": st[3], "exit": int(st[49]) & ~0x80}
+    return {"zombie": read_text(f"/proc/{pid}/comm"), "pgrp": inside(pid, "NSpgid"), "session": inside(pid, "NSsid"), "exit": int(st[49]) & ~0x80}
 
 
 def differences(before, after, ignore=()):

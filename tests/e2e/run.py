@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Runs self-checking targets through dumps and restores.
 
-  run.py [--way WAY]... [--quick] [TARGET.VARIANT | TARGET | PREFIX*]...     (default: all of tests/targets/targets.list)
+  run.py [--way WAY]... [--quick] [--pidns] [TARGET.VARIANT | TARGET | PREFIX*]...     (default: all of tests/targets/targets.list)
 
 Ways:  self            no checkpoint: the target must pass on its own
        kill            dump (the target is killed), restore
@@ -17,7 +17,7 @@ Ways:  self            no checkpoint: the target must pass on its own
        check           `ckpt check -t` agrees with the dump, and stops nothing
 
 Around every dump and restore, what /proc shows of the process is compared: areas with their flags, descriptors,
-identity, limits, masks, timers, threads. Prints ok / not ok / skip lines; exits with 77 when everything was skipped.
+identity, limits, masks, timers, threads. With --pidns the target is the init of a PID namespace of its own. Prints ok / not ok / skip lines; exits with 77 when everything was skipped.
 """
 import argparse
 import fnmatch
@@ -63,10 +63,11 @@ def load():
 class Run:
     """One target on one way."""
 
-    def __init__(self, entry, work):
+    def __init__(self, entry, work, pidns=False):
         self.e, self.work = entry, work
         self.images = os.path.join(work, "images")
-        self.t = h.Target(work, entry.target, entry.variant)
+        self.pidfile = os.path.join(work, "restored.pid")
+        self.t = h.Target(work, entry.target, entry.variant, pidns)
 
     def prepare(self):
         self.t.ready()
@@ -97,7 +98,9 @@ class Run:
             h.gone(below)
 
     def restore(self, *opts):
-        r = h.ckpt("restore", "-D", self.images, "-d", *self.log("restore.log"), *self.e.restore, *opts)
+        r = h.ckpt("restore", "-D", self.images, "-d", "--pidfile", self.pidfile, *self.log("restore.log"), *self.e.restore, *opts)
+        if r.rc == 0:
+            self.t.pid = int(h.read_text(self.pidfile))
         if "--lazy-pages" in opts and r.rc == 0:
             h.lazy_done([self.t.pid, *h.descendants(self.t.pid)])
             r.out += h.read_text(os.path.join(self.images, "lazy-pages.log"))
@@ -242,11 +245,11 @@ FUNCTIONS = {"self": way_self, "check": way_check, "kill": way_kill, "running": 
              "foreground": way_foreground, "refuse": way_refuse}
 
 
-def one(entry, way):
+def one(entry, way, pidns):
     if way != "self":
         h.need_engine()
     with h.Workdir() as work:
-        run = Run(entry, work)
+        run = Run(entry, work, pidns)
         with run.t:
             run.prepare()
             FUNCTIONS[way](run)
@@ -256,6 +259,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--way", action="append", choices=sorted(FUNCTIONS))
     ap.add_argument("--quick", action="store_true", help="leave out what is slow, and run only the way kill")
+    ap.add_argument("--pidns", action="store_true", help="the targets are inits of PID namespaces of their own")
     ap.add_argument("--list", action="store_true")
     ap.add_argument("names", nargs="*")
     args = ap.parse_args()
@@ -276,8 +280,10 @@ def main():
             ways = [w for w in args.way if w in e.ways or (e.refuse is None and w != "refuse")]
         else:
             ways = [w for w in e.ways if not args.quick or w in ("kill", "refuse")]
+        if args.pidns:
+            ways = [w for w in ways if w != "nslast"]  # it decides the numbers of our namespace only
         for way in ways:
-            report.case(f"{e.name} {way}", one, e, way)
+            report.case(f"{e.name} {way}", one, e, way, args.pidns)
     report.finish()
 
 

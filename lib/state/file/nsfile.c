@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include "lib/state/file/core.h"
+#include "lib/state/ns/ns.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -13,20 +14,21 @@
 
 struct type {
 	const char *name;     /* in /proc/PID/ns, and in the link */
+	enum ns_kind kind;
 	uint32_t clone_flag;
 	size_t id;	      /* of the field in TaskKobjIdsEntry */
 	const char *children; /* the name of what children will get, if that is a namespace of its own */
 };
 
 static const struct type types[] = {
-	{ "pid", CLONE_NEWPID, offsetof(TaskKobjIdsEntry, pid_ns_id), "pid_for_children" },
-	{ "net", CLONE_NEWNET, offsetof(TaskKobjIdsEntry, net_ns_id), NULL },
-	{ "ipc", CLONE_NEWIPC, offsetof(TaskKobjIdsEntry, ipc_ns_id), NULL },
-	{ "uts", CLONE_NEWUTS, offsetof(TaskKobjIdsEntry, uts_ns_id), NULL },
-	{ "mnt", CLONE_NEWNS, offsetof(TaskKobjIdsEntry, mnt_ns_id), NULL },
-	{ "user", CLONE_NEWUSER, offsetof(TaskKobjIdsEntry, user_ns_id), NULL },
-	{ "cgroup", CLONE_NEWCGROUP, offsetof(TaskKobjIdsEntry, cgroup_ns_id), NULL },
-	{ "time", CLONE_NEWTIME, offsetof(TaskKobjIdsEntry, time_ns_id), "time_for_children" },
+	{ "pid", NS_PID, CLONE_NEWPID, offsetof(TaskKobjIdsEntry, pid_ns_id), "pid_for_children" },
+	{ "net", NS_NET, CLONE_NEWNET, offsetof(TaskKobjIdsEntry, net_ns_id), NULL },
+	{ "ipc", NS_IPC, CLONE_NEWIPC, offsetof(TaskKobjIdsEntry, ipc_ns_id), NULL },
+	{ "uts", NS_UTS, CLONE_NEWUTS, offsetof(TaskKobjIdsEntry, uts_ns_id), NULL },
+	{ "mnt", NS_MNT, CLONE_NEWNS, offsetof(TaskKobjIdsEntry, mnt_ns_id), NULL },
+	{ "user", NS_USER, CLONE_NEWUSER, offsetof(TaskKobjIdsEntry, user_ns_id), NULL },
+	{ "cgroup", NS_CGROUP, CLONE_NEWCGROUP, offsetof(TaskKobjIdsEntry, cgroup_ns_id), NULL },
+	{ "time", NS_TIME, CLONE_NEWTIME, offsetof(TaskKobjIdsEntry, time_ns_id), "time_for_children" },
 };
 
 static bool nsfile_match(const struct fd_view *v)
@@ -133,6 +135,7 @@ static int nsfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	const NsFileEntry *m = f->msg->nsf;
 	const struct type *t = NULL;
 	const struct snap_task *task;
+	const struct snap_ns *ns;
 	const char *path;
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
@@ -145,6 +148,11 @@ static int nsfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 		return image_bad(op, "files.img: id %u: no task lives in %s namespace %u", m->id, t->name, m->ns_id);
 	if (!is_made(op, t) && s->inventory && m->ns_id == id_of(s->inventory->root_ids, t))
 		return open_ours(op, t, f);
+	ns = ns_find(s, t->kind, m->ns_id);
+	if (ns && !ns->ours && ns->fd >= 0) {
+		f->fd = file_high(file_reopen(ns->fd, O_RDONLY));
+		return f->fd < 0 ? op_errno(op, errno, AT(.kind = "namespace"), "open a namespace of the tree") : 0;
+	}
 	path = arena_printf(op->arena, "/proc/%d/ns/%s", task->pid, t->name);
 	if (!path)
 		return op_nomem(op);

@@ -19,4 +19,6 @@ struct ns_content {
 	int (*make)(struct op *op, struct snapshot *s, struct snap_ns *ns);
 };
 
+extern const struct ns_content ns_pid;
+
 #endif

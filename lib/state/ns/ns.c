@@ -31,7 +31,7 @@ const struct ns_info ns_info[NS_N] = {
 
 /* What is in them; those without a row hold nothing, or have folders of their own. */
 static const struct ns_content *const contents[NS_N] = {
-	[NS_UTS] = NULL,
+	[NS_PID] = &ns_pid,
 };
 
 uint32_t ns_id_of(const TaskKobjIdsEntry *ids, enum ns_kind kind)
@@ -357,6 +357,8 @@ pid_t ns_fork_as(const struct snapshot *s, pid_t pid)
 	if (home < 0 || setns(ns->fd, CLONE_NEWPID) < 0)
 		return -1;
 	got = sys_clone3(&args, sizeof(args));
+	if (got == 0)
+		home = -1; /* the table of descriptors is common: it is for the parent to close */
 	if (got) {
 		int saved = errno;
 

@@ -59,18 +59,49 @@ static int diag_of(struct op *op, struct unix_state *us, const struct fd_view *v
 
 /* ------------------------------------------------------------------------------------------------- one socket */
 
-static int dump_peer_cred(struct op *op, const struct fd_view *v, struct unix_seen *u)
-{
+struct cred_question {
+	int fd;
 	struct ucred c;
-	socklen_t n = sizeof(c), len = 0;
-	PeerCred *m;
+};
 
-	if (getsockopt(v->copy, SOL_SOCKET, SO_PEERCRED, &c, &n) < 0 || (c.uid == (uid_t)-1 && !c.pid))
+static int ask_cred(struct op *op, void *arg)
+{
+	struct cred_question *q = arg;
+	socklen_t n = sizeof(q->c);
+
+	(void)op;
+	return getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &q->c, &n) < 0 ? IMG_ABSENT : 0;
+}
+
+/* The number of a peer that has ended is known to the kernel alone. */
+static int peer_number(struct op *op, const struct snapshot *s, const struct fd_view *v, struct ucred *c)
+{
+	struct cred_question q = { .fd = v->copy };
+	pid_t inside = pids_inside(s->pids, c->pid);
+	int r = inside || c->pid <= 0 ? 0 : pids_run_inside(op, s, ask_cred, &q);
+
+	c->pid = inside ? inside : q.c.pid;
+	return r < 0 ? r : 0;
+}
+
+static int dump_peer_cred(struct op *op, const struct snapshot *s, const struct fd_view *v, struct unix_seen *u)
+{
+	struct cred_question q = { .fd = v->copy };
+	struct ucred c;
+	socklen_t len = 0;
+	PeerCred *m;
+	int r;
+
+	if (ask_cred(op, &q) != 0 || (q.c.uid == (uid_t)-1 && !q.c.pid))
 		return 0;
+	c = q.c;
+	r = peer_number(op, s, v, &c);
+	if (r)
+		return r;
 	m = msg_new(op, PeerCred, peer_cred);
 	if (!m)
 		return CKPT_E_NOMEM;
-	m->pid = (uint32_t)pids_inside(v->pids, c.pid);
+	m->pid = (uint32_t)c.pid;
 	m->uid = c.uid;
 	m->gid = c.gid;
 	if (getsockopt(v->copy, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE) {
@@ -177,7 +208,7 @@ static int unix_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 	note_owner(v, u);
 	r = unix_name_dump(op, v, u);
 	r = r ? r : dump_options(op, us, v, u);
-	r = r ? r : dump_peer_cred(op, v, u);
+	r = r ? r : dump_peer_cred(op, s, v, u);
 	return r ? r : unix_queue_dump(op, s, v->copy, u);
 }
 

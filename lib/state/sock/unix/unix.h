@@ -77,6 +77,11 @@ struct unix_moved {
 	char *name, *aside;
 };
 
+/* A process that has the number of a sender, while queues are filled. */
+struct unix_holder {
+	pid_t number, host; /* in the images, and as we see it */
+};
+
 struct unix_state {
 	const struct snapshot *s; /* whose it is */
 	/* dump */
@@ -95,7 +100,7 @@ struct unix_state {
 	ARRAY(struct unix_sk *) socks;
 	ARRAY(struct unix_moved) moved;
 	ARRAY(int) extra_fds; /* descriptors to be closed at the end */
-	ARRAY(pid_t) holders;	/* processes that have the numbers of senders */
+	ARRAY(struct unix_holder) holders; /* processes that have the numbers of senders */
 	int scratch; /* root folder for names that do not exist any more */
 	int nobody;  /* datagrams of unknown senders come from it; -1: not made yet */
 	bool number_taken, listed_files;

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "lib/kernel/uapi.h"
+#include "lib/state/ns/ns.h"
 #include "lib/state/sock/unix/unix.h"
 
 #define ROOMY (1 << 28)
@@ -19,21 +20,34 @@ static bool exists(pid_t pid)
 	return kill(pid, 0) == 0 || errno == EPERM;
 }
 
+/* As we see the process with that number in the tree's PID namespace; 0: there is none. */
+static pid_t sender_of(const struct op *op, const struct snapshot *s, const struct unix_state *us, pid_t number)
+{
+	const struct snap_ns *own = ns_own(s, NS_PID);
+
+	for (size_t i = 0; i < us->holders.n; i++)
+		if (us->holders.v[i].number == number)
+			return us->holders.v[i].host;
+	if (own && !own->joined)
+		return number == 1 ? own->host : 0;
+	return !op->opts->new_pidns && !own && exists(number) ? number : 0;
+}
+
 int unix_holders_start(struct op *op, struct snapshot *s, struct unix_state *us)
 {
-	(void)s;
 	for (size_t i = 0; i < us->packets.n; i++) {
 		const SockPacketExtra *x = us->packets.v[i]->extra;
-		pid_t pid, *slot;
+		struct unix_holder *slot;
+		pid_t pid;
 
-		if (!x || !x->has_pid || !x->pid || op->opts->new_pidns || exists((pid_t)x->pid))
+		if (!x || !x->has_pid || !x->pid || op->opts->new_pidns || sender_of(op, s, us, (pid_t)x->pid))
 			continue;
 		if (us->holders.n >= HOLDERS_MAX)
 			return image_bad(op, "ckpt-extra: queued messages have too many senders");
 		pid = stand_in_hold(s, (pid_t)x->pid);
 		slot = pid < 0 ? NULL : ARRAY_ADD(op->arena, &us->holders);
 		if (slot)
-			*slot = pid;
+			*slot = (struct unix_holder){ .number = (pid_t)x->pid, .host = pid };
 		else if (pid >= 0)
 			stand_in_end(pid);
 	}
@@ -43,7 +57,7 @@ int unix_holders_start(struct op *op, struct snapshot *s, struct unix_state *us)
 void unix_holders_end(struct unix_state *us)
 {
 	for (size_t i = 0; i < us->holders.n; i++)
-		stand_in_end(us->holders.v[i]);
+		stand_in_end(us->holders.v[i].host);
 	us->holders.n = 0;
 }
 
@@ -93,21 +107,21 @@ static int put_rights(struct op *op, struct snapshot *s, const struct unix_packe
 	return 0;
 }
 
-static void put_cred(struct op *op, const struct unix_packet *p, struct letter *l)
+static void put_cred(struct op *op, const struct snapshot *s, const struct unix_packet *p, struct letter *l)
 {
 	const SockPacketExtra *x = p->extra;
 	struct ucred c;
 
 	if (!x || !x->has_pid || !x->pid)
 		return;
-	c = (struct ucred){ (pid_t)x->pid, x->uid, x->gid };
-	if (!op->opts->new_pidns && exists(c.pid)) {
+	c = (struct ucred){ sender_of(op, s, s->file_state->unix_sockets, (pid_t)x->pid), x->uid, x->gid };
+	if (c.pid) {
 		put_cmsg(l, SCM_CREDENTIALS, &c, sizeof(c));
 		l->cred_len = l->control_len;
 		return;
 	}
 	log_warn(op, "a message queued for file id %u loses the credentials of its sender: there is no process %d",
-		 p->msg->id_for, c.pid);
+		 p->msg->id_for, (int)x->pid);
 }
 
 /* The sender, and how it reaches @sk. */
@@ -171,7 +185,7 @@ static int send_one(struct op *op, struct snapshot *s, struct unix_sk *sk, const
 	r = address(op, us, sk, p, &l, &from);
 	if (r)
 		return r;
-	put_cred(op, p, &l);
+	put_cred(op, s, p, &l);
 	r = put_rights(op, s, p, &l);
 	return r ? r : deliver(op, sk, p, &l, from);
 }

@@ -168,7 +168,7 @@ static int note_extra(struct op *op, const struct walk *w, const struct peek *p,
 	if (!pk->extra)
 		return CKPT_E_NOMEM;
 	if (cred) {
-		msg_set(pk->extra, pid, (uint32_t)pids_inside(w->u->view.pids, p->cred.pid));
+		msg_set(pk->extra, pid, (uint32_t)p->cred.pid);
 		msg_set(pk->extra, uid, p->cred.uid);
 		msg_set(pk->extra, gid, p->cred.gid);
 	}
@@ -340,12 +340,15 @@ static int check_complete(struct walk *w, bool stream)
 	return 0;
 }
 
-static int walk_queue(struct walk *w)
+/* Where credentials have the numbers that the tree knows. */
+static int walk_queue(struct op *op, void *arg)
 {
+	struct walk *w = arg;
 	bool stream = w->u->msg->type == SOCK_STREAM;
 	char byte;
 	int r = begin(w), r2;
 
+	(void)op;
 	if (!r && stream && recv(w->fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) >= 0)
 		r = file_refuse(w->op, &w->u->view, "unix socket", "let the program receive it before the checkpoint",
 				"urgent data (MSG_OOB) is in its queue");
@@ -382,5 +385,5 @@ int unix_queue_dump(struct op *op, struct snapshot *s, int fd, struct unix_seen 
 				   "an error waits to be reported, before what is in its queue");
 	w.queued = (size_t)queued;
 	r = grow(&w, (size_t)queued + SLACK);
-	return r ? r : walk_queue(&w);
+	return r ? r : pids_run_inside(op, s, walk_queue, &w);
 }
