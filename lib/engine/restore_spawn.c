@@ -45,6 +45,10 @@ struct child {
 	const char *argv[6];
 	int *err; /* why the restorer was not executed */
 	const char **step;
+	struct {
+		int fd, flag;
+	} join[NS_N]; /* namespaces that are there already, which it enters first of all */
+	size_t n_join;
 	bool new_cgroup_ns;  /* its cgroups are the roots that it is to see */
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
 	/* What it is asked to do before it goes: in a thread of its own, so that its credentials and folders stay as they are. */
@@ -66,6 +70,16 @@ IN_CHILD static void child_fail(struct child *c, const char *step, long ret)
 	*c->err = (int)-ret;
 	for (;;)
 		raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
+}
+
+IN_CHILD static void join_namespaces(struct child *c)
+{
+	for (size_t i = 0; i < c->n_join; i++) {
+		long ret = raw_syscall(__NR_setns, c->join[i].fd, c->join[i].flag, 0, 0, 0);
+
+		if (ret < 0)
+			child_fail(c, "enter a namespace that was given", ret);
+	}
 }
 
 IN_CHILD static void enter_namespaces(struct child *c)
@@ -159,6 +173,7 @@ IN_CHILD static void child_main(void *arg)
 	static const char *const env[] = { NULL };
 	long ret;
 
+	join_namespaces(c);
 	await_go(c);
 	enter_namespaces(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
@@ -382,6 +397,19 @@ static int call_in_root(struct op *op, void *arg, void (*fn)(void *arg), void *f
 	return 0;
 }
 
+/* That of PIDs can only be entered by whoever forks. */
+static void note_joined(const struct snapshot *s, struct child *c)
+{
+	for (unsigned k = 0; k < NS_N; k++) {
+		const struct snap_ns *ns = ns_own(s, k);
+
+		if (!ns || !ns->joined || ns->fd < 0 || k == NS_PID)
+			continue;
+		c->join[c->n_join].fd = ns->fd;
+		c->join[c->n_join++].flag = ns_info[k].flag;
+	}
+}
+
 int restore_root(struct op *op, struct restore *r)
 {
 	/* Not on our stack: the child reads it until it has executed the restorer, which nobody waits for here. */
@@ -399,6 +427,7 @@ int restore_root(struct op *op, struct restore *r)
 	r->root_go[1] = go[1];
 	r->seccomp = has_filters(&r->s);
 	*c = (struct child){ .go = go[0], .self_pidfd = r->self_pidfd, .err = &r->exec_errno, .step = &r->child_step };
+	note_joined(&r->s, c);
 	r->forked_at = now_ns();
 	r->s.ns->in_root = call_in_root;
 	r->s.ns->in_root_arg = r;

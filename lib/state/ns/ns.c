@@ -13,6 +13,7 @@
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
 
+#define MANY 4096
 #define FIRST_FREE_NS_ID 9 /* those below are the dumper's namespaces */
 #define IOC_GET_USERNS 0xb701 /* linux/nsfs.h */
 #define IOC_GET_PARENT 0xb702
@@ -297,6 +298,8 @@ static int read_ns(struct op *op, struct snapshot *s, const struct snap_task *t,
 
 	if (!id || ns_find(s, kind, id))
 		return 0;
+	if (s->ns->v.n > MANY)
+		return op_fail(op, CKPT_E_IMAGE, AT(.pid = t->pid, .kind = "namespace"), "ids-%d.img: there are too many namespaces", t->pid);
 	ns = add(op, s, kind, id);
 	return ns ? read_external(op, s, ns) : CKPT_E_NOMEM;
 }
