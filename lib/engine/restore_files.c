@@ -7,6 +7,7 @@
 
 #include "lib/engine/restore_parts.h"
 #include "lib/state/file/file.h"
+#include "lib/state/mount/mount.h"
 
 #define LOCK_POSIX_FLAG 1
 
@@ -158,7 +159,8 @@ static int plan_folders(struct plan_build *b)
 {
 	const FsEntry *fs = b->task->fs;
 	const struct snap_file *root = snapshot_file(b->s, fs->root_id);
-	bool chrooted = !root || !root->msg->reg || strcmp(root->msg->reg->name, "/");
+	/* Our own root is not theirs, either, where they have mounts of their own. */
+	bool chrooted = mounts_own(b->s) || !root || !root->msg->reg || strcmp(root->msg->reg->name, "/");
 	int32_t file;
 	int r;
 

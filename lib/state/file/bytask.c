@@ -12,7 +12,8 @@
 
 struct bytask {
 	pid_t pid;	   /* whose it is, one of the tree */
-	const char *path;  /* as the engine sees it */
+	const struct fs_view *view;
+	const char *path;  /* in that view */
 	const char *kind;
 	uint32_t flags;
 	uint64_t pos;
@@ -27,7 +28,7 @@ int bytask_open(struct op *op, struct snapshot *s, struct snap_file *f, const st
 
 	if (!t)
 		return CKPT_E_NOMEM;
-	*t = (struct bytask){ .pid = what->pid, .path = what->path, .kind = what->kind, .pos = what->pos };
+	*t = (struct bytask){ .pid = what->pid, .view = what->view, .path = what->path, .kind = what->kind, .pos = what->pos };
 	t->flags = reg_open_flags(what->flags);
 	t->late = what->thread && snapshot_first_holder(s, f->id) != t->pid;
 	if (t->late) {
@@ -61,8 +62,8 @@ static uint32_t call_flags(const FdinfoEntry *e)
 	return PLAN_CALL_FD | (e->flags & FD_CLOEXEC ? PLAN_CALL_CLOEXEC : 0);
 }
 
-/* Our root directory, as a descriptor that is not in the way of the program's: the number of the call that gives it. */
-static int plan_our_root(struct plan_build *b, enum plan_phase phase, const char *what)
+/* The root directory of all, as a descriptor that is not in the way of the program's: the number of the call that gives it. */
+static int plan_our_root(struct plan_build *b, const struct fs_view *view, enum plan_phase phase, const char *what)
 {
 	const struct snap_task *t = b->task;
 	uint64_t above = t->fds.v[t->fds.n - 1]->fd + 1;
@@ -70,7 +71,7 @@ static int plan_our_root(struct plan_build *b, enum plan_phase phase, const char
 
 	if (!held)
 		return op_nomem(b->op);
-	*held = file_high(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+	*held = file_high(view_open(view, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0));
 	if (*held < 0)
 		return op_errno(b->op, errno, NULL, "cannot open /");
 	low = plan_call(b, phase,
@@ -102,7 +103,7 @@ static int plan_openat(struct plan_build *b, const struct bytask *t, const Fdinf
 		return out_of_root(b, t, e);
 	if (!path) {
 		path = t->path + 1;
-		root = plan_our_root(b, phase, what);
+		root = plan_our_root(b, t->view, phase, what);
 		if (root < 0)
 			return root;
 		c.args[0] = (uint64_t)root;

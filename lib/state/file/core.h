@@ -127,6 +127,8 @@ FownEntry *file_fown(struct op *op, const struct fd_view *v);
 int file_reopen(int fd, int flags);
 /* Takes @fd over, which was found in the queue of @carrier; *@id is its file id when all tasks were looked at. */
 int file_flight(struct op *op, struct snapshot *s, const struct fd_view *carrier, int fd, uint32_t *id);
+/* The number of the mount that an open file is on; -1: not known. */
+int32_t file_mount(int fd);
 int file_made(struct op *op, struct file_state *fs, const struct made_name *made);
 
 /* Calls each kind's .done. */
@@ -237,7 +239,8 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f);
 struct bytask_what {
 	pid_t pid;	  /* the process that must exist; one of the tree */
 	bool thread;	  /* of its threads, not of the whole process */
-	const char *path; /* kept by pointer */
+	const struct fs_view *view;
+	const char *path; /* in that; kept by pointer */
 	const char *kind;
 	uint32_t flags;	  /* of the entry */
 	uint64_t pos;	  /* POS_NONE or 0: no seek */

@@ -94,7 +94,7 @@ static int view_fd(struct op *op, const struct snapshot *s, pid_t pid, int pidfd
 	return view_look(op, v);
 }
 
-static int32_t mount_of(int fd)
+int32_t file_mount(int fd)
 {
 	struct statx stx;
 
@@ -121,7 +121,7 @@ static int view_special(struct op *op, const struct snapshot *s, pid_t pid, cons
 	v->copy = open(path, O_PATH | O_CLOEXEC);
 	if (v->copy < 0)
 		return file_errno(op, v, "open it");
-	view_place(s, v, mount_of(v->copy));
+	view_place(s, v, file_mount(v->copy));
 	return view_look(op, v);
 }
 

@@ -236,31 +236,31 @@ static int fanotify_read(struct op *op, struct snapshot *s)
 	return 0;
 }
 
-static int open_mark(struct op *op, const struct snap_file *f, const FanotifyMarkEntry *m, struct fanotify_target *t)
+static int open_mark(struct op *op, const struct snapshot *s, const struct snap_file *f, const FanotifyMarkEntry *m, struct fanotify_target *t)
 {
 	*t = (struct fanotify_target){ .flags = m->mflags, .mask = m->mask, .ignored = m->ignored_mask, .fd = -1 };
 	if (m->type == MARK_TYPE__INODE && m->ie) {
 		t->type = FAN_MARK_INODE;
 		t->name = m->ie->f_handle->path;
-		return watch_open(op, "fanotify", f->id, m->s_dev, m->ie->f_handle, &t->fd);
+		return watch_open(op, s, "fanotify", f->id, m->s_dev, m->ie->f_handle, &t->fd);
 	}
 	if (m->type == MARK_TYPE__MOUNT && m->me && m->me->path) {
 		t->type = FAN_MARK_MOUNT;
 		t->name = m->me->path;
-		return watch_open_path(op, "fanotify", f->id, m->me->path, &t->fd);
+		return watch_open_path(op, mounts_view(s, (int32_t)m->me->mnt_id), "fanotify", f->id, m->me->path, &t->fd);
 	}
 	return image_bad(op, "files.img: fanotify id %u: a mark does not say what it is on", f->id);
 }
 
-static int open_sb_mark(struct op *op, const struct snap_file *f, const FanotifySbMark *m, struct fanotify_target *t)
+static int open_sb_mark(struct op *op, const struct snapshot *s, const struct snap_file *f, const FanotifySbMark *m, struct fanotify_target *t)
 {
 	*t = (struct fanotify_target){
 		.type = FAN_MARK_FILESYSTEM, .flags = m->mflags, .mask = m->mask, .ignored = m->ignored_mask, .name = m->path, .fd = -1,
 	};
-	return watch_open_path(op, "fanotify", f->id, m->path, &t->fd);
+	return watch_open_path(op, mounts_view(s, -1), "fanotify", f->id, m->path, &t->fd);
 }
 
-static int open_targets(struct op *op, struct snap_file *f, const FanotifyExtra *x)
+static int open_targets(struct op *op, const struct snapshot *s, struct snap_file *f, const FanotifyExtra *x)
 {
 	const FanotifyFileEntry *m = f->msg->ffy;
 	size_t n_sb = x ? x->n_marks : 0;
@@ -273,9 +273,9 @@ static int open_targets(struct op *op, struct snap_file *f, const FanotifyExtra 
 		return CKPT_E_NOMEM;
 	f->priv = t;
 	for (size_t i = 0; !r && i < m->n_mark; i++)
-		r = open_mark(op, f, m->mark[i], &t->v[t->n++]);
+		r = open_mark(op, s, f, m->mark[i], &t->v[t->n++]);
 	for (size_t i = 0; !r && i < n_sb; i++)
-		r = open_sb_mark(op, f, x->marks[i], &t->v[t->n++]);
+		r = open_sb_mark(op, s, f, x->marks[i], &t->v[t->n++]);
 	for (size_t i = 0; !r && i < t->n; i++)
 		if ((t->v[i].mask | t->v[i].ignored) & PERMISSIONS)
 			r = op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "fanotify"),
@@ -294,7 +294,7 @@ static int fanotify_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	f->fd = file_high(fanotify_init(m->faflags, m->evflags));
 	if (f->fd < 0 || fcntl(f->fd, F_SETFD, FD_CLOEXEC) < 0 || file_set_flags(f->fd, m->flags) < 0)
 		return op_errno(op, errno, AT(.kind = "fanotify"), "cannot create fanotify id %u", f->id);
-	return open_targets(op, f, x);
+	return open_targets(op, s, f, x);
 }
 
 static int set_mark(struct op *op, const struct snap_file *f, const struct fanotify_target *t)

@@ -42,13 +42,13 @@ static int link_target(struct op *op, const struct fd_view *v, GhostFileEntry *m
 	return m->symlnk_target ? 0 : op_nomem(op);
 }
 
-static int fill(struct op *op, const struct fd_view *v, GhostFileEntry *m)
+static int fill(struct op *op, const struct snapshot *s, const struct fd_view *v, GhostFileEntry *m)
 {
 	const struct stat *st = &v->st;
 
 	ghost_file_entry__init(m);
-	m->uid = st->st_uid;
-	m->gid = st->st_gid;
+	m->uid = ns_uid_inside(s, st->st_uid);
+	m->gid = ns_gid_inside(s, st->st_gid);
 	m->mode = st->st_mode;
 	m->has_dev = m->has_ino = true;
 	m->dev = (uint32_t)(major(st->st_dev) << 20 | minor(st->st_dev)); /* the kernel's own encoding */
@@ -80,7 +80,7 @@ static int ghost_new(struct op *op, struct snapshot *s, const struct fd_view *v,
 	g->msg = op_new(op, GhostFileEntry);
 	if (!g->msg)
 		return CKPT_E_NOMEM;
-	r = fill(op, v, g->msg);
+	r = fill(op, s, v, g->msg);
 	if (r)
 		return r;
 	g->id = (uint32_t)s->ghosts.n + 1;
@@ -380,7 +380,7 @@ static int set_attributes(struct op *op, const struct snapshot *s, const struct 
 		return ghost_fail(op, g->path, "look at");
 	/* Through a descriptor even a symbolic link is meant itself. */
 	snprintf(own, sizeof(own), "/proc/self/fd/%d", node);
-	if (chown(own, m->uid, m->gid) < 0)
+	if (chown(own, ns_uid_outside(s, m->uid), ns_gid_outside(s, m->gid)) < 0)
 		return ghost_fail(op, g->path, "set the owner of");
 	if (!S_ISLNK(m->mode) && chmod(own, m->mode & 07777) < 0)
 		return ghost_fail(op, g->path, "set the mode of");

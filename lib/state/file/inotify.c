@@ -90,7 +90,7 @@ static int inotify_dump(struct op *op, struct snapshot *s, const struct fd_view 
 
 /* -------------------------------------------------------------------------------------------- restore half */
 
-static int open_targets(struct op *op, struct snap_file *f)
+static int open_targets(struct op *op, const struct snapshot *s, struct snap_file *f)
 {
 	const InotifyFileEntry *m = f->msg->ify;
 	struct inotify_targets *t = op_new(op, struct inotify_targets);
@@ -108,7 +108,7 @@ static int open_targets(struct op *op, struct snap_file *f)
 		if (!w->wd || w->wd > INT32_MAX || (i && w->wd == m->wd[i - 1]->wd) || !(w->mask & IN_ALL_EVENTS))
 			return image_bad(op, "files.img: inotify id %u: watch %u makes no sense", f->id, w->wd);
 		t->v[t->n] = (struct inotify_target){ .m = w, .fd = -1 };
-		r = watch_open(op, "inotify", f->id, w->s_dev, w->f_handle, &t->v[t->n++].fd);
+		r = watch_open(op, s, "inotify", f->id, w->s_dev, w->f_handle, &t->v[t->n++].fd);
 	}
 	return r;
 }
@@ -120,7 +120,7 @@ static int inotify_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	if (f->fd < 0 || file_set_flags(f->fd, f->msg->ify->flags) < 0)
 		return op_errno(op, errno, AT(.kind = "inotify", .hint = "fs.inotify.max_user_instances limits how many there are"),
 				"cannot create inotify id %u", f->id);
-	return open_targets(op, f);
+	return open_targets(op, s, f);
 }
 
 static int add_watch(struct op *op, const struct snap_file *f, const struct inotify_target *t)

@@ -64,8 +64,8 @@ static int object_new(struct op *op, struct snapshot *s, const struct fd_view *v
 	m->name = object_name(op, v->link);
 	if (!m->name)
 		return op_nomem(op);
-	m->uid = v->st.st_uid;
-	m->gid = v->st.st_gid;
+	m->uid = ns_uid_inside(s, v->st.st_uid);
+	m->gid = ns_gid_inside(s, v->st.st_gid);
 	m->size = (uint64_t)v->st.st_size;
 	m->shmid = (uint32_t)v->st.st_ino;
 	m->seals = (uint32_t)seals;
@@ -138,7 +138,7 @@ static bool is_anonymous(const MemfdInodeEntry *m)
 	return strcmp(m->name, name) == 0 && m->seals == F_SEAL_SEAL && m->size && m->size % shmem_page_size(m) == 0;
 }
 
-static int create_object(struct op *op, struct snap_shmem *sh)
+static int create_object(struct op *op, const struct snapshot *s, struct snap_shmem *sh)
 {
 	const MemfdInodeEntry *m = sh->msg;
 	uint32_t huge = m->has_hugetlb_flag ? m->hugetlb_flag : 0;
@@ -153,7 +153,7 @@ static int create_object(struct op *op, struct snap_shmem *sh)
 		return shmem_fail(op, sh, "create");
 	if (ftruncate(sh->fd, (off_t)m->size) < 0)
 		return shmem_fail(op, sh, "set the size of");
-	if (fchown(sh->fd, m->uid, m->gid) < 0)
+	if (fchown(sh->fd, ns_uid_outside(s, m->uid), ns_gid_outside(s, m->gid)) < 0)
 		return shmem_fail(op, sh, "set the owner of");
 	if (m->has_mode && fchmod(sh->fd, m->mode & 07777) < 0)
 		return shmem_fail(op, sh, "set the mode of");
@@ -189,7 +189,7 @@ int shmem_create(struct op *op, struct snapshot *s, struct snap_shmem *sh)
 {
 	int r = check_object(op, sh);
 
-	r = r ? r : create_object(op, sh);
+	r = r ? r : create_object(op, s, sh);
 	r = r ? r : shmem_load(op, s, sh);
 	if (!r && !seals_wait(sh) && add_seals(sh) < 0)
 		return shmem_fail(op, sh, "seal");

@@ -156,7 +156,7 @@ static int nsfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	path = arena_printf(op->arena, "/proc/%d/ns/%s", task->pid, t->name);
 	if (!path)
 		return op_nomem(op);
-	return bytask_open(op, s, f, &(const struct bytask_what){ .pid = task->pid, .path = path, .flags = O_RDONLY,
+	return bytask_open(op, s, f, &(const struct bytask_what){ .pid = task->pid, .view = mounts_view(s, -1), .path = path, .flags = O_RDONLY,
 								  .kind = "namespace" });
 }
 

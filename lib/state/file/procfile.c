@@ -292,7 +292,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 	if (t && !dead)
 		return bytask_open(op, s, f,
 				   &(const struct bytask_what){
-					   .pid = t->pid, .path = m->name, .flags = m->flags, .pos = m->pos,
+					   .pid = t->pid, .view = reg_view(s, m), .path = m->name, .flags = m->flags, .pos = m->pos,
 					   .thread = name.pid != t->pid || (name.tid && name.tid != t->pid),
 					   .kind = "file of /proc/PID",
 				   });

@@ -83,7 +83,7 @@ static int open_handle(struct op *op, pid_t pid, const struct proc_mounts *mount
 }
 
 /* The name of @fd, if it leads there. */
-static char *name_of(struct op *op, int fd)
+static char *name_of(struct op *op, const struct fs_view *view, int fd)
 {
 	char buf[4096];
 	ssize_t n = readlink(watch_name(fd).s, buf, sizeof(buf) - 1);
@@ -92,17 +92,18 @@ static char *name_of(struct op *op, int fd)
 	if (n <= 0 || buf[0] != '/' || fstat(fd, &a) < 0)
 		return NULL;
 	buf[n] = 0;
-	if (lstat(buf, &b) < 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+	if (view_lstat(view, buf, &b) < 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
 		return NULL;
 	return arena_strdup(op->arena, buf);
 }
 
-static int find_by_handle(struct op *op, struct watch_want *w)
+static int find_by_handle(struct op *op, const struct snapshot *s, struct watch_want *w)
 {
 	const struct proc_handle *h = w->what.handle;
 	struct proc_mounts mounts;
 	_cleanup_close_ int fd = -1;
 	struct stat st;
+	int32_t mnt_id;
 	int r = proc_read_mountinfo(op, w->view.pid, &mounts);
 
 	if (r)
@@ -114,11 +115,20 @@ static int find_by_handle(struct op *op, struct watch_want *w)
 		return file_refuse(op, &w->view, w->what.kind, "let the program take the watch away before the checkpoint",
 				   "it watches a deleted file (inode %lu): not supported yet", (unsigned long)w->what.ino);
 	w->by_handle = true;
-	w->fh->path = name_of(op, fd);
+	mnt_id = file_mount(fd);
+	w->fh->path = name_of(op, mounts_view(s, mnt_id), fd);
+	if (mounts_own(s) && mnt_id >= 0)
+		msg_set(w->fh, mnt_id, (uint32_t)mnt_id);
 	return 0;
 }
 
 /* ----------------------------------------------------------------------------------------------- by search */
+
+/* All are looked for where the first of them is. */
+static const struct fs_view *view_of(const struct file_state *fs)
+{
+	return fs->wants.v[0]->view.view;
+}
 
 static struct watch_want *wanted(struct file_state *fs, const struct stat *st, size_t *open)
 {
@@ -139,13 +149,13 @@ static struct watch_want *wanted(struct file_state *fs, const struct stat *st, s
 }
 
 /* Several descriptors may watch one file. */
-static int take(struct op *op, struct file_state *fs, const char *path, const struct stat *st, bool *all)
+static int take(struct op *op, struct file_state *fs, const char *dir, const char *path, const struct stat *st, bool *all)
 {
 	struct watch_want *w;
 	size_t open;
 
 	while ((w = wanted(fs, st, &open))) {
-		w->fh->path = arena_strdup(op->arena, path);
+		w->fh->path = *dir || *path ? arena_printf(op->arena, "%s%s", dir, path) : arena_strdup(op->arena, "/");
 		if (!w->fh->path)
 			return op_nomem(op);
 	}
@@ -156,16 +166,19 @@ static int take(struct op *op, struct file_state *fs, const char *path, const st
 /* Looks through @dir, and what is below it if @deep, up to @max names. @xdev: does not go into other file systems. */
 static int search(struct op *op, struct file_state *fs, const char *dir, bool deep, bool xdev, size_t max, bool *all)
 {
-	char *const dirs[] = { (char *)(uintptr_t)dir, NULL };
-	FTS *fts = fts_open(dirs, FTS_PHYSICAL | FTS_NOCHDIR | (xdev ? FTS_XDEV : 0), NULL);
+	_cleanup_close_ int at = view_open(view_of(fs), dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	struct watch_name own = watch_name(at);
+	char *const dirs[] = { own.s, NULL };
+	FTS *fts = at < 0 ? NULL : fts_open(dirs, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR | (xdev ? FTS_XDEV : 0), NULL);
 	FTSENT *e;
 	int r = 0;
 
 	if (!fts)
 		return 0;
+	dir = strcmp(dir, "/") ? dir : "";
 	while (!r && !*all && max-- && (e = fts_read(fts))) {
 		if (e->fts_info != FTS_DP && e->fts_info != FTS_NS && e->fts_info != FTS_DNR && e->fts_info != FTS_ERR)
-			r = take(op, fs, e->fts_path, e->fts_statp, all);
+			r = take(op, fs, dir, e->fts_path + strlen(own.s), e->fts_statp, all);
 		if (!deep && e->fts_level)
 			fts_set(fts, e, FTS_SKIP);
 		r = r ? r : op_check_cancel(op);
@@ -182,8 +195,8 @@ static int search_mounts(struct op *op, struct file_state *fs, const struct proc
 	for (size_t i = 0; !r && !*all && i < mounts->v.n; i++) {
 		struct stat st;
 
-		if (lstat(mounts->v.v[i].mountpoint, &st) == 0)
-			r = take(op, fs, mounts->v.v[i].mountpoint, &st, all);
+		if (view_lstat(view_of(fs), mounts->v.v[i].mountpoint, &st) == 0)
+			r = take(op, fs, "", mounts->v.v[i].mountpoint, &st, all);
 	}
 	return r;
 }
@@ -261,7 +274,7 @@ int watch_dump(struct op *op, struct snapshot *s, const struct fd_view *v, const
 	*w = (struct watch_want){ .view = *v, .what = *what, .fh = fh };
 	w->view.copy = -1;
 	if (what->handle->bytes && !op->opts->force_irmap)
-		r = find_by_handle(op, w);
+		r = find_by_handle(op, s, w);
 	if (r || fh->path)
 		return r;
 	slot = ARRAY_ADD(op->arena, &s->file_state->wants);
@@ -291,23 +304,38 @@ static int not_there(struct op *op, const char *kind, uint32_t file_id, const ch
 		       "%s id %u watches %s, which cannot be opened: %s", kind, file_id, what, strerror(errno));
 }
 
-int watch_open_path(struct op *op, const char *kind, uint32_t file_id, const char *path, int *fd)
+int watch_open_path(struct op *op, const struct fs_view *view, const char *kind, uint32_t file_id, const char *path, int *fd)
 {
 	if (path[0] != '/')
 		return image_bad(op, "files.img: %s id %u: the name \"%s\" is not absolute", kind, file_id, path);
-	*fd = file_high(open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	*fd = file_high(view_open(view, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
 	return *fd < 0 ? not_there(op, kind, file_id, path) : 0;
 }
 
-int watch_open(struct op *op, const char *kind, uint32_t file_id, uint32_t dev, const FhEntry *fh, int *fd)
+/* In the root file system of the tree; others can be told by their device only where nothing was mounted anew. */
+static int open_handle_in(const struct fs_view *view, const FhEntry *fh)
 {
+	_cleanup_close_ int root = view_open(view, "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	struct kernel_handle k = { .h.handle_bytes = fh->bytes, .h.handle_type = (int)fh->type };
+
+	memcpy(k.h.f_handle, fh->handle, fh->bytes);
+	return root < 0 ? -1 : open_by_handle_at(root, &k.h, O_PATH | O_CLOEXEC);
+}
+
+int watch_open(struct op *op, const struct snapshot *s, const char *kind, uint32_t file_id, uint32_t dev, const FhEntry *fh, int *fd)
+{
+	const struct fs_view *view = mounts_view(s, fh->has_mnt_id ? (int32_t)fh->mnt_id : -1);
 	struct proc_mounts mounts;
 	int r;
 
 	if (fh->path)
-		return watch_open_path(op, kind, file_id, fh->path, fd);
+		return watch_open_path(op, view, kind, file_id, fh->path, fd);
 	if (!fh->bytes || fh->bytes > sizeof(((struct kernel_handle *)0)->room) || fh->bytes > fh->n_handle * sizeof(*fh->handle))
 		return image_bad(op, "files.img: %s id %u: a file has neither a name nor a handle that makes sense", kind, file_id);
+	if (!view_is_ours(view)) {
+		*fd = file_high(open_handle_in(view, fh));
+		return *fd < 0 ? not_there(op, kind, file_id, "a file known by its handle only") : 0;
+	}
 	r = proc_read_mountinfo(op, getpid(), &mounts);
 	if (r)
 		return r < 0 ? r : op_fail(op, CKPT_E_INTERNAL, NULL, "cannot read the mounts of this process");

@@ -24,9 +24,9 @@ int watch_complete(struct op *op, struct snapshot *s);
 const char *watch_mount(struct op *op, pid_t pid, uint32_t mnt_id, uint32_t dev);
 
 /* Restore: an O_PATH descriptor (O_CLOEXEC) of what is watched. */
-int watch_open(struct op *op, const char *kind, uint32_t file_id, uint32_t dev, const FhEntry *fh, int *fd);
+int watch_open(struct op *op, const struct snapshot *s, const char *kind, uint32_t file_id, uint32_t dev, const FhEntry *fh, int *fd);
 /* The same by name only. */
-int watch_open_path(struct op *op, const char *kind, uint32_t file_id, const char *path, int *fd);
+int watch_open_path(struct op *op, const struct fs_view *view, const char *kind, uint32_t file_id, const char *path, int *fd);
 /* Its name for calls that do not take O_PATH descriptors. */
 struct watch_name {
 	char s[32];

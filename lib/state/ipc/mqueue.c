@@ -53,7 +53,7 @@ static struct ipc_mqueue *find_queue(const struct ipc_state *st, const struct st
 	return NULL;
 }
 
-static int examine(struct op *op, struct ipc_mqueue *q, const char *name)
+static int examine(struct op *op, const struct snapshot *s, struct ipc_mqueue *q, const char *name)
 {
 	MqueueEntry *m = q->msg;
 	struct mq_attr attr;
@@ -69,8 +69,8 @@ static int examine(struct op *op, struct ipc_mqueue *q, const char *name)
 	m->maxmsg = (uint64_t)attr.mq_maxmsg;
 	m->msgsize = (uint64_t)attr.mq_msgsize;
 	m->mode = q->st.st_mode & 07777;
-	m->uid = q->st.st_uid;
-	m->gid = q->st.st_gid;
+	m->uid = ns_uid_inside(s, q->st.st_uid);
+	m->gid = ns_gid_inside(s, q->st.st_gid);
 	m->n_queued = (uint64_t)attr.mq_curmsgs;
 	return m->name ? 0 : op_nomem(op);
 }
@@ -128,7 +128,7 @@ static int mqueue_dump(struct op *op, struct snapshot *s, const struct fd_view *
 			return CKPT_E_NOMEM;
 		q->seen = v->pid;
 		q->fd = file_reopen(v->copy, O_RDWR | O_NONBLOCK);
-		r = examine(op, q, mqueue_base_name(v->link));
+		r = examine(op, s, q, mqueue_base_name(v->link));
 	}
 	r = r ?: fill_file(op, v, f, q);
 	/* mq_open() goes through a mount of the kernel's own, where all names are below the root. */
@@ -148,7 +148,7 @@ static int add_named(struct op *op, struct snapshot *s, int dir, const char *nam
 	if (!q)
 		return CKPT_E_NOMEM;
 	q->fd = openat(dir, name, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	return examine(op, q, name);
+	return examine(op, s, q, name);
 }
 
 static int list_names(struct op *op, struct snapshot *s, int dir)
@@ -339,14 +339,14 @@ static mqd_t create(const char *name, const struct mq_attr *attr)
 }
 
 /* By the path that the program used, where that leads to it. */
-static int open_by_path(const struct ipc_mqueue *q, int flags)
+static int open_by_path(const struct snapshot *s, const struct ipc_mqueue *q, int flags)
 {
 	char path[300];
 	struct stat ours, st;
 	int fd;
 
 	snprintf(path, sizeof(path), PLACE "%s", q->msg->name);
-	fd = open(path, flags | O_CLOEXEC);
+	fd = view_open(mounts_view(s, -1), path, flags | O_CLOEXEC, 0);
 	if (fd >= 0 && (fstat(fd, &st) < 0 || fstat(q->fd, &ours) < 0 || st.st_ino != ours.st_ino || st.st_dev != ours.st_dev)) {
 		close(fd);
 		fd = -1;
@@ -368,7 +368,7 @@ static int open_files(struct op *op, struct snapshot *s, struct ipc_mqueue *q, c
 		int flags = (int)(m->flags & (O_ACCMODE | O_NONBLOCK | O_APPEND | O_NOATIME)) | O_CLOEXEC;
 
 		if (u->has_by_path && u->by_path)
-			q->files[i] = file_high(open_by_path(q, flags));
+			q->files[i] = file_high(open_by_path(s, q, flags));
 		if (q->files[i] < 0)
 			q->files[i] = file_high(mq_open(name, flags));
 		if (q->files[i] < 0)
@@ -377,11 +377,11 @@ static int open_files(struct op *op, struct snapshot *s, struct ipc_mqueue *q, c
 	return 0;
 }
 
-static int fill_queue(struct op *op, struct ipc_mqueue *q)
+static int fill_queue(struct op *op, const struct snapshot *s, struct ipc_mqueue *q)
 {
 	const MqueueEntry *m = q->msg;
 
-	if (fchown(q->fd, m->uid, m->gid) < 0 || fchmod(q->fd, m->mode) < 0)
+	if (fchown(q->fd, ns_uid_outside(s, m->uid), ns_gid_outside(s, m->gid)) < 0 || fchmod(q->fd, m->mode) < 0)
 		return mqueue_errno(op, q, "set the owner of");
 	for (size_t i = 0; i < m->n_messages; i++)
 		if (mq_send(q->fd, (const char *)m->messages[i]->bytes.data ?: "", m->messages[i]->bytes.len, m->messages[i]->priority) < 0)
@@ -414,7 +414,7 @@ static int make_one(struct op *op, struct snapshot *s, struct ipc_mqueue *q)
 	if (q->fd < 0)
 		return mqueue_errno(op, q, "make");
 	q->made = true;
-	r = fill_queue(op, q);
+	r = fill_queue(op, s, q);
 	r = r ?: open_files(op, s, q, name);
 	return r ?: unlink_queue(op, q, name);
 }

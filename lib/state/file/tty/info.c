@@ -74,6 +74,11 @@ TtyInfoEntry *info_by_id(const struct snapshot *s, uint32_t id)
 	return NULL;
 }
 
+const TtyInfoEntry *terminal_session(const struct terminal *t)
+{
+	return t->master ? t->master : t->orphan ? t->slave : NULL;
+}
+
 TtyInfoEntry *info_new(struct op *op, struct snapshot *s, const struct fd_view *v, uint32_t id, TtyType type)
 {
 	TtyInfoEntry *m = op_new(op, TtyInfoEntry), **slot;
@@ -90,8 +95,8 @@ TtyInfoEntry *info_new(struct op *op, struct snapshot *s, const struct fd_view *
 	m->rdev = (uint32_t)v->st.st_rdev;
 	m->has_dev = m->has_uid = m->has_gid = true;
 	m->dev = (uint32_t)v->st.st_dev;
-	m->uid = v->st.st_uid;
-	m->gid = v->st.st_gid;
+	m->uid = ns_uid_inside(s, v->st.st_uid);
+	m->gid = ns_gid_inside(s, v->st.st_gid);
 	if (type != TTY_TYPE__PTY)
 		return m;
 	m->pty = op_new(op, TtyPtyEntry);

@@ -7,6 +7,7 @@
 #include "lib/state/file/tty/tty.h"
 
 #define PTMX "/dev/ptmx"
+#define PTS "/pts/"
 #define OPEN_FLAGS (O_ACCMODE | O_NONBLOCK | O_APPEND | O_SYNC | (int)KFLAG_LARGEFILE)
 
 /* Masters below the number that is wanted, held until all numbers were given. */
@@ -40,31 +41,52 @@ static const RegFileEntry *name_of(const struct snapshot *s, const struct snap_f
 }
 
 /* The name comes from an image: it must be what it should be before it is opened. */
-static int open_ptmx(struct op *op, const struct terminal *t, const char *path, int flags, int *fd)
+static int open_ptmx(struct op *op, const struct terminal *t, const struct fs_view *view, const char *path, int flags, int *fd)
 {
 	struct stat st;
 
-	if (stat(path, &st) < 0)
+	if (view_stat(view, path, &st) < 0)
 		return op_errno(op, errno, AT(.kind = "pty"), "pseudo terminal %u: %s", t->index, path);
 	if (!S_ISCHR(st.st_mode) || st.st_rdev != RDEV_PTMX)
 		return op_fail(op, CKPT_E_CHANGED, AT(.kind = "pty"), "pseudo terminal %u: %s does not make pseudo terminals",
 			       t->index, path);
-	*fd = file_high(open(path, flags | O_NOCTTY | O_CLOEXEC));
+	*fd = file_high(view_open(view, path, flags | O_NOCTTY | O_CLOEXEC, 0));
 	if (*fd < 0 && errno == ENOSPC)
 		return op_errno(op, errno, AT(.kind = "pty", .hint = "raise kernel.pty.max"), "pseudo terminal %u: %s", t->index,
 				path);
 	return *fd < 0 ? op_errno(op, errno, AT(.kind = "pty"), "pseudo terminal %u: %s", t->index, path) : 0;
 }
 
+/* What makes terminals in the devpts that the slave @name is in. */
+static const char *ptmx_beside(struct op *op, const RegFileEntry *name)
+{
+	const char *last = name ? strrchr(name->name, '/') : NULL;
+	size_t n = last ? (size_t)(last + 1 - name->name) : 0;
+	const char *path;
+
+	if (n < strlen(PTS) || strncmp(name->name + n - strlen(PTS), PTS, strlen(PTS)) != 0)
+		return PTMX;
+	path = arena_printf(op->arena, "%.*sptmx", (int)n, name->name);
+	return path ? path : PTMX;
+}
+
 static int allocate(struct op *op, struct snapshot *s, struct terminal *t, struct blockers *blockers)
 {
 	const struct snap_file *f = t->master ? file_of_info(s, t->master->id) : NULL;
-	const RegFileEntry *name = name_of(s, f);
+	const RegFileEntry *name = t->orphan ? name_of(s, file_of_info(s, t->slave->id)) : name_of(s, f);
+	const struct fs_view *view = name ? reg_view(s, name) : mounts_view(s, -1);
+	const char *path = t->orphan ? ptmx_beside(op, name) : name ? name->name : PTMX;
 	int flags = f ? (int)f->msg->tty->flags & O_ACCMODE : O_RDWR;
+
+	/* It was needed before, for a mount of its file. */
+	if (!t->hung_up && name && name->has_mnt_id)
+		t->master_fd = mounts_pty(s, name->mnt_id, t->index);
+	if (t->master_fd >= 0)
+		return 0;
 
 	for (;;) {
 		unsigned got = 0;
-		int fd = -1, *slot, r = open_ptmx(op, t, name ? name->name : PTMX, flags, &fd);
+		int fd = -1, *slot, r = open_ptmx(op, t, view, path, flags, &fd);
 
 		if (r)
 			return r;
@@ -140,7 +162,7 @@ static int set_owner(struct op *op, const struct snapshot *s, const struct termi
 	if (node < 0)
 		return fail(op, t, "find its slave");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", node);
-	if (info->has_uid && info->has_gid && chown(path, info->uid, info->gid) < 0)
+	if (info->has_uid && info->has_gid && chown(path, ns_uid_outside(s, info->uid), ns_gid_outside(s, info->gid)) < 0)
 		return fail(op, t, "set the owner of its slave");
 	if (has_mode && chmod(path, mode) < 0)
 		return fail(op, t, "set the mode of its slave");
@@ -214,9 +236,9 @@ static int open_by_name(const struct snapshot *s, const struct terminal *t, cons
 
 	snprintf(usual, sizeof(usual), "/dev/pts/%u", t->index);
 	if (t->hung_up || !name || strcmp(name->name, usual) == 0 || fstat(t->slave_fd, &ours) < 0 ||
-	    stat(name->name, &theirs) < 0 || ours.st_rdev != theirs.st_rdev || ours.st_dev != theirs.st_dev)
+	    view_stat(reg_view(s, name), name->name, &theirs) < 0 || ours.st_rdev != theirs.st_rdev || ours.st_dev != theirs.st_dev)
 		return -1;
-	return open(name->name, flags);
+	return view_open(reg_view(s, name), name->name, flags, 0);
 }
 
 int pty_open_slave(struct op *op, const struct snapshot *s, const struct terminal *t, struct snap_file *f)
@@ -268,6 +290,8 @@ static int finish(struct op *op, struct terminal *t)
 		close_fd_p(&t->slave_fd);
 		t->slave_fd = -1;
 	}
+	if (!t->master)
+		return t->slave->exclusive && ioctl(t->slave_fd, TIOCEXCL) < 0 ? fail(op, t, "set its modes") : 0;
 	if ((t->master->packet_mode && ioctl(t->master_fd, TIOCPKT, &one) < 0) ||
 	    (t->master->exclusive && ioctl(t->master_fd, TIOCEXCL) < 0) ||
 	    (t->slave && t->slave->exclusive && ioctl(t->slave_fd, TIOCEXCL) < 0) ||
@@ -293,12 +317,28 @@ static int allocate_all(struct op *op, struct snapshot *s, bool hung_up)
 	for (size_t i = 0; i < ts->all.n && !r; i++) {
 		struct terminal *t = ts->all.v[i];
 
-		if (hung_up ? t->hung_up : t->master && !t->hung_up)
+		if (hung_up ? t->hung_up : terminal_session(t) && !t->hung_up)
 			r = allocate(op, s, t, &blockers);
 	}
 	for (size_t i = 0; i < blockers.v.n; i++)
 		close(blockers.v.v[i]);
 	return r;
+}
+
+/* One without a master, in a devpts of the tree's own. */
+static bool is_orphan(const struct op *op, const struct snapshot *s, const struct terminal *t)
+{
+	const RegFileEntry *name = t->master || t->hung_up || !t->slave || !t->slave->termios ? NULL : name_of(s, file_of_info(s, t->slave->id));
+
+	return name && op->opts->orphan_pts_master && mounts_own(s) && name->has_mnt_id && name->mnt_id >= 0;
+}
+
+/* From now on it is the caller's; ours is closed in the end. */
+static int give_master(struct op *op, const struct snapshot *s, const struct terminal *t)
+{
+	const struct snap_ns *ns = ns_own(s, NS_MNT);
+
+	return op_event(op, CKPT_EVENT_ORPHAN_PTS_MASTER, ns ? ns->host : 0, t->master_fd);
 }
 
 int ptys_make(struct op *op, struct snapshot *s)
@@ -314,6 +354,8 @@ int ptys_make(struct op *op, struct snapshot *s)
 	if (!q)
 		return CKPT_E_NOMEM;
 	qsort(ts->all.v, ts->all.n, sizeof(*ts->all.v), by_index);
+	for (size_t i = 0; i < ts->all.n; i++)
+		ts->all.v[i]->orphan = is_orphan(op, s, ts->all.v[i]);
 	/* Those that need their number first. */
 	r = allocate_all(op, s, false);
 	r = r ? r : allocate_all(op, s, true);
@@ -325,6 +367,7 @@ int ptys_make(struct op *op, struct snapshot *s)
 		r = prepare(op, s, t, q);
 		r = r ? r : open_descriptions(op, s, t);
 		r = r ? r : finish(op, t);
+		r = r || !t->orphan ? r : give_master(op, s, t);
 	}
 	return r;
 }

@@ -62,8 +62,10 @@ int open_own(struct op *op, struct snapshot *s, struct snap_file *f, const TtyIn
 
 	if (!op->opts->shell_job)
 		return op_fail(op, CKPT_E_INVAL,
-			       AT(.kind = "terminal", .hint = "let it use this terminal instead with --shell-job (-j)"),
-			       "the program used a terminal from outside");
+			       AT(.kind = "terminal", .hint = mounts_own(s) ? "have a new master made for it with --orphan-pts-master, or let "
+									      "it use this terminal instead with --shell-job (-j)"
+									    : "let it use this terminal instead with --shell-job (-j)"),
+			       "the program used a terminal whose master was held outside");
 	terminal = own_terminal();
 	if (terminal < 0)
 		return op_fail(op, CKPT_E_INVAL, AT(.kind = "terminal", .hint = "run the restore in a terminal"),

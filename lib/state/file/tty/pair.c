@@ -60,19 +60,21 @@ static int whole_session(struct op *op, const struct snapshot *s, struct termina
 	return 0;
 }
 
-static bool links_to(int dir, const char *name, const char *want)
+/* Other instances of devpts have terminals of that name, too. */
+static bool links_to(int dir, const char *name, const char *want, dev_t instance)
 {
 	char link[64];
 	ssize_t n = readlinkat(dir, name, link, sizeof(link) - 1);
+	struct stat st;
 
 	if (n <= 0)
 		return false;
 	link[n] = 0;
-	return strcmp(link, want) == 0;
+	return strcmp(link, want) == 0 && fstatat(dir, name, &st, 0) == 0 && st.st_dev == instance;
 }
 
 /* Who, outside, has the slave open? Asked only where nobody inside has. 0: nobody. */
-static pid_t outside_holder(const struct snapshot *s, unsigned index)
+static pid_t outside_holder(const struct snapshot *s, unsigned index, dev_t instance)
 {
 	DIR *proc = opendir("/proc");
 	char path[300], want[32];
@@ -89,7 +91,7 @@ static pid_t outside_holder(const struct snapshot *s, unsigned index)
 		snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 		fds = opendir(path);
 		while (fds && !found && (f = readdir(fds)))
-			if (links_to(dirfd(fds), f->d_name, want))
+			if (links_to(dirfd(fds), f->d_name, want, instance))
 				found = pid;
 		if (fds)
 			closedir(fds);
@@ -108,7 +110,7 @@ static int without_slave(struct op *op, const struct snapshot *s, struct termina
 		t->extra->has_slave_closed = t->extra->slave_closed = true;
 		return 0;
 	}
-	holder = outside_holder(s, t->index);
+	holder = outside_holder(s, t->index, t->instance);
 	if (!holder)
 		return 0; /* nobody has opened it yet */
 	return file_refuse(op, &t->where, "pty master", "checkpoint both sides together, or neither",
@@ -137,6 +139,33 @@ static int check_unique(struct op *op, const struct tty_state *ts, const struct 
 		if (ts->all.v[i] != t && ts->all.v[i]->index == t->index && !(ts->all.v[i]->hung_up && t->hung_up))
 			return file_refuse(op, &t->where, "terminal", NULL,
 					   "two terminals have number %u, in two instances of devpts: not supported", t->index);
+	return 0;
+}
+
+/*
+ * A container's: the slave is in its own devpts, and the master is held by its runtime, which gets a new one at the restore
+ * (--orphan-pts-master). Session and foreground group show only in the tasks whose controlling terminal it is.
+ */
+static bool may_be_orphan(const struct snapshot *s, const struct terminal *t)
+{
+	return mounts_own(s) && !t->where.astray && t->slave;
+}
+
+static int complete_orphan(struct op *op, const struct snapshot *s, struct terminal *t)
+{
+	t->orphan = true;
+	for (size_t i = 0; i < s->tasks.n; i++) {
+		struct proc_stat stat;
+		int r = proc_read_stat(op, s->tasks.v[i].host, &stat);
+
+		if (r < 0)
+			return r;
+		if (r || !stat.tty_nr || (dev_t)stat.tty_nr != (dev_t)t->slave->rdev || !in_tree(s, stat.session))
+			continue;
+		t->slave->sid = (uint32_t)pids_inside(s->pids, stat.session);
+		t->slave->pgrp = stat.tpgid > 0 ? (uint32_t)pids_inside(s->pids, stat.tpgid) : 0;
+		break;
+	}
 	return 0;
 }
 
@@ -169,7 +198,7 @@ static int complete_outside(struct op *op, const struct snapshot *s, const struc
 static struct terminal *whole_by_index(const struct tty_state *ts, unsigned index)
 {
 	for (size_t i = 0; i < ts->all.n; i++)
-		if (ts->all.v[i]->index == index && ts->all.v[i]->master)
+		if (ts->all.v[i]->index == index && terminal_session(ts->all.v[i]))
 			return ts->all.v[i];
 	return NULL;
 }
@@ -216,9 +245,10 @@ static int note_without(struct op *op, const struct snapshot *s, const struct pr
 	uint32_t sid = (uint32_t)pids_inside(s->pids, stat->session);
 
 	for (size_t i = 0; ts && i < ts->all.n; i++) {
+		const TtyInfoEntry *info = terminal_session(ts->all.v[i]);
 		uint32_t *slot;
 
-		if (!ts->all.v[i]->master || ts->all.v[i]->master->sid != sid)
+		if (!info || info->sid != sid)
 			continue;
 		slot = ARRAY_ADD(op->arena, &ts->no_ctty);
 		if (!slot)
@@ -242,7 +272,7 @@ static int complete_task(struct op *op, const struct snapshot *s, pid_t pid)
 	if (r || !rdev || stat.session != pid || is_given(s, &stat))
 		return r < 0 ? r : 0;
 	t = is_pty_slave(rdev) && s->file_state->tty ? whole_by_index(s->file_state->tty, pty_number(rdev)) : NULL;
-	if (t && t->master->sid == (uint32_t)pids_inside(s->pids, pid))
+	if (t && terminal_session(t)->sid == (uint32_t)pids_inside(s->pids, pid))
 		return 0;
 	return op_fail(op, CKPT_E_UNSUPPORTED,
 		       AT(.pid = pid, .kind = "terminal",
@@ -263,6 +293,8 @@ int tty_complete(struct op *op, struct snapshot *s)
 		r = check_unique(op, ts, t);
 		if (!r && t->master)
 			r = complete_whole(op, s, t);
+		else if (!r && !t->hung_up && may_be_orphan(s, t))
+			r = complete_orphan(op, s, t);
 		else if (!r && !t->hung_up)
 			r = complete_outside(op, s, &t->where, t->index, &given);
 	}

@@ -29,7 +29,7 @@ static struct terminal *ctty_terminal(const struct snapshot *s, const struct sna
 		if (s->extra->ctty_files[i]->file_id == f->id && s->extra->ctty_files[i]->index <= PTY_INDEX_MAX)
 			return terminal_of_info(ts, s->extra->ctty_files[i]->index << 1);
 	for (size_t i = 0; i < ts->all.n; i++)
-		if (ts->all.v[i]->master && info->sid && ts->all.v[i]->master->sid == info->sid)
+		if (terminal_session(ts->all.v[i]) && info->sid && terminal_session(ts->all.v[i])->sid == info->sid)
 			return ts->all.v[i];
 	return NULL;
 }
@@ -42,11 +42,11 @@ int ctty_open(struct op *op, struct snapshot *s, struct snap_file *f, const TtyI
 
 	if (!t)
 		return open_own(op, s, f, info);
-	if (!t->master)
-		return image_bad(op, "ckpt-extra: terminal %u is no pseudo terminal of the tree", t->index);
 	r = ptys_make(op, s);
+	if (!r && !terminal_session(t))
+		return image_bad(op, "ckpt-extra: terminal %u is no pseudo terminal of the tree", t->index);
 	/* A task that is not in the session (any more) has it from one that was: it gets the same thing, under its other name. */
-	if (!r && !(task && task->ps->sid == t->master->sid))
+	if (!r && !(task && task->ps->sid == terminal_session(t)->sid))
 		r = pty_open_slave(op, s, t, f);
 	return r;
 }
@@ -146,6 +146,13 @@ static int plan_resized(struct plan_build *b, const struct tty_state *ts)
 	return r < 0 ? r : 0;
 }
 
+static bool is_of_session(const struct terminal *t, uint32_t sid)
+{
+	const TtyInfoEntry *info = terminal_session(t);
+
+	return info && info->sid == sid && t->slave_fd >= 0;
+}
+
 /* When it has its children, who may have the terminal that it gives up. */
 static int plan_without(struct plan_build *b, const struct tty_state *ts)
 {
@@ -155,7 +162,7 @@ static int plan_without(struct plan_build *b, const struct tty_state *ts)
 	for (size_t i = 0; x && i < x->n_no_ctty; i++)
 		listed |= x->no_ctty[i] == (uint32_t)b->task->pid;
 	for (size_t i = 0; listed && i < ts->all.n; i++)
-		if (ts->all.v[i]->master && ts->all.v[i]->master->sid == b->task->ps->sid && ts->all.v[i]->slave_fd >= 0)
+		if (is_of_session(ts->all.v[i], b->task->ps->sid))
 			return plan_ioctl(b, PLAN_LINK, ts->all.v[i]->slave_fd, TIOCNOTTY, NULL, 0, 0, "give the terminal up");
 	return 0;
 }
@@ -169,8 +176,8 @@ int plan_terminal(struct plan_build *b)
 	if (r || !ts || sid != b->task->ps->pid)
 		return r || !ts ? r : plan_without(b, ts);
 	for (size_t i = 0; i < ts->all.n; i++)
-		if (ts->all.v[i]->master && ts->all.v[i]->master->sid == sid && ts->all.v[i]->slave_fd >= 0)
-			return plan_leader(b, ts->all.v[i]->master, ts->all.v[i]->slave_fd, 0);
+		if (is_of_session(ts->all.v[i], sid))
+			return plan_leader(b, terminal_session(ts->all.v[i]), ts->all.v[i]->slave_fd, 0);
 	for (size_t i = 0; i < b->s->ttys.n; i++) {
 		const TtyInfoEntry *info = b->s->ttys.v[i];
 		int fd = info->type == TTY_TYPE__EXT_TTY && info->sid == sid ? given_fd(b->s, info) : -1;

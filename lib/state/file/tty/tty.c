@@ -151,7 +151,8 @@ static int dump_name(struct op *op, struct snapshot *s, const struct fd_view *v,
 	struct snap_file *f;
 	RegFileEntry *m;
 
-	if (!hung_up) {
+	/* What --shell-job replaces, or --external names, may be anywhere. */
+	if (!hung_up && !v->astray) {
 		int r = reg_dump_ref(op, s, v, id);
 
 		if (!r)
@@ -166,7 +167,7 @@ static int dump_name(struct op *op, struct snapshot *s, const struct fd_view *v,
 	m->id = *id = f->id;
 	m->flags = v->info.flags;
 	m->fown = file_fown(op, v);
-	m->name = arena_strndup(op->arena, v->link, n > tail ? n - tail : n);
+	m->name = arena_strndup(op->arena, v->link, hung_up && n > tail ? n - tail : n);
 	m->has_mode = true;
 	m->mode = v->st.st_mode;
 	f->msg->reg = m;
@@ -276,8 +277,8 @@ static int dump_master(struct op *op, struct snapshot *s, const struct fd_view *
 	*info = t->master = info_new(op, s, v, index << 1 | 1, TTY_TYPE__PTY);
 	if (!*info)
 		return CKPT_E_NOMEM;
-	(*info)->uid = st.st_uid;
-	(*info)->gid = st.st_gid;
+	(*info)->uid = ns_uid_inside(s, st.st_uid);
+	(*info)->gid = ns_gid_inside(s, st.st_gid);
 	t->slave_mode = st.st_mode & 07777;
 	t->master_fd = fcntl(v->copy, F_DUPFD_CLOEXEC, 3);
 	if (t->master_fd < 0)

@@ -74,6 +74,7 @@ struct terminal {
 	PtyExtraEntry *extra;	  /* NULL: none */
 	TtyDataEntry *input, *output; /* NULL: empty */
 	bool hung_up;		  /* its master is gone */
+	bool orphan;		  /* its master is outside, and a new one will be made for whoever restores */
 	bool has_ctty;		  /* dump: it is open as /dev/tty */
 	/* dump */
 	struct fd_view where;	  /* a descriptor of it, for messages */
@@ -128,6 +129,9 @@ TtyInfoEntry *info_new(struct op *op, struct snapshot *s, const struct fd_view *
 int info_read(struct op *op, const struct fd_view *v, TtyInfoEntry *m);
 TtyInfoEntry *info_by_id(const struct snapshot *s, uint32_t id);
 void termios_from(const TermiosEntry *m, struct termios2 *t);
+
+/* Which entry tells of its session; NULL: none, it is not one of the tree's. */
+const TtyInfoEntry *terminal_session(const struct terminal *t);
 
 /* pair.c */
 struct terminal *terminal_of(struct op *op, struct tty_state *ts, unsigned index, dev_t instance);

@@ -206,7 +206,7 @@ static int unix_dump(struct op *op, struct snapshot *s, const struct fd_view *v,
 		return r;
 	fill_state(s, v, u);
 	note_owner(v, u);
-	r = unix_name_dump(op, v, u);
+	r = unix_name_dump(op, s, v, u);
 	r = r ? r : dump_options(op, us, v, u);
 	r = r ? r : dump_peer_cred(op, s, v, u);
 	return r ? r : unix_queue_dump(op, s, v->copy, u);

@@ -67,6 +67,8 @@ struct unix_sk {
 	int file;		/* O_PATH descriptor of the file it is bound to, -1: none */
 	struct stand_in_job *bind;
 	const char *bind_folder; /* made for it in bind->move_dir */
+	int name_at;		 /* the folder of its file */
+	const char *name_last;	 /* and the name in there; NULL: it was not bound in place */
 	ARRAY(struct unix_packet *) queue;
 	size_t sent;
 };
@@ -110,7 +112,7 @@ struct unix_state {
 struct unix_state *unix_state(struct op *op, struct snapshot *s);
 
 /* ---- dump */
-int unix_name_dump(struct op *op, const struct fd_view *v, struct unix_seen *u);
+int unix_name_dump(struct op *op, const struct snapshot *s, const struct fd_view *v, struct unix_seen *u);
 int unix_queue_dump(struct op *op, struct snapshot *s, int fd, struct unix_seen *u);
 int unix_peers_complete(struct op *op, struct snapshot *s);
 int unix_check(struct op *op, const struct fd_view *v);

@@ -19,22 +19,22 @@
 
 /* ----------------------------------------------------------------------------------------------------- dump half */
 
-static int set_perms(struct op *op, struct unix_seen *u, const struct stat *st)
+static int set_perms(struct op *op, const struct snapshot *s, struct unix_seen *u, const struct stat *st)
 {
 	u->msg->file_perms = msg_new(op, FilePermsEntry, file_perms_entry);
 	if (!u->msg->file_perms)
 		return CKPT_E_NOMEM;
 	u->msg->file_perms->mode = st->st_mode;
-	u->msg->file_perms->uid = st->st_uid;
-	u->msg->file_perms->gid = st->st_gid;
+	u->msg->file_perms->uid = ns_uid_inside(s, st->st_uid);
+	u->msg->file_perms->gid = ns_gid_inside(s, st->st_gid);
 	return 0;
 }
 
-static bool same_file(const char *path, const struct stat *st)
+static bool same_file(const struct fs_view *view, const char *path, const struct stat *st)
 {
 	struct stat now;
 
-	return stat(path, &now) == 0 && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
+	return view_stat(view, path, &now) == 0 && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
 }
 
 /* The folder from which relative @name leads to @path; NULL: none was found. */
@@ -49,14 +49,15 @@ static char *folder_of(struct op *op, const struct fd_view *v, const char *path,
 	if (n == m + 1 && strcmp(path + 1, name) == 0)
 		return arena_strdup(op->arena, "/");
 	snprintf(link, sizeof(link), "/proc/%d/cwd", v->pid);
-	if (snprintf(text, sizeof(text), "%s/%s", link, name) >= (int)sizeof(text) || !same_file(text, st))
+	if (snprintf(text, sizeof(text), "%s/%s", link, name) >= (int)sizeof(text) || !same_file(&fs_view_ours, text, st))
 		return NULL;
 	len = readlink(link, text, sizeof(text) - 1);
 	return len > 0 ? arena_strndup(op->arena, text, (size_t)len) : NULL;
 }
 
 /* Where the file is. The name alone leads there, or with a folder, or not. */
-static int place(struct op *op, const struct fd_view *v, struct unix_seen *u, const char *path, const struct stat *st)
+static int place(struct op *op, const struct fs_view *view, const struct fd_view *v, struct unix_seen *u, const char *path,
+		 const struct stat *st)
 {
 	char name[UNIX_NAME_MAX + 1] = "";
 	size_t n = strlen(path);
@@ -70,7 +71,7 @@ static int place(struct op *op, const struct fd_view *v, struct unix_seen *u, co
 		u->msg->name_dir = folder_of(op, v, path, name, st);
 		if (u->msg->name_dir)
 			return 0;
-	} else if (same_file(name, st)) {
+	} else if (same_file(view, name, st)) {
 		return 0;
 	}
 	/* To a reader that knows nothing of "path", the name is one that does not exist any more: that is true. */
@@ -80,11 +81,12 @@ static int place(struct op *op, const struct fd_view *v, struct unix_seen *u, co
 	return u->extra->path ? 0 : op_nomem(op);
 }
 
-static int dump_file(struct op *op, const struct fd_view *v, struct unix_seen *u)
+static int dump_file(struct op *op, const struct snapshot *s, const struct fd_view *v, struct unix_seen *u)
 {
 	_cleanup_close_ int file = ioctl(v->copy, SIOCUNIXFILE);
 	char link[64], path[4096];
 	struct stat st;
+	int32_t mnt_id;
 	ssize_t n;
 	int r;
 
@@ -96,11 +98,17 @@ static int dump_file(struct op *op, const struct fd_view *v, struct unix_seen *u
 	if (n < 0 || fstat(file, &st) < 0)
 		return file_errno(op, v, "look at the file it is bound to");
 	path[n] = '\0';
-	r = set_perms(op, u, &st);
-	return r ? r : place(op, v, u, path, &st);
+	mnt_id = file_mount(file);
+	if (mounts_own(s) && !mounts_know(s, mnt_id))
+		return file_refuse(op, v, "unix socket", "the program must close it before the checkpoint",
+				   "it is bound to %s, on a mount that is in no mount namespace of the tree", path);
+	if (mounts_own(s))
+		msg_set(u->msg, mnt_id, mnt_id);
+	r = set_perms(op, s, u, &st);
+	return r ? r : place(op, mounts_view(s, mnt_id), v, u, path, &st);
 }
 
-int unix_name_dump(struct op *op, const struct fd_view *v, struct unix_seen *u)
+int unix_name_dump(struct op *op, const struct snapshot *s, const struct fd_view *v, struct unix_seen *u)
 {
 	struct sockaddr_un a = { 0 };
 	socklen_t n = sizeof(a);
@@ -112,7 +120,7 @@ int unix_name_dump(struct op *op, const struct fd_view *v, struct unix_seen *u)
 	u->msg->name.data = arena_memdup(op->arena, a.sun_path, u->msg->name.len + 1);
 	if (!u->msg->name.data)
 		return op_nomem(op);
-	return u->msg->name.len && a.sun_path[0] ? dump_file(op, v, u) : 0;
+	return u->msg->name.len && a.sun_path[0] ? dump_file(op, s, v, u) : 0;
 }
 
 /* -------------------------------------------------------------------------------------------------- restore half */
@@ -202,6 +210,11 @@ static int make_way(struct op *op, struct unix_state *us, const struct unix_sk *
 	return unix_sys(op, sk, "put aside an old socket file with its name");
 }
 
+static const struct fs_view *view_of(const struct unix_state *us, const struct unix_sk *sk)
+{
+	return mounts_view(us->s, sk->m->has_mnt_id ? sk->m->mnt_id : -1);
+}
+
 /* Opens the folder of @path, relative to @base; *@last is what comes after it. */
 static int open_parent(struct op *op, struct unix_state *us, const struct unix_sk *sk, int base, const char *path, int *dir,
 		       const char **last)
@@ -213,7 +226,10 @@ static int open_parent(struct op *op, struct unix_state *us, const struct unix_s
 		return op_nomem(op);
 	folder = dirname(copy);
 	*last = basename(copy2);
-	*dir = openat(base, folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (path[0] == '/')
+		*dir = view_open(view_of(us, sk), folder, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	else
+		*dir = openat(base, folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (*dir < 0)
 		return op_errno(op, errno, AT(.kind = "unix socket"), "%s: cannot open the folder %s", unix_what(op, sk), folder);
 	return extra_fd(op, us, *dir);
@@ -228,7 +244,7 @@ static int bind_in_place(struct op *op, struct unix_state *us, struct unix_sk *s
 	if (name[0] != '/') {
 		if (!sk->m->name_dir)
 			return image_bad(op, "files.img: id %u: a relative name, and no folder for it", sk->m->id);
-		base = open(sk->m->name_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		base = view_open(view_of(us, sk), sk->m->name_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 		if (base < 0)
 			return op_errno(op, errno, AT(.kind = "unix socket"), "%s: cannot open the folder %s",
 					unix_what(op, sk), sk->m->name_dir);
@@ -237,8 +253,13 @@ static int bind_in_place(struct op *op, struct unix_state *us, struct unix_sk *s
 			return r;
 		sk->bind->dir = base;
 	}
+	if (!view_is_ours(view_of(us, sk)))
+		sk->bind->root = view_of(us, sk)->root;
 	r = open_parent(op, us, sk, base, name, &dir, &last);
-	return r ? r : make_way(op, us, sk, dir, last);
+	r = r ? r : make_way(op, us, sk, dir, last);
+	sk->name_at = dir;
+	sk->name_last = last;
+	return r;
 }
 
 static int bind_deleted(struct op *op, struct unix_state *us, struct unix_sk *sk)
@@ -376,7 +397,7 @@ int unix_files_finish(struct op *op, struct unix_state *us)
 		if (sk->file < 0 || !p)
 			continue;
 		own_path(sk->file, path);
-		if (chown(path, p->uid, p->gid) < 0 || chmod(path, p->mode & 07777) < 0)
+		if (chown(path, ns_uid_outside(us->s, p->uid), ns_gid_outside(us->s, p->gid)) < 0 || chmod(path, p->mode & 07777) < 0)
 			return unix_sys(op, sk, "set owner and mode of its file");
 	}
 	return 0;
@@ -384,13 +405,10 @@ int unix_files_finish(struct op *op, struct unix_state *us)
 
 static void remove_name(const struct unix_sk *sk)
 {
-	char name[UNIX_NAME_MAX + 1] = "";
-
-	memcpy(name, sk->m->name.data, sk->m->name.len);
 	if (sk->bind->move_dir >= 0)
 		unlinkat(sk->bind->move_dir, sk->bind->move_name, 0);
-	else if (sk->bind->root < 0)
-		unlinkat(sk->bind->dir >= 0 ? sk->bind->dir : AT_FDCWD, name, 0);
+	else if (sk->name_last)
+		unlinkat(sk->name_at, sk->name_last, 0);
 }
 
 void unix_names_done(struct op *op, struct unix_state *us, bool success)
