@@ -252,6 +252,63 @@ def dumped_elsewhere():
         s.t.go()
 
 
+# ------------------------------------------------------------------------------------------------------ namespaces
+
+def inside(pid):
+    """Its cgroups as it sees them itself: another process of its namespace is asked."""
+    out = h.must(h.run(["nsenter", "-t", str(pid), "-C", "cat", f"/proc/{pid}/cgroup"]), "nsenter").out
+    return dict(line.split(":", 2)[1:] for line in out.splitlines())
+
+
+def namespace(deeper):
+    """A cgroup namespace whose root is NAME; the process is there, or has gone to a folder below since."""
+    names = ["", "pids", "cpu"]
+    with h.Workdir() as w:
+        groups = [Group(n).make() for n in names] + [Group(n, NAME + "/a/b").make() for n in names if deeper]
+        enter = "".join(f"echo $$ > {g.path}/cgroup.procs; " for g in groups[:len(names)])
+        later = "".join(f"echo $$ > {g.path}/cgroup.procs; " for g in groups[len(names):])
+        p = subprocess.Popen(["/bin/sh", "-c", enter + f"exec unshare -C /bin/sh -c '{later} exec sleep 1000'"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            h.wait_until(lambda: h.read_text(f"/proc/{p.pid}/comm") == "sleep\n", "the program")
+            before = where(p.pid), inside(p.pid)
+            h.require(before[1]["pids"] == ("/a/b" if deeper else "/"), f"{before}")
+            h.must(h.dump(p.pid, w + "/i"), "dump")
+            p.wait()
+            for g in reversed(groups):
+                g.remove()
+            prefix = {c.name: c.cgns_prefix for c in img.read(w + "/i/cgroup.img")[0].sets[0].ctls}
+            h.require(prefix["pids"] == len(groups[1].inside), f"{prefix}")
+            r = h.ckpt("restore", "-d", "-D", w + "/i", "--fault-stage", "finish")
+            h.require(r.rc == 1 and not any(g.there() for g in groups), f"{r}")
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+            h.require((where(p.pid), inside(p.pid)) == before, f"{where(p.pid)}, {inside(p.pid)} is not {before}")
+            h.require(os.readlink(f"/proc/{p.pid}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup"), "no namespace")
+            h.kill_hard(p.pid)
+            for g in reversed(groups):
+                g.remove()
+            new = [Group(n, NAME + "-new") for n in names]
+            groups += new + [Group(n, NAME + "-new/a/b") for n in names if deeper]
+            roots = [x for n, g in zip(names, new) for x in ("--cgroup-root", f"{n}:{g.inside}")]
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i", *roots), "restore at another place")
+            h.require(where(p.pid)["pids"] == new[1].inside + before[1]["pids"].rstrip("/"), f"{where(p.pid)}")
+            h.require({n: inside(p.pid)[n] for n in names} == {n: before[1][n] for n in names}, f"{inside(p.pid)} is not {before[1]}")
+        finally:
+            h.kill_hard(p.pid)
+            for g in reversed(groups):
+                g.remove()
+
+
+@case
+def namespace_root():
+    namespace(False)
+
+
+@case
+def namespace_below():
+    namespace(True)
+
+
 # ------------------------------------------------------------------------------------------------------ properties
 
 LIMITS = {

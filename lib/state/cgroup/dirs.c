@@ -11,6 +11,7 @@
 
 struct forest {
 	struct op *op;
+	const struct snapshot *s;
 	struct cgroup_state *st;
 	struct cg_hier *hier;
 	cg_names names; /* of properties */
@@ -19,29 +20,30 @@ struct forest {
 	bool threaded;
 };
 
-static CgroupPerms *perms_of(struct op *op, const struct stat *st)
+/* As the tree calls owner and group. It may have no names for whoever made its cgroups: then nothing is said, and nothing changed. */
+static int perms_of(struct forest *f, const struct stat *st, CgroupPerms **ret)
 {
-	CgroupPerms *p = msg_new(op, CgroupPerms, cgroup_perms);
+	CgroupPerms *p = msg_new(f->op, CgroupPerms, cgroup_perms);
 
-	if (p) {
-		p->mode = st->st_mode;
-		p->uid = st->st_uid;
-		p->gid = st->st_gid;
-	}
-	return p;
+	if (!p)
+		return CKPT_E_NOMEM;
+	p->mode = st->st_mode;
+	p->uid = ns_uid_inside(f->s, st->st_uid);
+	p->gid = ns_gid_inside(f->s, st->st_gid);
+	*ret = p->uid == (uint32_t)-1 || p->gid == (uint32_t)-1 ? NULL : p;
+	return 0;
 }
 
-static int add_prop(struct forest *f, CgroupDirEntry *d, const char *name, const char *value, CgroupPerms *perms)
+static int add_prop(struct forest *f, CgroupDirEntry *d, const char *name, const char *value, const struct stat *st)
 {
 	CgroupPropEntry *p = msg_new(f->op, CgroupPropEntry, cgroup_prop_entry);
 
-	if (!p || !perms)
+	if (!p)
 		return CKPT_E_NOMEM;
 	p->name = (char *)(uintptr_t)name;
 	p->value = (char *)(uintptr_t)value;
-	p->perms = perms;
 	d->properties[d->n_properties++] = p;
-	return 0;
+	return perms_of(f, st, &p->perms);
 }
 
 /* Of the folder whose freezer was used: as it was before that. */
@@ -60,7 +62,7 @@ static int dump_prop(struct forest *f, int dir, const struct stat *dir_st, Cgrou
 	int r;
 
 	if (cg_prop_is_list_of_tasks(name))
-		return fstatat(dir, name, &st, 0) < 0 ? 0 : add_prop(f, d, name, "", perms_of(f->op, &st));
+		return fstatat(dir, name, &st, 0) < 0 ? 0 : add_prop(f, d, name, "", &st);
 	fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return 0; /* this one has none */
@@ -68,7 +70,7 @@ static int dump_prop(struct forest *f, int dir, const struct stat *dir_st, Cgrou
 	if (r || !value || (cg_is_v2(f->hier) && cg_prop_is_default(&f->st->props, name, value)))
 		return r;
 	f->threaded = f->threaded || (!strcmp(name, "cgroup.type") && !strcmp(value, "threaded"));
-	return add_prop(f, d, name, freezer_word(f, dir_st, name, value), perms_of(f->op, &st));
+	return add_prop(f, d, name, freezer_word(f, dir_st, name, value), &st);
 }
 
 /* Of the root of a hierarchy nothing could be set. */
@@ -151,10 +153,7 @@ static int dump_dir(struct forest *f, int dir, const char *name, const char *pat
 	if (fstat(dir, &st) < 0)
 		return op_errno(f->op, errno, AT(.kind = "cgroup"), "look at the cgroup %s of %s", path, cg_word(f->hier));
 	d->dir_name = (char *)(uintptr_t)name;
-	d->dir_perms = perms_of(f->op, &st);
-	if (!d->dir_perms)
-		return CKPT_E_NOMEM;
-	r = dump_props(f, dir, &st, path, d);
+	r = perms_of(f, &st, &d->dir_perms) ?: dump_props(f, dir, &st, path, d);
 	*ret = d;
 	return r || !below ? r : dump_below(f, dir, path, d);
 }
@@ -246,7 +245,7 @@ static int add_freezer_state(struct forest *f)
 	dir = openat(f->hier->fd, f->ctl->dirs[0]->dir_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0 || fstatat(dir, "freezer.state", &st, 0) < 0)
 		return 0;
-	return add_prop(f, f->ctl->dirs[0], "freezer.state", f->st->was_frozen ? "FROZEN" : "THAWED", perms_of(f->op, &st));
+	return add_prop(f, f->ctl->dirs[0], "freezer.state", f->st->was_frozen ? "FROZEN" : "THAWED", &st);
 }
 
 static int add_names(struct op *op, CgControllerEntry *ctl, const char *name)
@@ -269,9 +268,10 @@ static int add_names(struct op *op, CgControllerEntry *ctl, const char *name)
 	return 0;
 }
 
-static int dump_hierarchy(struct op *op, struct cgroup_state *st, size_t index)
+static int dump_hierarchy(struct op *op, const struct snapshot *s, size_t index)
 {
-	struct forest f = { .op = op, .st = st, .hier = st->hiers.v[index] };
+	struct cgroup_state *st = s->cgroups;
+	struct forest f = { .op = op, .s = s, .st = st, .hier = st->hiers.v[index] };
 	int r = cg_hier_open(op, st, f.hier);
 
 	if (r)
@@ -329,6 +329,6 @@ int cg_dirs_dump(struct op *op, struct snapshot *s)
 	for (size_t i = 1; i < st->sets.n && !r; i++) /* the first one is ours */
 		r = dump_set(op, st, st->sets.v[i]);
 	for (size_t i = 0; i < st->hiers.n && !r; i++)
-		r = dump_hierarchy(op, st, i) ?: op_check_cancel(op);
+		r = dump_hierarchy(op, s, i) ?: op_check_cancel(op);
 	return r;
 }

@@ -48,13 +48,16 @@ static bool was_made(const struct cgroup_state *st, const struct cg_hier *h, con
 /* ------------------------------------------------------------------------------------------------ properties */
 
 /* @name: of a file in the folder, or "." */
-static int set_perms(struct op *op, const struct cg_dir *d, int dir, const char *name, const CgroupPerms *perms)
+static int set_perms(struct op *op, const struct snapshot *s, const struct cg_dir *d, int dir, const char *name, const CgroupPerms *perms)
 {
+	uint32_t uid, gid;
 	struct stat st;
 
 	if (!perms || fstatat(dir, name, &st, 0) < 0)
 		return 0;
-	if ((st.st_uid == perms->uid && st.st_gid == perms->gid) || fchownat(dir, name, perms->uid, perms->gid, 0) == 0)
+	uid = ns_uid_outside(s, perms->uid);
+	gid = ns_gid_outside(s, perms->gid);
+	if ((st.st_uid == uid && st.st_gid == gid) || fchownat(dir, name, uid, gid, 0) == 0)
 		if ((st.st_mode & 07777) == (perms->mode & 07777) || fchmodat(dir, name, perms->mode & 07777, 0) == 0)
 			return 0;
 	return op_errno(op, errno, AT(.kind = "cgroup"), "set owner and mode of %s%s%s in the cgroup hierarchy %s", d->path,
@@ -116,8 +119,9 @@ static int prop_failed(struct op *op, const struct cg_dir *d, const CgroupPropEn
 }
 
 /* Those that wait for the tasks, or those that do not. One that depends on another is tried again, after all of them. */
-static int set_props(struct op *op, struct cgroup_state *st, const struct cg_dir *d, bool early)
+static int set_props(struct op *op, const struct snapshot *s, const struct cg_dir *d, bool early)
 {
+	struct cgroup_state *st = s->cgroups;
 	_cleanup_close_ int dir = cg_open_dir(d->hier, d->path, O_PATH);
 	bool again = false;
 	int r = 0;
@@ -134,11 +138,11 @@ static int set_props(struct op *op, struct cgroup_state *st, const struct cg_dir
 			if (r < 0 || (r && pass))
 				return r < 0 ? r : prop_failed(op, d, p, errno);
 			again = again || r;
-			if (!pass && (r = set_perms(op, d, dir, p->name, p->perms)))
+			if (!pass && (r = set_perms(op, s, d, dir, p->name, p->perms)))
 				return r;
 			/* Whoever may move processes may move threads: the image does not say it. */
 			if (!pass && cg_is_v2(d->hier) && !strcmp(p->name, "cgroup.procs") &&
-			    (r = set_perms(op, d, dir, "cgroup.threads", p->perms)))
+			    (r = set_perms(op, s, d, dir, "cgroup.threads", p->perms)))
 				return r;
 		}
 		if (!again)
@@ -154,7 +158,7 @@ int cgroups_settle(struct op *op, struct snapshot *s)
 
 	for (size_t i = 0; st && i < st->dirs.n && !r; i++)
 		if (cg_wants_props(op, &st->dirs.v[i]))
-			r = set_props(op, st, &st->dirs.v[i], false);
+			r = set_props(op, s, &st->dirs.v[i], false);
 	return r;
 }
 
@@ -219,8 +223,9 @@ static int make_folder(struct op *op, struct cgroup_state *st, struct cg_hier *h
 	return r;
 }
 
-static int make_dir(struct op *op, struct cgroup_state *st, struct cg_dir *d)
+static int make_dir(struct op *op, const struct snapshot *s, struct cg_dir *d)
 {
+	struct cgroup_state *st = s->cgroups;
 	_cleanup_close_ int dir = cg_open_dir(d->hier, d->path, O_PATH);
 	int r = 0;
 
@@ -239,9 +244,9 @@ static int make_dir(struct op *op, struct cgroup_state *st, struct cg_dir *d)
 		if (!r && dir < 0)
 			r = cannot_make(op, d->hier, d->path, errno);
 		if (!r && d->made)
-			r = set_perms(op, d, dir, ".", d->msg->dir_perms);
+			r = set_perms(op, s, d, dir, ".", d->msg->dir_perms);
 	}
-	return r || !cg_wants_props(op, d) ? r : set_props(op, st, d, true);
+	return r || !cg_wants_props(op, d) ? r : set_props(op, s, d, true);
 }
 
 /* A place that the image's folders do not tell of: one that was the dumper's as well. */
@@ -274,7 +279,7 @@ int cgroups_make(struct op *op, struct snapshot *s)
 	if (!st || !st->img)
 		return 0;
 	for (size_t i = 0; i < st->dirs.n && !r; i++)
-		r = cg_hier_open(op, st, st->dirs.v[i].hier) ?: make_dir(op, st, &st->dirs.v[i]) ?: op_check_cancel(op);
+		r = cg_hier_open(op, st, st->dirs.v[i].hier) ?: make_dir(op, s, &st->dirs.v[i]) ?: op_check_cancel(op);
 	return r ?: need_places(op, st) ?: cg_thaw(op, st);
 }
 
