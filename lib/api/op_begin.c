@@ -52,22 +52,18 @@ static int check_strv(struct op *op, const struct ckpt_strv *strv, const char *n
 /* A resource of a kind that nothing looks for would be dumped, or missed, without a word. */
 int op_check_external(struct op *op, const struct ckpt_strv *external)
 {
-	static const char *const done[] = { "file[", "tty[", "shm[", "shmem[", "sem-undo[", "unix[" };
-	static const char *const later[] = { "mnt[", "dev[", "net[", "pid[", "veth[", "macvlan[", "netdev[" };
+	static const char *const kinds[] = {
+		"file[", "tty[", "shm[", "shmem[", "sem-undo[", "unix[", "mnt[", "dev[", "net[", "pid[", "veth[", "macvlan[", "netdev[",
+	};
 
 	for (size_t i = 0; i < external->n; i++) {
 		const char *res = external->v[i];
 		bool known = false;
 
-		for (size_t j = 0; j < ARRAY_SIZE(later); j++)
-			if (strncmp(res, later[j], strlen(later[j])) == 0)
-				return op_fail(op, CKPT_E_NOT_YET, AT(.kind = "external"),
-					       "option --external %s: this kind of resource is not implemented yet",
-					       res);
-		for (size_t j = 0; j < ARRAY_SIZE(done); j++)
-			known = known || strncmp(res, done[j], strlen(done[j])) == 0;
+		for (size_t j = 0; j < ARRAY_SIZE(kinds); j++)
+			known = known || strncmp(res, kinds[j], strlen(kinds[j])) == 0;
 		if (!known || !strchr(res, ']'))
-			return op_fail(op, CKPT_E_INVAL, AT(.kind = "external", .hint = "file[MNT:INODE], tty[RDEV:DEV], unix[INODE], shm[ID], shmem[INODE] or sem-undo[]"),
+			return op_fail(op, CKPT_E_INVAL, AT(.kind = "external", .hint = "mnt[PLACE]:KEY, net[INODE]:KEY, file[MNT:INODE], tty[RDEV:DEV], unix[INODE]... (see ckpt(1))"),
 				       "option --external %s: not understood", res);
 	}
 	return 0;
