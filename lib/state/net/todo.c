@@ -6,7 +6,7 @@ static int refuse(struct op *op, struct snapshot *s)
 {
 	const struct snap_ns *ns = ns_own(s, NS_NET);
 
-	if (!ns || ns->joined || ns->ext_key)
+	if (!ns || ns->joined || ns->ext_key || op->opts->empty_ns == CKPT_EMPTY_NS_NET)
 		return 0;
 	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[0].pid, .kind = "namespace"),
 		       "the tree has a network namespace of its own, which is not supported yet");
