@@ -270,7 +270,7 @@ int restore_run(struct op *op, pid_t *pid)
 
 	if (!r)
 		return CKPT_E_NOMEM;
-	r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
+	r->elf_fd = r->self_pidfd = r->source_fd = r->last_pid_fd = r->pidfd = -1;
 	r->init_pidfd = r->init_go = r->own_pidns = r->lazy_conn = -1;
 	r->root_go[0] = r->root_go[1] = r->timens_fd = -1;
 	ret = stages_run(op, stages, r);

@@ -48,6 +48,8 @@ struct restore {
 	size_t n_tasks;
 	struct plan_host host;
 	int elf_fd, self_pidfd;
+	int source_fd; /* pidfd of whom tasks take our descriptors from: ourselves, or a depot */
+	struct depot *depot; /* lib/kernel/depot.h; NULL: there is none */
 	char argv[4][24]; /* of the restorer */
 	struct child *child; /* what the root goes by until then: restore_spawn.c */
 	int root_go[2]; /* pipe that it waits on */

@@ -11,9 +11,11 @@
 #include <sys/mman.h>
 
 #include "lib/engine/restore_parts.h"
+#include "lib/kernel/depot.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/sys.h"
 #include "lib/state/mem/restore_inherit.h"
+#include "lib/state/ns/ns.h"
 
 extern const char blob_restorer_start[], blob_restorer_end[];
 #define BLOB_LEN ((size_t)(blob_restorer_end - blob_restorer_start))
@@ -125,6 +127,8 @@ static int fill_place(struct new_task *t)
 	PLAN(b)->children = children;
 	PLAN(b)->helpers = awaited;
 	PLAN(b)->late_session = late_session;
+	PLAN(b)->become = t->node == &t->r->tree.nodes.v[0] && ns_own(&t->r->s, NS_USER);
+	ns_user_first(&t->r->s, &PLAN(b)->become_uid, &PLAN(b)->become_gid);
 	PLAN(b)->setsid = t->node->setsid;
 	PLAN(b)->leads_group = t->node->leads_group;
 	PLAN(b)->join = join_of(t->r, t->node);
@@ -177,7 +181,7 @@ static int fill(struct op *op, struct new_task *t)
 		ret = fill_task(t);
 	if (!ret && t->node->kind != TREE_TASK && t->r->last_pid_fd >= 0)
 		ret = plan_fetch(b, t->r->last_pid_fd, false, &PLAN(b)->last_pid_file);
-	PLAN(b)->engine_fd = t->r->self_pidfd;
+	PLAN(b)->engine_fd = t->r->source_fd;
 	return ret;
 }
 
@@ -321,12 +325,24 @@ static void make_argv(struct restore *r)
 
 #define EACH_TASK(r, ret, t) for (struct new_task *t = (r)->tasks; t < (r)->tasks + (r)->n_tasks && !ret; t++)
 
+/* Who lives in a user namespace may not take anything from a process outside. */
+static int open_source(struct op *op, struct restore *r)
+{
+	const struct snap_ns *user = ns_own(&r->s, NS_USER);
+
+	if (user && !user->joined)
+		return depot_open(op, user->fd, &r->depot, &r->source_fd);
+	r->source_fd = sys_pidfd_open(getpid(), 0);
+	return r->source_fd >= 0 ? 0 : op_errno(op, errno, NULL, "open a pidfd for ourselves");
+}
+
 int restore_plan(struct op *op, struct restore *r)
 {
 	uint64_t syscall_off;
 	int ret = find_syscall(op, &syscall_off);
 
 	ret = ret ?: plan_host_look(op, &r->host);
+	ret = ret ?: open_source(op, r);
 	EACH_TASK(r, ret, t)
 		ret = fill(op, t) ?: op_check_cancel(op);
 	EACH_TASK(r, ret, t)
@@ -362,7 +378,10 @@ void restore_plan_done(struct restore *r)
 	}
 	close_fd_p(&r->elf_fd);
 	close_fd_p(&r->self_pidfd);
+	close_fd_p(&r->source_fd);
+	depot_close(r->depot);
+	r->depot = NULL;
 	close_fd_p(&r->last_pid_fd);
 	close_fd_p(&r->pidfd);
-	r->elf_fd = r->self_pidfd = r->last_pid_fd = r->pidfd = -1;
+	r->elf_fd = r->self_pidfd = r->source_fd = r->last_pid_fd = r->pidfd = -1;
 }

@@ -6,6 +6,8 @@
  * are filled and everything else is prepared.
  */
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -13,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -49,6 +52,7 @@ struct child {
 		int fd, flag;
 	} join[NS_N]; /* namespaces that are there already, which it enters first of all */
 	size_t n_join;
+	bool in_user_ns;     /* has all capabilities, and is nobody there */
 	bool new_cgroup_ns;  /* its cgroups are the roots that it is to see */
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
 	/* What it is asked to do before it goes: in a thread of its own, so that its credentials and folders stay as they are. */
@@ -103,6 +107,24 @@ IN_CHILD static void enter_namespaces(struct child *c)
 	ret = raw_syscall(__NR_setns, c->init_pidfd, CLONE_NEWNS, 0, 0, 0);
 	if (ret < 0)
 		child_fail(c, "join the mount namespace of the new pid namespace", ret);
+}
+
+/* Who is not root loses his capabilities when he executes something, but for the ambient ones. */
+IN_CHILD static void keep_capabilities(struct child *c)
+{
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2];
+	long ret = raw_syscall(__NR_capget, (long)&head, (long)data, 0, 0, 0);
+
+	for (int i = 0; i < 2; i++)
+		data[i].inheritable = data[i].permitted;
+	if (ret == 0)
+		ret = raw_syscall(__NR_capset, (long)&head, (long)data, 0, 0, 0);
+	for (long cap = 0; cap < 64 && ret == 0; cap++)
+		if (data[cap / 32].permitted >> cap % 32 & 1)
+			ret = raw_syscall(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+	if (ret < 0)
+		child_fail(c, "keep its capabilities", ret);
 }
 
 /* Both are the program's own again when the restorer has set its personality and limits. */
@@ -180,6 +202,8 @@ IN_CHILD static void child_main(void *arg)
 		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
 	if (c->fixed_layout)
 		fix_layout(c);
+	if (c->in_user_ns)
+		keep_capabilities(c);
 	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
 	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
 	for (int i = 0; ret == -ETXTBSY && i < EXEC_TRIES; i++) {
@@ -224,6 +248,27 @@ int restore_prepare_pids(struct op *op, struct restore *r)
 	return lock_last_pid(op, r);
 }
 
+/* Groups that nobody in the user namespace may set are there at its birth. Of this thread only: libc would set those of all. */
+static long clone_in_groups(struct op *op, struct restore *r, struct clone_args *args, struct child *c)
+{
+	const uint32_t *groups;
+	size_t n = ns_groups_before(&r->s, &groups);
+	int n_own = getgroups(0, NULL);
+	gid_t *own;
+	long pid;
+
+	if (!ns_groups_denied(&r->s))
+		return clone_vm(args, sizeof(*args), child_main, c);
+	own = op_alloc(op, ((size_t)MAX(n_own, 0) + 1) * sizeof(*own));
+	if (!own || getgroups(n_own, own) != n_own)
+		return -ENOMEM;
+	if (syscall(SYS_setgroups, n, groups) < 0)
+		return -errno;
+	pid = clone_vm(args, sizeof(*args), child_main, c);
+	syscall(SYS_setgroups, (size_t)n_own, own);
+	return pid;
+}
+
 static long clone_once(struct op *op, struct restore *r, struct child *c, pid_t *want)
 {
 	bool sibling = op->opts->restore_sibling;
@@ -237,7 +282,7 @@ static long clone_once(struct op *op, struct restore *r, struct child *c, pid_t 
 		.set_tid_size = want ? 1 : 0,
 	};
 
-	return clone_vm(&args, sizeof(args), child_main, c);
+	return clone_in_groups(op, r, &args, c);
 }
 
 static void discard(struct restore *r, pid_t pid)
@@ -448,7 +493,8 @@ int restore_spawn(struct op *op, struct restore *r)
 			return op_errno(op, errno, AT(.pid = r->pid, .kind = "clock"), "open %s", path);
 	}
 	c->inherit[0] = r->tasks[0].plan_fd;
-	c->inherit[1] = r->self_pidfd;
+	c->inherit[1] = r->source_fd;
+	c->in_user_ns = ns_clone_flags(&r->s) & CLONE_NEWUSER;
 	c->elf_fd = r->elf_fd;
 	c->argv[0] = "ckpt-restorer";
 	for (size_t i = 0; i < ARRAY_SIZE(r->argv); i++)

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -257,6 +258,17 @@ static void warn_of_calls(struct op *op, const struct new_task *t)
 			log_warn(op, "task %d: %s: %s", t->node->pid, t->build.calls.v[i].what, strerror((int)-c[i].result));
 }
 
+/* In a user namespace nobody may; we, outside of it, may. */
+static bool raise_limit(struct new_task *t, unsigned resource)
+{
+	const struct plan_rlimit *l = PLAN_AT(PLAN(&t->build), struct plan_rlimit, PLAN(&t->build)->rlimits);
+
+	for (uint64_t i = 0; i < PLAN(&t->build)->rlimits.n; i++)
+		if (l[i].resource == resource)
+			return prlimit(t->pid, (__rlimit_resource_t)resource, &(struct rlimit){ l[i].cur, l[i].max }, NULL) == 0;
+	return false;
+}
+
 void restore_warn(struct op *op, struct new_task *t)
 {
 	uint32_t w = t->plan->warnings;
@@ -271,7 +283,7 @@ void restore_warn(struct op *op, struct new_task *t)
 	if (w & PLAN_WARN_MEMBARRIER)
 		log_warn(op, "task %d: a membarrier registration was refused", t->node->pid);
 	for (unsigned i = 0; i < 16; i++)
-		if (t->plan->rlimits_short >> i & 1)
+		if (t->plan->rlimits_short >> i & 1 && !raise_limit(t, i))
 			log_warn(op, "task %d: the hard limit of resource %u cannot be raised to what it was without CAP_SYS_RESOURCE",
 				 t->node->pid, i);
 }

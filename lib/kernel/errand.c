@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "lib/kernel/arch/x86_64/clone_vm.h"
@@ -49,8 +50,11 @@ static int enter(struct errand *e)
 		if (fd >= 0 && setns(fd, kinds[i].flag) < 0)
 			return op_errno(e->op, errno, AT(.kind = "namespace"), "enter the %s namespace of the tree", kinds[i].name);
 	}
-	/* Whoever is mapped to nobody in there could make no file. */
-	if (e->where->user >= 0 && (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0))
+	/*
+	 * Whoever is mapped to nobody in there could make no file. That takes the memory, which is ours, out of reach of those who are
+	 * that user outside; errand_run() gives it back. EINVAL: the namespace has no root, or nobody yet.
+	 */
+	if (e->where->user >= 0 && ((setresgid(0, 0, 0) < 0 && errno != EINVAL) || (setresuid(0, 0, 0) < 0 && errno != EINVAL)))
 		return op_errno(e->op, errno, AT(.kind = "namespace"), "become root in the user namespace of the tree");
 	return 0;
 }
@@ -111,6 +115,7 @@ int errand_run(struct op *op, const struct errand_where *where, int (*fn)(struct
 {
 	/* What a new process sees must not lie in a register: it is written by another one. */
 	struct errand *e = op_new(op, struct errand);
+	int dumpable = where->user >= 0 ? prctl(PR_GET_DUMPABLE) : 0;
 	sigset_t all, old;
 	int r;
 
@@ -124,6 +129,8 @@ int errand_run(struct op *op, const struct errand_where *where, int (*fn)(struct
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = start(e, 0);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	munmap(e->stacks, 2 * STACK);
 	return r;
 }

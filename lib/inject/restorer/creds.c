@@ -7,6 +7,14 @@
 
 #include "lib/inject/restorer/restorer.h"
 
+void become(struct plan *p)
+{
+	if (!p->become)
+		return;
+	must(p, PLAN_STEP_IDS, 2, sys(__NR_setresgid, p->become_gid, p->become_gid, p->become_gid));
+	must(p, PLAN_STEP_IDS, 3, sys(__NR_setresuid, p->become_uid, p->become_uid, p->become_uid));
+}
+
 static void set_caps(struct plan *p, uint64_t eff, uint64_t prm, uint64_t inh)
 {
 	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
@@ -29,7 +37,8 @@ static uint64_t permitted_now(struct plan *p)
 
 static void set_ids(struct plan *p, const struct plan_creds *c)
 {
-	must(p, PLAN_STEP_GROUPS, 0, sys(__NR_setgroups, c->groups.n, PLAN_AT(p, uint32_t, c->groups)));
+	if (!c->keep_groups)
+		must(p, PLAN_STEP_GROUPS, 0, sys(__NR_setgroups, c->groups.n, PLAN_AT(p, uint32_t, c->groups)));
 	must(p, PLAN_STEP_IDS, 0, sys(__NR_setresgid, c->gid, c->egid, c->sgid));
 	sys(__NR_setfsgid, c->fsgid);
 	/* With the fixups off, changing the user does not touch the capabilities. */

@@ -71,6 +71,7 @@ static void join_others(struct plan *p)
 _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
 {
 	p->vdso_now = vdso;
+	become(p);
 	fetch_all(p);
 	if (p->subreaper)
 		must(p, PLAN_STEP_PRCTL, PR_SET_CHILD_SUBREAPER, sys(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));

@@ -301,10 +301,11 @@ struct plan_user_desc { /* the kernel's struct user_desc */
 
 struct plan_creds {
 	uint32_t change; /* 0: they are what the engine has */
+	uint32_t keep_groups; /* those that the process was born with: nobody may set any */
 	uint32_t uid, euid, suid, fsuid, gid, egid, sgid, fsgid;
 	uint32_t securebits;
 	uint32_t last_cap;
-	uint32_t no_new_privs;
+	uint32_t no_new_privs, pad;
 	uint64_t inheritable, permitted, effective, bounding, ambient;
 	struct plan_array groups; /* uint32_t */
 };
@@ -374,7 +375,9 @@ struct plan {
 	uint64_t bounce;    /* offset from base of PLAN_BOUNCE bytes, 0: no area is inherited */
 	uint64_t child_stacks; /* offset from base */
 	int32_t pid;
-	int32_t engine_fd; /* pidfd of the engine, inherited; the restorer moves it out of the way of the program's */
+	int32_t engine_fd; /* pidfd of the engine, or of a process that has the same descriptors (lib/kernel/depot.h), inherited; the restorer moves it out of the way of the program's */
+	uint32_t become;   /* born in a user namespace, in which it is nobody: it becomes these at first */
+	uint32_t become_uid, become_gid;
 	int32_t highest;   /* number of a descriptor of the program's, -1: it has none */
 	/* indices of fetches */
 	int32_t exe_file;

@@ -51,7 +51,8 @@ void files_link(struct plan *p);
 void timers_restore(struct plan *p);		    /* timers.c */
 void signals_queue(struct plan *p, struct plan_array signals, int tid);
 void calls_make(struct plan *p, struct plan_array numbers); /* calls.c */
-void creds_restore(struct plan *p, struct plan_thread *t); /* creds.c */
+void become(struct plan *p);			    /* creds.c: with all capabilities, which it keeps */
+void creds_restore(struct plan *p, struct plan_thread *t);
 void seccomp_restore(struct plan *p, struct plan_thread *t);
 
 _Noreturn void init_main(int ready, int go, int root); /* init.c: quite another program in the same file */

@@ -246,6 +246,15 @@ struct proc_cgroups {
 };
 int proc_parse_cgroup(struct arena *a, const char *text, size_t len, struct proc_cgroups *out);
 
+/* /proc/PID/uid_map, gid_map */
+struct proc_id_range {
+	uint32_t inside, outside, count; /* no range is empty, or goes beyond 2^32 */
+};
+struct proc_id_map {
+	ARRAY(struct proc_id_range) v;
+};
+int proc_parse_id_map(struct arena *a, const char *text, size_t len, struct proc_id_map *out);
+
 /* /proc/PID/mountinfo */
 struct proc_mount {
 	int mnt_id, parent_id;

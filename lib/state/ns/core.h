@@ -19,6 +19,9 @@ struct ns_content {
 	int (*make)(struct op *op, struct snapshot *s, struct snap_ns *ns);
 };
 
-extern const struct ns_content ns_pid;
+extern const struct ns_content ns_uts, ns_user, ns_pid;
+
+/* Dump: maps, and whose namespaces they are; after it is known who lives where. */
+int ns_user_begin(struct op *op, struct snapshot *s);
 
 #endif

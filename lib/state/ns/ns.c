@@ -32,7 +32,9 @@ const struct ns_info ns_info[NS_N] = {
 
 /* What is in them; those without a row hold nothing, or have folders of their own. */
 static const struct ns_content *const contents[NS_N] = {
+	[NS_USER] = &ns_user,
 	[NS_PID] = &ns_pid,
+	[NS_UTS] = &ns_uts,
 };
 
 uint32_t ns_id_of(const TaskKobjIdsEntry *ids, enum ns_kind kind)
@@ -251,7 +253,7 @@ int ns_dump_begin(struct op *op, struct snapshot *s)
 	if (r)
 		return r;
 	find_relatives(s);
-	return check_init(op, s);
+	return check_init(op, s) ?: ns_user_begin(op, s);
 }
 
 int ns_dump(struct op *op, struct snapshot *s)

@@ -89,5 +89,10 @@ uint32_t ns_uid_inside(const struct snapshot *s, uint32_t id);
 uint32_t ns_gid_inside(const struct snapshot *s, uint32_t id);
 uint32_t ns_uid_outside(const struct snapshot *s, uint32_t id);
 uint32_t ns_gid_outside(const struct snapshot *s, uint32_t id);
+/* Whom a process is to be, as the tree's user namespace calls him, to have all rights in there: root, or else the first one. */
+void ns_user_first(const struct snapshot *s, uint32_t *uid, uint32_t *gid);
+bool ns_groups_denied(const struct snapshot *s); /* setgroups(2) is */
+/* Groups that all tasks are in, in that case, and were before the namespace was made. */
+size_t ns_groups_before(const struct snapshot *s, const uint32_t **groups);
 
 #endif

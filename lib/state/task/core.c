@@ -125,7 +125,7 @@ static int thread_core_dump(struct op *op, struct task_dump *d, const struct tra
 	if (a->pdeath_signal)
 		msg_set(tc, pdeath_sig, (uint32_t)a->pdeath_signal);
 	msg_set(tc, cg_set, ROOT_CG_SET);
-	r = creds_dump(op, tr, a, &tc->creds);
+	r = creds_dump(op, d, tr, a, &tc->creds);
 	r = r ?: sigqueue_dump(op, tr->tid, false, &tc->signals_p);
 	r = r ?: sched_dump(op, d, tr, a, tc, extra);
 	r = r ?: prctls_dump(op, d, tr, a, extra);

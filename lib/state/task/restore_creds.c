@@ -3,6 +3,7 @@
 #include <sys/capability.h>
 #include <sys/prctl.h>
 
+#include "lib/state/ns/ns.h"
 #include "lib/state/task/plan_build.h"
 
 static uint64_t cap_words(const uint32_t *w, size_t n)
@@ -49,6 +50,8 @@ static int lacking(struct plan_build *b, pid_t tid, uint64_t caps)
 
 static int check_caps(struct plan_build *b, pid_t tid, struct plan_creds *c)
 {
+	const struct proc_status *have = &b->host->self;
+	const struct snap_ns *own = ns_own(b->s, NS_USER); /* its first process has them all */
 	uint64_t known = known_caps(&c->last_cap), all = c->permitted | c->inheritable | c->bounding | c->effective | c->ambient;
 
 	if (all & ~known)
@@ -58,9 +61,9 @@ static int check_caps(struct plan_build *b, pid_t tid, struct plan_creds *c)
 	c->effective &= known;
 	c->bounding &= known;
 	c->ambient &= known;
-	if (c->permitted & ~b->host->self.cap_prm)
-		return lacking(b, tid, c->permitted & ~b->host->self.cap_prm);
-	if (c->bounding & ~b->host->self.cap_bnd)
+	if (c->permitted & ~have->cap_prm && !own)
+		return lacking(b, tid, c->permitted & ~have->cap_prm);
+	if (c->bounding & ~have->cap_bnd && !own)
 		log_warn(b->op, "thread %d: our capability bounding set is smaller than its was, and cannot be enlarged", tid);
 	if ((c->effective & ~c->permitted) || (c->ambient & ~(c->permitted & c->inheritable)))
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = tid, .kind = "credentials"),
@@ -94,12 +97,14 @@ int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_cr
 	if (b->host->self.no_new_privs && !c->no_new_privs)
 		return op_fail(b->op, CKPT_E_PERM, AT(.pid = t->tid, .kind = "credentials"),
 			       "we run with no_new_privs and thread %d did not: the flag cannot be taken back", t->tid);
-	if (same(b, e, c))
+	/* In a user namespace of its own the same numbers are others. */
+	if (!ns_own(b->s, NS_USER) && same(b, e, c))
 		return 0;
 	r = check_caps(b, t->tid, c);
 	if (r)
 		return r;
 	c->change = 1;
+	c->keep_groups = ns_groups_denied(b->s);
 	b->creds_change = true;
 	return plan_put_array(b, e->groups, e->n_groups, sizeof(*e->groups), &c->groups);
 }

@@ -30,7 +30,7 @@ int mlock_future_dump(struct op *op, struct task_dump *d);
 int mbind_dump(struct op *op, struct task_dump *d);
 
 /* ---- the kinds; host, task frozen */
-int creds_dump(struct op *op, const struct tracee *tr, const struct parasite_args *a, CredsEntry **ret);
+int creds_dump(struct op *op, const struct task_dump *d, const struct tracee *tr, const struct parasite_args *a, CredsEntry **ret);
 int sigactions_dump(struct op *op, const struct task_dump *d, const struct parasite_args *a, TaskCoreEntry *tc);
 int sigqueue_dump(struct op *op, pid_t tid, bool shared, SignalQueueEntry **ret);
 int itimers_dump(struct op *op, const struct parasite_args *a, TaskTimersEntry **ret);
