@@ -117,6 +117,8 @@ int cg_sets_forget(struct snapshot *s);
 int cg_dirs_dump(struct op *op, struct snapshot *s);
 
 /* ---- read.c; restore */
+/* Checks st->img (NULL: there is none), and makes sets and folders of it, of the hierarchies in st->hiers. */
+int cg_take_image(struct op *op, struct snapshot *s);
 struct cg_set *cg_set_find(const struct cgroup_state *st, uint32_t id);
 /* That of a task, or of one of its threads; NULL: it stays in the cgroups of whoever restores. */
 struct cg_set *cg_set_of(const struct snapshot *s, size_t task, size_t thread);

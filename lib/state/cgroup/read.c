@@ -317,6 +317,20 @@ const struct cg_place *cg_place_in(const struct cg_set *set, const struct cg_hie
 
 /* ------------------------------------------------------------------------------------------------ the whole */
 
+int cg_take_image(struct op *op, struct snapshot *s)
+{
+	struct cgroup_state *st = s->cgroups;
+	int r = 0;
+
+	if (st->img) {
+		r = check_controllers(op, st->img);
+		r = r ?: find_roots(op, st);
+		r = r ?: add_sets(op, st);
+		r = r ?: add_dirs(op, st);
+	}
+	return r ?: find_sets(op, s);
+}
+
 int cgroups_read(struct op *op, struct snapshot *s)
 {
 	ProtobufCMessage *msg = NULL;
@@ -331,15 +345,7 @@ int cgroups_read(struct op *op, struct snapshot *s)
 	r = img_read_one(op, s->dir, IMG_CGROUP, 0, &msg);
 	if (r < 0)
 		return r;
-	if (msg) {
-		st->img = (CgroupEntry *)msg;
-		r = cg_hiers_find(op, s);
-		r = r ?: check_controllers(op, st->img);
-		r = r ?: find_roots(op, st);
-		r = r ?: add_sets(op, st);
-		r = r ?: add_dirs(op, st);
-	} else {
-		r = 0;
-	}
-	return r ?: find_sets(op, s);
+	st->img = (CgroupEntry *)msg;
+	r = msg ? cg_hiers_find(op, s) : 0;
+	return r ?: cg_take_image(op, s);
 }
