@@ -366,6 +366,38 @@ void nft_counter(struct nft_batch *b)
 	expr_end(b);
 }
 
+/* ------------------------------------------------------------------------------------------------ as they are */
+
+void nft_raw_begin(struct nft_batch *b, uint8_t type, uint8_t family)
+{
+	begin(b, type, NLM_F_CREATE | (type == NFT_MSG_NEWRULE ? NLM_F_APPEND : 0), family);
+}
+
+void nft_raw_attr(struct nft_batch *b, uint16_t type, const void *data, size_t len)
+{
+	put(b, type, data, len);
+}
+
+void nft_raw_u32(struct nft_batch *b, uint16_t type, uint32_t value)
+{
+	put_u32(b, type, value);
+}
+
+void nft_raw_nest(struct nft_batch *b, uint16_t type)
+{
+	nest(b, type);
+}
+
+void nft_raw_unnest(struct nft_batch *b)
+{
+	unnest(b);
+}
+
+void nft_raw_end(struct nft_batch *b)
+{
+	message_end(b);
+}
+
 /* ------------------------------------------------------------------------------------------------- the kernel */
 
 struct nft {

@@ -97,6 +97,15 @@ void nft_immediate(struct nft_batch *b, uint32_t dreg, const void *data, size_t 
 void nft_verdict(struct nft_batch *b, int verdict); /* NF_ACCEPT, NF_DROP, NFT_RETURN... */
 void nft_counter(struct nft_batch *b);
 
+/* ---- messages as they are: of what was listed before (lib/state/net/filter.c) */
+/* @type: NFT_MSG_NEW*. Attributes between begin and end. */
+void nft_raw_begin(struct nft_batch *b, uint8_t type, uint8_t family);
+void nft_raw_attr(struct nft_batch *b, uint16_t type, const void *data, size_t len);
+void nft_raw_u32(struct nft_batch *b, uint16_t type, uint32_t value); /* host order */
+void nft_raw_nest(struct nft_batch *b, uint16_t type);
+void nft_raw_unnest(struct nft_batch *b);
+void nft_raw_end(struct nft_batch *b);
+
 /* ---- the kernel */
 /* A connection. Tables with NFT_TABLE_F_OWNER go with the one that made them. Of the network namespace of the caller. */
 struct nft;

@@ -16,6 +16,8 @@ int net_write(struct op *op, struct snapshot *s);
 int net_read(struct op *op, struct snapshot *s); /* and checks */
 /* Devices with their addresses, rules and sysctls: before sockets are opened. */
 int net_make(struct op *op, struct snapshot *s);
+/* The connections of the tree have a lock of their own now (lib/state/sock/netlock): net_make() held back all of TCP. Any number of times. */
+void net_open(struct snapshot *s);
 
 /* Dump and restore; never fails. */
 void net_done(struct op *op, struct snapshot *s, bool success);
