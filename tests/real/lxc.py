@@ -46,7 +46,7 @@ class Container:
         self.init = None
 
     def start(self):
-        p = subprocess.Popen(["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "sh", "-c", INIT, "init", self.rootfs,
+        p = subprocess.Popen(["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "setsid", "sh", "-c", INIT, "init", self.rootfs,
                               self.app.args[-1]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              start_new_session=True, preexec_fn=self.enter)
         self.outer = p
