@@ -314,7 +314,7 @@ struct ckpt_opts {
 	bool weak_sysctls;	      /* restore: sysctls that do not exist here are left out */
 	bool mntns_compat_mode;	      /* restore: mounts are made without the new mount API */
 	bool orphan_pts_master;	      /* restore: terminals without a master get one, told with CKPT_EVENT_ORPHAN_PTS_MASTER */
-	const char *cpu_cap;	      /* processor features to record, and to check: "none", "fpu", "cpu", "ins", "image", "all" */
+	const char *cpu_cap;	      /* processor features to record, and to check: "fpu,ins", "all", "none"...; NULL: none */
 	struct ckpt_strv action_script; /* programs that are run at each event */
 	bool exec_cmd;		      /* CLI only */
 };
@@ -458,6 +458,14 @@ struct ckpt_feature {
 typedef void (*ckpt_feature_fn)(void *arg, const struct ckpt_feature *feature);
 CKPT_API int ckpt_check_kernel(struct ckpt_ctx *ctx, ckpt_feature_fn fn, void *arg, struct ckpt_err **err);
 
+/*
+ * What this processor can do, into the images folder of @opts (cpuinfo.img), where a dump with cpu_cap puts it, too; and whether this
+ * processor does for what is recorded there, as cpu_cap says (NULL: "fpu,ins"): CKPT_E_KERNEL if not, and the error says what it lacks.
+ * Since 0.1.
+ */
+CKPT_API int ckpt_cpuinfo_dump(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err);
+CKPT_API int ckpt_cpuinfo_check(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err);
+
 /* What is in a checkpoint, as JSON text (free(3) it): the model behind `ckpt inspect`, documented in ckpt-inspect(1). */
 CKPT_API int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json, struct ckpt_err **err);
 
@@ -508,6 +516,7 @@ enum {
 	CKPT_FOR_LAZY_PAGES = 1 << 6,
 	CKPT_FOR_PAGE_SERVER = 1 << 7,
 	CKPT_FOR_LOCK = 1 << 12,      /* lock, unlock */
+	CKPT_FOR_CPUINFO = 1 << 13,
 	CKPT_OPTF_NEGATABLE = 1 << 8, /* --no-NAME exists */
 	CKPT_OPTF_HIDDEN = 1 << 9,    /* not in --help */
 	CKPT_OPTF_NOT_YET = 1 << 10,  /* parsed; refused by name when used */

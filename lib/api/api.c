@@ -3,6 +3,7 @@
 #include "lib/api/ctx.h"
 
 #include "lib/engine/check.h"
+#include "lib/engine/cpuinfo.h"
 #include "lib/engine/dedup.h"
 #include "lib/engine/dump.h"
 #include "lib/engine/inspect.h"
@@ -203,6 +204,27 @@ int ckpt_check_kernel(struct ckpt_ctx *ctx, ckpt_feature_fn fn, void *arg, struc
 	r = op_begin(&op, ctx, NULL, NULL);
 	r = r ?: features_run(&op, fn, arg);
 	return op_end(&op, r, err);
+}
+
+static int cpuinfo(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, int (*run)(struct op *op), struct ckpt_err **err)
+{
+	struct op op;
+	int r;
+
+	forget_err(err);
+	r = op_begin(&op, ctx, opts, NULL);
+	r = r ?: run(&op);
+	return op_end(&op, r, err);
+}
+
+int ckpt_cpuinfo_dump(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err)
+{
+	return cpuinfo(ctx, opts, cpuinfo_dump_run, err);
+}
+
+int ckpt_cpuinfo_check(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, struct ckpt_err **err)
+{
+	return cpuinfo(ctx, opts, cpuinfo_check_run, err);
 }
 
 int ckpt_inspect(struct ckpt_ctx *ctx, const struct ckpt_opts *opts, char **json, struct ckpt_err **err)

@@ -19,7 +19,7 @@
 #define DR (D | R)
 #define DRC (D | R | C) /* what a dump may do, a check of a process has to know */
 #define DRP (D | R | P)
-#define ALL (D | R | C | I | P | PS | LP | CKPT_FOR_DEDUP | CKPT_FOR_LOCK)
+#define ALL (D | R | C | I | P | PS | LP | CKPT_FOR_DEDUP | CKPT_FOR_LOCK | CKPT_FOR_CPUINFO)
 #define NEG CKPT_OPTF_NEGATABLE
 #define HID CKPT_OPTF_HIDDEN
 #define OPTARG CKPT_OPTF_OPTIONAL_ARG
@@ -38,6 +38,7 @@ static const char *const pre_dump_modes[] = { "splice", "read", NULL };
 static const char *const network_locks[] = { "auto", "iptables", "nftables", "skip", "none", NULL };
 static const char *const cgroup_modes[] = { "soft", "none", "props", "full", "strict", "ignore", NULL };
 static const char *const compress_alone[] = { "lz4", NULL }; /* what the option means without a value */
+static const char *const cpu_caps_alone[] = { "all", NULL };
 static const char *const empty_nss[] = { "none", "net", NULL };
 
 static const struct ckpt_option table[] = {
@@ -181,9 +182,9 @@ static const struct ckpt_option table[] = {
 	OPT("action-script", 0, STRV, DRP, action_script, "FILE", "run FILE at each event, with its name in CRTOOLS_SCRIPT_ACTION"),
 	FLAG("exec-cmd", 0, R, exec_cmd, "after the restore become the command that follows --, as parent of the root task"),
 
-	/* words that say what this version does anyway */
-	LATER("cpu-cap", 0, STRING, DR | OPTARG, "LIST",
-	      "processor features to check; only none and fpu are implemented"),
+	{ "cpu-cap", 0, CKPT_OPT_STRING, DR | CKPT_FOR_CPUINFO | OPTARG, AT_FIELD(cpu_cap), "LIST", cpu_caps_alone,
+	  "dump: record what the processor can do; restore: this one must do the same: fpu (state of the same layout), ins (no "
+	  "instruction less), cpu (in everything), all; ^WORD takes one away" },
 
 	/* not implemented yet */
 	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
@@ -193,13 +194,6 @@ static const struct ckpt_option table[] = {
 	LATER_FLAG("stream", 0, DRP | NEG, "send and receive images through a streamer"),
 	LATER_FLAG("allow-uprobes", 0, DR | NEG, "allow areas of uprobes"),
 	LATER_FLAG("ghost-fiemap", 0, D | NEG, "find holes of deleted files by FIEMAP"),
-};
-
-/* Words of rows that are not implemented which ask for nothing but what is done anyway. */
-static const struct {
-	const char *name, *word;
-} harmless[] = {
-	{ "cpu-cap", "none" }, { "cpu-cap", "fpu" },
 };
 
 const struct ckpt_option *ckpt_option_table(size_t *n)
@@ -333,9 +327,6 @@ static int check_later(const struct ckpt_option *opt, const char *value, struct 
 		r = parse_enum(opt, value, &word, err);
 	if (r || !on)
 		return r;
-	for (size_t i = 0; value && i < ARRAY_SIZE(harmless); i++)
-		if (strcmp(harmless[i].name, opt->name) == 0 && strcmp(harmless[i].word, value) == 0)
-			return 0;
 	if (opt->type == CKPT_OPT_BOOL || !value)
 		return fail(err, CKPT_E_NOT_YET, NULL, "option --%s is not implemented yet", opt->name);
 	return fail(err, CKPT_E_NOT_YET, NULL, "option --%s is not implemented yet (it was given as '%s')", opt->name,

@@ -2,6 +2,7 @@
 /* The images of tasks, from the snapshot to the folder. */
 #include <fcntl.h>
 
+#include "lib/engine/cpuinfo.h"
 #include "lib/engine/dump_parts.h"
 #include "lib/state/cgroup/cgroup.h"
 #include "lib/state/file/file.h"
@@ -81,6 +82,7 @@ int dump_write_images(struct op *op, struct dump *d)
 	r = r ?: ipc_write(op, &d->s);
 	r = r ?: cgroups_write(op, &d->s);
 	r = r ?: files_write(op, &d->s);
+	r = r ?: cpuinfo_write(op, d->s.dir);
 	return r ?: img_write_one(op, d->s.dir, IMG_EXTRA, 0, &d->s.extra->base);
 }
 

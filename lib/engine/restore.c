@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 
+#include "lib/engine/cpuinfo.h"
 #include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
 #include "lib/state/cgroup/cgroup.h"
@@ -46,7 +47,9 @@ static int read_images(struct op *op, void *arg)
 
 static int check(struct op *op, void *arg)
 {
-	return restore_check(op, arg) ?: op_event(op, CKPT_EVENT_PRE_RESTORE, 0, -1);
+	struct restore *r = arg;
+
+	return cpuinfo_check(op, r->s.dir) ?: restore_check(op, r) ?: op_event(op, CKPT_EVENT_PRE_RESTORE, 0, -1);
 }
 
 static int lazy_pages(struct op *op, void *arg)

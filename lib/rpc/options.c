@@ -173,7 +173,7 @@ static int set_cpu_cap(struct rpc_opts *o, const CriuOpts *from)
 		uint32_t bit;
 		const char *name;
 	} caps[] = { { 1, "fpu" }, { 2, "cpu" }, { 4, "ins" } };
-	const char *list = "image";
+	const char *list = "none,image"; /* only what is named */
 
 	if (!from->has_cpu_cap)
 		return 0;

@@ -174,6 +174,22 @@ static void do_version(struct rpc_session *s, const CriuReq *req, struct rpc_ans
 	a->resp.success = true;
 }
 
+/* CPUINFO_DUMP, CPUINFO_CHECK */
+static void do_cpuinfo(struct rpc_session *s, const CriuReq *req, struct rpc_answer *a)
+{
+	int r = rpc_session_begin(s, req->opts, true);
+	struct ckpt_err *err = NULL;
+
+	if (!r && (req->type == CRIU_REQ_TYPE__CPUINFO_DUMP ? ckpt_cpuinfo_dump : ckpt_cpuinfo_check)(s->conf->ctx, &s->o.opts, &err)) {
+		bool lacks = ckpt_err_code(err) == CKPT_E_KERNEL;
+
+		r = rpc_session_failed(s, err);
+		r = lacks ? ENOTSUP : r ? r : -1;
+	}
+	a->resp.success = r == 0;
+	set_errno(a, r > 0 ? r : 0);
+}
+
 static void do_wait_pid(struct rpc_session *s, const CriuReq *req, struct rpc_answer *a)
 {
 	int status;
@@ -212,6 +228,8 @@ static const struct {
 	[CRIU_REQ_TYPE__SINGLE_PRE_DUMP] = { do_pre_dump, true, CRIU_REQ_TYPE__SINGLE_PRE_DUMP },
 	[CRIU_REQ_TYPE__PAGE_SERVER] = { rpc_page_server, true, CRIU_REQ_TYPE__PAGE_SERVER },
 	[CRIU_REQ_TYPE__PAGE_SERVER_CHLD] = { rpc_page_server, true, CRIU_REQ_TYPE__PAGE_SERVER },
+	[CRIU_REQ_TYPE__CPUINFO_DUMP] = { do_cpuinfo, true, CRIU_REQ_TYPE__CPUINFO_DUMP },
+	[CRIU_REQ_TYPE__CPUINFO_CHECK] = { do_cpuinfo, true, CRIU_REQ_TYPE__CPUINFO_CHECK },
 	[CRIU_REQ_TYPE__FEATURE_CHECK] = { do_feature_check, false, CRIU_REQ_TYPE__FEATURE_CHECK },
 	[CRIU_REQ_TYPE__VERSION] = { do_version, false, CRIU_REQ_TYPE__VERSION },
 	[CRIU_REQ_TYPE__WAIT_PID] = { do_wait_pid, false, CRIU_REQ_TYPE__WAIT_PID },

@@ -595,6 +595,37 @@ def action_scripts():
 
 # -------------------------------------------------------------------------------------------- commands, page servers
 
+@case
+def cpuinfo():
+    """Recorded by a request, a command, a dump; compared by a request, a restore."""
+    with target() as t:
+        with Worker() as w:
+            for kind in P.CPUINFO_DUMP, P.CPUINFO_CHECK:
+                resp = w.call(request(kind, opts(t.work + "/cpu", cpu_cap=15), keep_open=True))
+                h.require(resp.success and resp.type == kind, f"{resp}")
+        good(P.DUMP, opts(t.images, pid=t.pid, leave_running=True))
+        h.require("cpuinfo.img" not in os.listdir(t.images), "recorded, without --cpu-cap")
+        bad(P.CPUINFO_CHECK, opts(t.images, cpu_cap=4), text="no cpuinfo.img")
+        shutil.rmtree(t.images)
+        good(P.DUMP, opts(t.images, pid=t.pid, cpu_cap=15))
+        t.reap()
+        image = t.images + "/cpuinfo.img"
+        data = open(image, "rb").read()
+        # a size of the state that is not ours: field 9, the last but one, of three bytes each
+        with open(image, "wb") as f:
+            f.write(data[:-4] + bytes([data[-4] ^ 0x20]) + data[-3:])
+        _, w = bad(P.CPUINFO_CHECK, opts(t.images, cpu_cap=1), text="another size", eno=95)
+        good(P.CPUINFO_CHECK, opts(t.images, cpu_cap=4))
+        conf = t.work + "/conf"
+        with open(conf, "w") as f:
+            f.write("no-verify\n")
+        bad(P.RESTORE, opts(t.images, cpu_cap=1, config_file=conf), 1, "another size")
+        with open(image, "wb") as f:
+            f.write(data)
+        resp, _ = good(P.RESTORE, opts(t.images, cpu_cap=15))
+        restored(t, resp)
+
+
 PARENT = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); print('by the command'); sys.stdin.close(); os.wait()"
 
 

@@ -207,7 +207,7 @@ static void choices(void **state)
 	assert_string_equal(set.opts.cpu_cap, "all");
 	o.cpu_cap = 5;
 	assert_int_equal(apply(&o, NULL, 0), 0);
-	assert_string_equal(set.opts.cpu_cap, "image,fpu,ins");
+	assert_string_equal(set.opts.cpu_cap, "none,image,fpu,ins");
 }
 
 static void page_servers(void **state)

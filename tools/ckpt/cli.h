@@ -152,6 +152,7 @@ int cmd_lazy_pages(struct cli *cli);
 int cmd_verify(struct cli *cli);
 int cmd_lock(struct cli *cli);
 int cmd_unlock(struct cli *cli);
+int cmd_cpuinfo(struct cli *cli);
 int cmd_swrk(struct cli *cli);
 int cmd_service(struct cli *cli);
 

@@ -65,7 +65,9 @@ static const struct command commands[] = {
 	{ "swrk", CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | CKPT_FOR_CHECK, cmd_swrk, "FD",
 	  "serve a container runtime at a socket it hands on",
 	  "  ckpt swrk 3                              runtimes start this, people do not\n", .own_log = true },
-	{ "cpuinfo", 0, NULL, NULL, NULL, NULL },
+	{ "cpuinfo", CKPT_FOR_CPUINFO, cmd_cpuinfo, "dump|check", "does a processor do for a program of another?",
+	  "  ckpt cpuinfo dump -D ck                  what this one can do\n"
+	  "  ckpt cpuinfo check -D ck --cpu-cap=ins   is any instruction missing here?\n" },
 };
 
 const struct command *command_table(size_t *n)

@@ -17,7 +17,7 @@ enum own_id {
 
 #define ANY                                                                                         \
 	(CKPT_FOR_DUMP | CKPT_FOR_RESTORE | CKPT_FOR_CHECK | CKPT_FOR_INSPECT | CKPT_FOR_PRE_DUMP | CKPT_FOR_PAGE_SERVER | \
-	 CKPT_FOR_LAZY_PAGES | CKPT_FOR_DEDUP | CKPT_FOR_LOCK)
+	 CKPT_FOR_LAZY_PAGES | CKPT_FOR_DEDUP | CKPT_FOR_LOCK | CKPT_FOR_CPUINFO)
 #define HID CKPT_OPTF_HIDDEN
 #define NEG CKPT_OPTF_NEGATABLE
 #define FLAG(n, s, fl, id, h) { n, s, CKPT_OPT_BOOL, fl, id, NULL, NULL, h }

@@ -3,7 +3,7 @@
 _ckpt()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command='' word values
-	local commands='dump pre-dump dedup restore check inspect verify page-server lazy-pages lock unlock service swrk'
+	local commands='dump pre-dump dedup restore check inspect verify page-server lazy-pages lock unlock cpuinfo service swrk'
 
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word; break ;; esac
