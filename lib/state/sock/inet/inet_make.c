@@ -39,12 +39,30 @@ static int make_socket(struct op *op, struct inet_sk *sk)
 	return inet_options_apply(op, sk, INET_BEFORE_BIND) ?: datagrams_hold(op, sk);
 }
 
+/* In a network that is left empty, the addresses come later, from whoever fills it. */
+static int bind_early(struct op *op, const struct inet_sk *sk)
+{
+	static const int on = 1, off = 0;
+	int level = sk->local.any.sa_family == AF_INET6 ? SOL_IPV6 : SOL_IP;
+	int name = level == SOL_IPV6 ? IPV6_FREEBIND : IP_FREEBIND, r, eno;
+
+	if (op->opts->empty_ns != CKPT_EMPTY_NS_NET || setsockopt(sk->f->fd, level, name, &on, sizeof(on)) < 0) {
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
+	r = bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local));
+	eno = errno;
+	setsockopt(sk->f->fd, level, name, &off, sizeof(off));
+	errno = eno;
+	return r;
+}
+
 int inet_bind(struct op *op, const struct inet_sk *sk)
 {
 	/* Neither address nor port, which is the protocol where it is raw: it was not bound. */
 	if (inet_addr_is_any(&sk->local) && (!sk->m->src_port || sk->m->type == SOCK_RAW))
 		return 0;
-	if (bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local)) == 0)
+	if (bind(sk->f->fd, &sk->local.any, inet_addr_len(&sk->local)) == 0 || (errno == EADDRNOTAVAIL && bind_early(op, sk) == 0))
 		return 0;
 	return inet_cannot_bind(op, sk, errno);
 }
