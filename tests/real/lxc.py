@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""The calls that LXC makes: it runs the command line, `criu dump` and `criu restore`, with action scripts, external mounts that are
-found automatically, cgroups and a freezer's. The container is made by unshare here, in the way of LXC. lxc.py [CASE...]"""
+"""LXC: lxc-checkpoint runs the command line, `criu dump` and `criu restore`. Its own calls where it is installed; and calls like them,
+with action scripts, external mounts that are found automatically, cgroups and a freezer's, on a container made by unshare in the
+way of LXC. lxc.py [CASE...]"""
 import os
 import subprocess
 
@@ -133,5 +134,73 @@ def leave_running():
         h.untouched(c.init)
 
 
+CONFIG = """
+lxc.uts.name = inside
+lxc.rootfs.path = dir:{root}
+lxc.net.0.type = empty
+lxc.tty.max = 0
+lxc.pty.max = 1024
+lxc.console.path = none
+lxc.mount.auto = proc:rw sys:ro cgroup:mixed
+lxc.init.cmd = /init
+"""
+
+
+class Lxc:
+    """A container of lxc-start."""
+
+    def __init__(self, site, app):
+        self.site, self.app, self.id = site, app, site.name("lxc")
+        self.path = os.path.join(site.work, "lxc")
+        self.images = os.path.join(site.work, "images")
+        runtimes.tool("lxc-checkpoint")
+        os.makedirs(os.path.join(self.path, self.id))
+        self.rootfs = site.overlay(runtimes.root(app.root), os.path.join(site.work, "root"))
+        with open(os.path.join(self.rootfs, "init"), "w") as f:
+            f.write("#!/bin/sh\nexec </dev/null >/dev/null 2>&1\n" + app.args[-1] + "\n")
+        os.chmod(os.path.join(self.rootfs, "init"), 0o755)
+        with open(os.path.join(self.path, self.id, "config"), "w") as f:
+            f.write(CONFIG.format(root=self.rootfs))
+        site.undo.append(self.end)
+
+    def call(self, name, *args):
+        return self.site.run("lxc-" + name, "-P", self.path, "-n", self.id, *args)
+
+    def start(self):
+        h.must(self.call("start", "-d", "-l", "TRACE", "-o", os.path.join(self.site.work, "start.log")), "lxc-start")
+        self.app.ready(self)
+        return self
+
+    def state(self):
+        return self.call("info", "-sH").out.strip()
+
+    def file(self, path):
+        return h.read_text(self.rootfs + path)
+
+    def checkpoint(self, *options):
+        r = self.call("checkpoint", "-D", self.images, "-v", *options)
+        if r.rc != 0:
+            lines = h.read_text(os.path.join(self.images, "restore.log" if "-r" in options else "dump.log")).splitlines()
+            raise h.Failure(f"lxc-checkpoint: {r}\n" + "\n".join([line for line in lines if "Error" in line or "hint" in line][:10]))
+
+    def end(self):
+        """LXC keeps an empty cgroup for its own way out."""
+        self.call("stop", "-k")
+        runtimes.remove_cgroups(self.id)
+        runtimes.remove_cgroups("lxc.pivot")
+
+
+def lxc_checkpoint():
+    """By lxc-checkpoint itself: stopped, and back."""
+    with h.Workdir("ckpt-lxc-") as work, runtimes.Site(work) as site:
+        c = Lxc(site, runtimes.Shell()).start()
+        c.app.before(c)
+        c.checkpoint("-s")
+        h.wait_until(lambda: c.state() == "STOPPED", "the container to stop", 10)
+        c.checkpoint("-r")
+        h.require(c.state() == "RUNNING", f"after the restore it is {c.state()}")
+        c.app.check(c)
+
+
 if __name__ == "__main__":
-    h.run_cases([checkpoint, leave_running])
+    h.run_cases([checkpoint, leave_running, lxc_checkpoint])

@@ -15,6 +15,7 @@ What runs in a container is an App: it knows how to be started, when it is ready
 
 Environment: CKPT_CACHE   where root file systems are kept (default: /var/cache/ckpt); what is there is used as it is
              CKPT_CRIU    the engine that runtimes are given (default: ckpt of the build)
+             CKPT_CRUN    a crun with checkpoint support
 """
 import array
 import contextlib
@@ -296,6 +297,9 @@ class Mariadb(App):
     def prepare(self, rootfs):
         """Where only the program is installed, its data are made here."""
         if os.path.isdir(os.path.join(rootfs, "var/lib/mysql/mysql")):
+            path = os.path.join(rootfs, "run/mysqld")
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, *c_ids(rootfs, "mysql", "mysql"))
             return
         self.args = [a.replace("user=mysql", "user=root") for a in self.args] + ["--datadir=/my"]
         h.must(h.run(["chroot", rootfs, "mariadb-install-db", "--user=root", "--datadir=/my", "--auth-root-authentication-method=normal"],
@@ -551,9 +555,24 @@ class Runc:
     def call(self, *args, timeout=60, **kw):
         return self.site.run(self.path, "--root", self.state_dir, *args, timeout=timeout, **kw)
 
+    def quietly(self, *args, timeout=60):
+        """A detached container has the streams of its runtime: a file of ours is not among its mounts, /dev/null is opened anew. What
+        the runtime itself has to say goes into a log."""
+        log = os.path.join(self.dir, "log")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
+        start = time.monotonic()
+        try:
+            rc = subprocess.run([self.path, "--log", log, "--root", self.state_dir, *args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=self.site.env, timeout=timeout * h.PATIENCE, check=False).returncode
+        except subprocess.TimeoutExpired:
+            rc = "timeout"
+        return h.Result(rc, h.read_text(log), time.monotonic() - start)
+
     def start(self):
         with self.console() as options:
-            h.must(self.call("run", "-d", *options, "-b", self.dir, self.id), f"{self.binary} run")
+            r = self.quietly("run", "-d", *options, "-b", self.dir, self.id)
+            h.require(r.rc == 0, f"{self.binary} run: {r}")
         h.require(self.running(), f"{self.app.name} ended at once")
         self.set_up()
         self.app.ready(self)
@@ -625,7 +644,7 @@ class Runc:
         self.work_path = images + ".back"
         os.makedirs(self.work_path, exist_ok=True)
         with (self.console() if must else contextlib.nullcontext([])) as console:
-            r = self.call("restore", "-d", *console, "--image-path", images, "--work-path", self.work_path, "-b", self.dir,
+            r = self.quietly("restore", "-d", *console, "--image-path", images, "--work-path", self.work_path, "-b", self.dir,
                           *self.app.options, *options, self.id, timeout=timeout)
             if must:
                 self.well(r, "restore", "restore.log")
@@ -695,15 +714,15 @@ class Runc:
 
 
 class Crun(Runc):
-    """Needs a build with checkpoint support, which loads our libcriu.so.2."""
-    binary = "crun"
+    """Needs a build with checkpoint support, which loads our libcriu.so.2: crun on PATH, or $CKPT_CRUN."""
+    binary = os.environ.get("CKPT_CRUN", "crun")
 
     def __init__(self, site, *args, **kw):
-        if "CRIU" not in h.run([tool("crun"), "--version"]).out:
+        if "CRIU" not in h.run([tool(self.binary), "--version"]).out:
             raise h.Skip("this crun is built without checkpoint support")
-        lib = glob.glob(os.path.join(h.SOURCE, "build*", "**", "libcriu.so.2"), recursive=True)
-        if lib:
-            site.env["LD_LIBRARY_PATH"] = os.path.dirname(lib[0])
+        build = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(h.CKPT))))
+        for lib in glob.glob(os.path.join(build, "**", "libcriu.so.2"), recursive=True):
+            site.env["LD_LIBRARY_PATH"] = os.path.dirname(lib)
         super().__init__(site, *args, **kw)
 
 
