@@ -53,7 +53,7 @@ struct child {
 	} join[NS_N]; /* namespaces that are there already, which it enters first of all */
 	size_t n_join;
 	bool in_user_ns;     /* has all capabilities, and is nobody there */
-	bool new_cgroup_ns;  /* its cgroups are the roots that it is to see */
+	int cgroup_ns;	     /* that it enters; -1: stays in ours */
 	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
 	/* What it is asked to do before it goes: in a thread of its own, so that its credentials and folders stay as they are. */
 	void (*visit)(void *arg);
@@ -97,10 +97,10 @@ IN_CHILD static void enter_namespaces(struct child *c)
 		if (ret < 0)
 			child_fail(c, "make a time namespace", ret);
 	}
-	if (c->new_cgroup_ns) {
-		ret = raw_syscall(__NR_unshare, CLONE_NEWCGROUP, 0, 0, 0, 0);
+	if (c->cgroup_ns >= 0) {
+		ret = raw_syscall(__NR_setns, c->cgroup_ns, CLONE_NEWCGROUP, 0, 0, 0);
 		if (ret < 0)
-			child_fail(c, "make a cgroup namespace", ret);
+			child_fail(c, "enter its cgroup namespace", ret);
 	}
 	if (c->init_pidfd < 0)
 		return;
@@ -442,6 +442,31 @@ static int call_in_root(struct op *op, void *arg, void (*fn)(void *arg), void *f
 	return 0;
 }
 
+IN_CHILD static void unshare_cgroups(void *arg)
+{
+	long *fd = arg, ret = raw_syscall(__NR_unshare, CLONE_NEWCGROUP, 0, 0, 0, 0);
+
+	*fd = ret < 0 ? ret : raw_syscall(__NR_openat, AT_FDCWD, (long)"/proc/thread-self/ns/cgroup", O_RDONLY | O_CLOEXEC, 0, 0);
+}
+
+/* Made by a thread of the root process, whose cgroups are the roots that it has; mounts want it, and that process enters it later. */
+static int make_cgroup_ns(struct op *op, struct restore *r)
+{
+	struct snap_ns *ns = ns_own(&r->s, NS_CGROUP);
+	long fd = -ESRCH;
+	int ret;
+
+	if (!ns || ns->joined)
+		return 0;
+	ret = call_in_root(op, r, unshare_cgroups, &fd);
+	if (ret)
+		return ret;
+	if (fd < 0)
+		return op_errno(op, (int)-fd, AT(.pid = r->pid, .kind = "namespace"), "make a cgroup namespace");
+	ns->fd = (int)fd;
+	return 0;
+}
+
 /* That of PIDs can only be entered by whoever forks. */
 static void note_joined(const struct snapshot *s, struct child *c)
 {
@@ -476,7 +501,7 @@ int restore_root(struct op *op, struct restore *r)
 	r->forked_at = now_ns();
 	r->s.ns->in_root = call_in_root;
 	r->s.ns->in_root_arg = r;
-	return make_child(op, r, c);
+	return make_child(op, r, c) ?: make_cgroup_ns(op, r);
 }
 
 int restore_spawn(struct op *op, struct restore *r)
@@ -504,7 +529,7 @@ int restore_spawn(struct op *op, struct restore *r)
 	c->timens_fd = TAKE_FD(timens); /* closed with the engine's others, or by the child's exec */
 	r->timens_fd = c->timens_fd;
 	c->init_pidfd = r->init_pidfd;
-	c->new_cgroup_ns = cgroup && !cgroup->joined;
+	c->cgroup_ns = cgroup && !cgroup->joined ? cgroup->fd : -1;
 	c->fixed_layout = r->s.has_rings;
 	return write(r->root_go[1], &(char){ GO }, 1) == 1 ? 0 : op_errno(op, errno, NULL, "start process %d", r->pid);
 }

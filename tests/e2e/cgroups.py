@@ -309,6 +309,38 @@ def namespace_below():
     namespace(True)
 
 
+@case
+def namespace_mounts():
+    """What is mounted in a cgroup namespace shows its root."""
+    with h.Workdir() as w:
+        v2, pids = groups = [Group("").make(), Group("pids").make()]
+        os.mkdir(w + "/v2")
+        os.mkdir(w + "/pids")
+        enter = "".join(f"echo $$ > {g.path}/cgroup.procs; " for g in groups)
+        bare = "".join(f"umount {point}; " for point in {point for point, _ in hierarchies().values()})
+        mounts = bare + f"mount -t cgroup2 none {w}/v2 && mount -t cgroup -o pids none {w}/pids && cd / && exec sleep 1000 </dev/null >/dev/null 2>&1"
+        p = subprocess.Popen(["/bin/sh", "-c", enter + f"exec unshare -C -m /bin/sh -c '{mounts}'"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+        def check():
+            for g, name in zip(groups, ("v2", "pids")):
+                seen, real = os.stat(f"/proc/{p.pid}/root{w}/{name}"), os.stat(g.path)
+                h.require(os.path.samestat(seen, real), f"{name} shows another folder than {g.path}")
+        try:
+            h.wait_until(lambda: h.read_text(f"/proc/{p.pid}/comm") == "sleep\n", "the program")
+            check()
+            h.must(h.dump(p.pid, w + "/i"), "dump")
+            p.wait()
+            for g in groups:
+                g.remove()
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i", "--root", "/"), "restore")
+            check()
+        finally:
+            h.kill_hard(p.pid)
+            for g in groups:
+                g.remove()
+
+
 # ------------------------------------------------------------------------------------------------------ properties
 
 LIMITS = {
