@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -66,6 +67,9 @@ struct other {
 	pid_t pid[2];
 	int fd[2];
 	size_t n;
+	bool user; /* in a user namespace, with PIDs and a network of its own */
+	int user_fd, pid_fd, net_fd;
+	int pty; /* of those that mounts show; 0: there was none */
 };
 
 static void wait_for_ever(int ready)
@@ -110,12 +114,64 @@ static struct other start(void (*fn)(void), void (*second)(void))
 		}
 		wait_for_ever(ready[1]);
 	}
+	close(ready[1]);
 	for (size_t i = 0; i < o.n; i++)
 		MUST(read(ready[0], &byte, 1) == 1);
 	if (second)
 		MUST(read(number[0], &o.pid[1], sizeof(pid_t)) == sizeof(pid_t));
 	for (size_t i = 0; i < o.n; i++)
 		o.fd[i] = ns_fd(o.pid[i]);
+	return o;
+}
+
+static int other_fd(pid_t pid, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void write_map(pid_t pid, const char *name)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, O_WRONLY);
+	MUST(fd >= 0 && write(fd, "0 100000 65536", 14) == 14);
+	close(fd);
+}
+
+#define USER_FLAGS (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET)
+
+/* The same with a user namespace: init of a PID namespace, by way of a raw clone. */
+static struct other start_user(void (*fn)(void))
+{
+	struct other o = { .fd = { -1, -1 }, .n = 1, .user = true };
+	struct clone_args args = { .flags = USER_FLAGS, .exit_signal = SIGCHLD };
+	int ready[2], mapped[2];
+	char byte;
+
+	MUST(pipe(ready) == 0 && pipe(mapped) == 0);
+	o.pid[0] = sys_clone3(&args, sizeof(args));
+	if (!o.pid[0]) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		MUST(read(mapped[0], &byte, 1) == 1 && setgid(0) == 0 && setuid(0) == 0);
+		MUST(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0);
+		if (fn)
+			fn();
+		wait_for_ever(ready[1]);
+	}
+	MUST(o.pid[0] > 0);
+	close(ready[1]);
+	write_map(o.pid[0], "uid_map");
+	write_map(o.pid[0], "gid_map");
+	MUST(write(mapped[1], "", 1) == 1 && read(ready[0], &byte, 1) == 1);
+	o.fd[0] = ns_fd(o.pid[0]);
+	o.user_fd = other_fd(o.pid[0], "user");
+	o.pid_fd = other_fd(o.pid[0], "pid");
+	o.net_fd = other_fd(o.pid[0], "net");
 	return o;
 }
 
@@ -138,17 +194,44 @@ static struct snap_ns *add_ns(struct op *op, struct snapshot *s, enum ns_kind ki
 	return ns;
 }
 
+/* As lib/state/ns/user.c keeps it: the map, and what else there is. */
+static void add_map(struct op *op, struct snap_ns *ns)
+{
+	UsernsEntry *e = msg_new(op, UsernsEntry, userns_entry);
+	UidGidExtent *x = msg_new(op, UidGidExtent, uid_gid_extent), **v = op_alloc(op, sizeof(*v));
+	void **priv = op_alloc(op, 2 * sizeof(void *));
+
+	x->first = 0;
+	x->lower_first = 100000;
+	x->count = 65536;
+	*v = x;
+	e->uid_map = e->gid_map = v;
+	e->n_uid_map = e->n_gid_map = 1;
+	priv[0] = e;
+	ns->priv = priv;
+}
+
 static void make_snapshot(struct op *op, struct snapshot *s, const struct other *o)
 {
 	*s = (struct snapshot){ .ns = op_new(op, struct ns_state), .extra = op_new(op, CkptExtraEntry) };
 	for (unsigned k = 0; k < NS_N; k++)
 		add_ns(op, s, k, k + 1, -1);
+	if (o->user) {
+		add_map(op, add_ns(op, s, NS_USER, 11, o->user_fd));
+		add_ns(op, s, NS_PID, 12, o->pid_fd);
+		add_ns(op, s, NS_NET, 13, o->net_fd);
+	}
 	for (size_t i = 0; i < o->n; i++) {
 		struct snap_task *t = ARRAY_ADD(op->arena, &s->tasks);
 
 		t->host = o->pid[i];
 		t->ids = msg_new(op, TaskKobjIdsEntry, task_kobj_ids_entry);
 		msg_set(t->ids, mnt_ns_id, 9 + (uint32_t)i);
+		if (o->user) {
+			msg_set(t->ids, user_ns_id, 11);
+			msg_set(t->ids, pid_ns_id, 12);
+			msg_set(t->ids, net_ns_id, 13);
+		}
 		add_ns(op, s, NS_MNT, 9 + (uint32_t)i, o->fd[i]);
 	}
 }
@@ -199,10 +282,16 @@ static int restore_to(struct other *o, char *why, size_t n)
 	else
 		OK(op, r);
 	for (size_t i = 0; i < s.ns->v.n; i++)
-		if (s.ns->v.v[i]->id >= 9)
+		if (s.ns->v.v[i]->kind == NS_MNT && s.ns->v.v[i]->id >= 9)
 			o->fd[s.ns->v.v[i]->id - 9] = s.ns->v.v[i]->fd;
 	if (!r)
 		MUST(mounts_view(&s, -1)->root >= 0 && mounts_own(&s));
+	/* The terminals that mounts show are kept by whoever takes them. */
+	for (size_t i = 0; !r && i < s.mounts->all.n; i++) {
+		int fd = mounts_pty(&s, (int32_t)s.mounts->all.v[i]->e->mnt_id, 1);
+
+		o->pty = MAX(o->pty, fd);
+	}
 	img_dir_close(s.dir);
 	mounts_done(op, &s, true);
 	free_op(op);
@@ -448,6 +537,30 @@ static void overlay_tree(void)
 	t("/b", "/c", NULL, MS_BIND, NULL);
 }
 
+/* In a user namespace; with a terminal, as runtimes give one, and a file of it mounted. */
+static void user_container(void)
+{
+	int ptmx, zero = 0;
+
+	/* These are allowed as long as some can be seen. */
+	MUST(mount(root_path, root_path, NULL, MS_BIND, NULL) == 0 && chdir(root_path) == 0);
+	t("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	t("sysfs", "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, NULL);
+	MUST(syscall(__NR_pivot_root, ".", ".") == 0 && umount2(".", MNT_DETACH) == 0 && chdir("/") == 0);
+	t("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755,uid=7,gid=8");
+	MUST(mkdir("/dev/pts", 0755) == 0 && mkdir("/dev/mqueue", 0755) == 0);
+	t("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5");
+	put("/dev/owned", "by");
+	MUST(chown("/dev/owned", 12, 34) == 0);
+	put("/dev/console", "");
+	for (int i = 0; i < 2; i++) {
+		ptmx = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY);
+		MUST(ptmx >= 0 && ioctl(ptmx, TIOCSPTLCK, &zero) == 0);
+	}
+	t("/dev/pts/1", "/dev/console", NULL, MS_BIND, NULL);
+	t("tmpfs", "/etc", "tmpfs", MS_RDONLY, NULL);
+}
+
 /* With a file and a folder of somebody outside. */
 static void external_tree(void)
 {
@@ -496,7 +609,7 @@ static void prepare(void)
 	snprintf(img_path, sizeof(img_path), "%s/img", base);
 	snprintf(cmd, sizeof(cmd),
 		 "cd %s && mkdir root img out && cd root && mkdir proc sys dev etc a b c d d/e e f bin lib lib64 usr tmp && echo host >etc/file "
-		 "&& echo place >f/file",
+		 "&& echo place >f/file && chown -R 100000:100000 . && chmod 755 . ..",
 		 base);
 	sh(cmd);
 	MUST(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
@@ -561,6 +674,29 @@ static void umount_in(const struct other *o, const char *path)
 	}
 	waitpid(pid, &status, 0);
 	MUST(status == 0);
+}
+
+static void check_user(void)
+{
+	struct op *op = new_op();
+	struct other o = start_user(user_container), new;
+	struct list before = describe(op, &o), after;
+	char path[64];
+	struct stat st;
+
+	dump(&o);
+	end(&o);
+	new = start_user(NULL);
+	restore_to(&new, NULL, 0);
+	after = describe(op, &new);
+	same(&before, &after);
+	snprintf(path, sizeof(path), "/proc/%d/root/dev/owned", new.pid[0]);
+	MUST(stat(path, &st) == 0 && st.st_uid == 100012 && st.st_gid == 100034);
+	snprintf(path, sizeof(path), "/proc/%d/root/dev", new.pid[0]);
+	MUST(stat(path, &st) == 0 && st.st_uid == 100007 && st.st_gid == 100008);
+	MUST(new.pty > 0);
+	free_op(op);
+	end(&new);
 }
 
 static void check_overmounts(void)
@@ -694,6 +830,7 @@ static void run(void **state, void (*fn)(void))
 	assert_non_null(mkdtemp(base));
 	pid = fork();
 	if (!pid) {
+		alarm(20);
 		prepare();
 		fn();
 		_exit(0);
@@ -711,6 +848,7 @@ static void run(void **state, void (*fn)(void))
 		run(state, check_##name);           \
 	}
 TEST(container)
+TEST(user)
 TEST(overmounts)
 TEST(binds)
 TEST(shared)
@@ -722,7 +860,7 @@ TEST(refused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(container_again), cmocka_unit_test(overmounts_again), cmocka_unit_test(binds_again),
+		cmocka_unit_test(container_again), cmocka_unit_test(user_again), cmocka_unit_test(overmounts_again), cmocka_unit_test(binds_again),
 		cmocka_unit_test(shared_again), cmocka_unit_test(two_again), cmocka_unit_test(overlay_again),
 		cmocka_unit_test(external_again), cmocka_unit_test(refused_again),
 	};

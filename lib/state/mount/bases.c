@@ -13,7 +13,9 @@ static struct mnt_base *add(struct op *op, struct mount_state *st, struct mnt *m
 		op_nomem(op);
 		return NULL;
 	}
-	*b = (struct mnt_base){ .kind = kind, .of = m, .root = root, .fd = -1, .outside = -1, .slot = (unsigned)st->bases.n };
+	*b = (struct mnt_base){
+		.kind = kind, .of = m, .root = root, .fd = -1, .outside = -1, .archive = -1, .slot = (unsigned)st->bases.n,
+	};
 	*slot = m->base = b;
 	return b;
 }

@@ -68,6 +68,10 @@ struct mnt_base {
 	int fd;		  /* restore; -1 until it exists */
 	int outside;	  /* restore: a clone that is still in the sharing group of where it came from; -1: there is none */
 	unsigned slot;	  /* name of its place while trees are built */
+	/* What is in it, open: an errand in a user namespace might not be allowed to. */
+	struct img_out *out; /* dump */
+	int archive;	     /* restore; -1 */
+	uint64_t archive_at, archive_len;
 };
 
 struct mnt_group {
@@ -145,8 +149,8 @@ int mnt_check(struct op *op, struct mount_state *st);
 
 /* ---- tmpfs.c */
 int mnt_tmpfs_dump(struct op *op, struct snapshot *s, struct mnt_ns *n);
-int mnt_tmpfs_find(struct op *op, struct snapshot *s, const struct mnt_base *b); /* restore: its image is there */
-int mnt_tmpfs_fill(struct op *op, struct snapshot *s, const struct mnt_base *b, int root);
+int mnt_tmpfs_find(struct op *op, struct snapshot *s, struct mnt_base *b); /* restore: opens its image */
+int mnt_tmpfs_fill(struct op *op, const struct mnt_base *b, int root);
 
 /* ---- make*.c: in errands. They belong to the namespace that is being filled. */
 #define MNT_WITHIN (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)

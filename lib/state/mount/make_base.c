@@ -50,21 +50,27 @@ static const char *data_of(struct op *op, const struct mnt *m)
 	return out;
 }
 
+/* Flags of the superblock. That of sysfs is one for each network namespace: if that is new, it is, too. */
+static unsigned long flags_of(const struct mnt_make *k, const struct mnt *m)
+{
+	unsigned long flags = m->e->sb_flags & SB_FLAGS;
+
+	if (m->fs->traits & MNT_FS_SINGLE && !(m->e->fstype == FSTYPE__SYSFS && ns_own(k->s, NS_NET)))
+		return 0;
+	return m->fs->traits & MNT_FS_CONTENT ? flags & ~(unsigned long)MS_RDONLY : flags; /* it is filled first */
+}
+
 /* In the working directory. Folders that options name are those of the new root, where there is one (@root). */
 static int mount_here(struct op *op, const struct mnt_make *k, const struct mnt *m, int place, int root)
 {
-	bool empty_at_first = m->fs->traits & MNT_FS_CONTENT;
-	unsigned long flags = m->fs->traits & MNT_FS_SINGLE ? 0 : m->e->sb_flags & SB_FLAGS;
 	const char *data = data_of(op, m), *source = m->e->source[0] ? m->e->source : "none";
 	int r = 0;
 
 	if (!data)
 		return CKPT_E_NOMEM;
-	if (empty_at_first)
-		flags &= ~(unsigned long)MS_RDONLY;
 	if (root >= 0 && (fchdir(root) < 0 || chroot(".") < 0))
 		return fail(op, m, "go to the new root");
-	if (fchdir(place) < 0 || mount(source, ".", m->fsname, flags, data) < 0)
+	if (fchdir(place) < 0 || mount(source, ".", m->fsname, flags_of(k, m), data) < 0)
 		r = op_errno(op, errno, AT(.kind = "mount"), "%s: mount a file system with options \"%s\"", mnt_name(op, m), data);
 	if (root >= 0 && (fchdir(k->old) < 0 || chroot(".") < 0))
 		r = r ?: fail(op, m, "come back from the new root");
@@ -114,7 +120,7 @@ int mnt_make_base(struct op *op, struct mnt_make *k, struct mnt_base *b)
 	b->fd = openat(k->scratch, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (b->fd < 0)
 		return fail(op, m, "open the new file system");
-	return m->fs->traits & MNT_FS_CONTENT ? mnt_tmpfs_fill(op, k->s, b, b->fd) : 0;
+	return m->fs->traits & MNT_FS_CONTENT ? mnt_tmpfs_fill(op, b, b->fd) : 0;
 }
 
 int mnt_make_settle(struct op *op, const struct mnt_base *b)

@@ -123,7 +123,7 @@ int mounts_read(struct op *op, struct snapshot *s)
 		r = read_ns(op, s, st->nss.v[i]);
 	r = r ?: mnt_check(op, st);
 	for (size_t i = 0; i < st->bases.n && !r; i++) {
-		const struct mnt_base *b = st->bases.v[i];
+		struct mnt_base *b = st->bases.v[i];
 
 		if (b->kind == MNT_BASE_EXT)
 			r = check_external(op, b->of);

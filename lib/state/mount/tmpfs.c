@@ -20,9 +20,8 @@
 
 struct job {
 	struct snapshot *s;
-	struct mnt_ns *ns;
-	struct mnt *only; /* of a copy of the namespace; NULL: all that can be reached */
-	ARRAY(struct mnt *) left;
+	ARRAY(struct mnt *) v; /* to be archived; NULL: done */
+	struct mnt *only;      /* in a copy of the namespace */
 };
 
 static int mount_id(int fd, uint64_t *id)
@@ -54,17 +53,12 @@ static int clone_of(const char *place, uint64_t id)
 	return sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 }
 
-static int archive(struct op *op, struct snapshot *s, const struct mnt *m, int root)
+static int archive(struct op *op, const struct mnt *m, int root)
 {
 	struct gz_out *gz = NULL;
-	struct img_out *out;
-	int r = img_create(op, s->dir, IMG_TMPFS_DEV, m->e->root_dev, &out);
+	int r = gz_create(op, m->base->out, &gz) ?: tar_write_tree(op, gz, root) ?: gz_finish(gz);
 
-	if (r)
-		return r;
-	r = gz_create(op, out, &gz) ?: tar_write_tree(op, gz, root) ?: gz_finish(gz);
 	gz_out_free(gz);
-	r = img_close(op, out) ?: r;
 	return r ? op_wrap(op, r, "contents of %s", mnt_name(op, m)) : 0;
 }
 
@@ -88,26 +82,16 @@ static struct mnt *by_which(const struct mount_state *st, const struct mnt_base 
 static int archive_all(struct op *op, void *arg)
 {
 	struct job *j = arg;
-	struct mount_state *st = j->s->mounts;
 	int r = 0;
 
-	for (size_t i = 0; i < st->bases.n && !r; i++) {
-		struct mnt_base *b = st->bases.v[i];
-		struct mnt *m = b->kind == MNT_BASE_NEW && b->of->fs->traits & MNT_FS_CONTENT ? by_which(st, b) : NULL;
-		_cleanup_close_ int fd = -1;
+	for (size_t i = 0; i < j->v.n && !r; i++) {
+		struct mnt *m = j->v.v[i];
+		_cleanup_close_ int fd = clone_of(m->e->mountpoint, m->e->mnt_id);
 
-		if (!m || m->ns != j->ns)
+		if (fd < 0)
 			continue;
-		fd = clone_of(m->e->mountpoint, m->e->mnt_id);
-		if (fd >= 0) {
-			r = archive(op, j->s, m, fd);
-		} else {
-			struct mnt **slot = ARRAY_ADD(op->arena, &j->left);
-
-			if (!slot)
-				return op_nomem(op);
-			*slot = m;
-		}
+		r = archive(op, m, fd);
+		j->v.v[i] = NULL;
 	}
 	return r;
 }
@@ -207,24 +191,59 @@ static int archive_hidden(struct op *op, void *arg)
 	if (fd < 0)
 		return op_fail(op, CKPT_E_UNSUPPORTED, MNT_AT("unmount what is mounted above it, or make it external"),
 			       "%s is hidden, and its contents cannot be reached", mnt_name(op, j->only));
-	return archive(op, j->s, j->only, fd);
+	return archive(op, j->only, fd);
+}
+
+/* Which of them are to be read by way of @n, with images that are open. */
+static int prepare(struct op *op, struct job *j, const struct mnt_ns *n)
+{
+	struct mount_state *st = j->s->mounts;
+	int r = 0;
+
+	for (size_t i = 0; i < st->bases.n && !r; i++) {
+		struct mnt_base *b = st->bases.v[i];
+		struct mnt *m = b->kind == MNT_BASE_NEW && b->of->fs->traits & MNT_FS_CONTENT ? by_which(st, b) : NULL, **slot;
+
+		if (!m || m->ns != n)
+			continue;
+		slot = ARRAY_ADD(op->arena, &j->v);
+		if (!slot)
+			return op_nomem(op);
+		*slot = m;
+		r = img_create(op, j->s->dir, IMG_TMPFS_DEV, m->e->root_dev, &b->out) ?: img_touch(op, b->out);
+	}
+	return r;
+}
+
+static int finish(struct op *op, struct mount_state *st)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < st->bases.n; i++) {
+		r = img_close(op, st->bases.v[i]->out) ?: r;
+		st->bases.v[i]->out = NULL;
+	}
+	return r;
 }
 
 int mnt_tmpfs_dump(struct op *op, struct snapshot *s, struct mnt_ns *n)
 {
 	const struct errand_where tree = ns_where(s);
 	struct errand_where where = ERRAND_HERE;
-	struct job j = { .s = s, .ns = n };
-	int r;
+	struct job j = { .s = s };
+	int r = prepare(op, &j, n);
 
+	if (r || !j.v.n)
+		return r;
 	where.user = tree.user;
 	where.mnt = n->ns->fd;
 	r = errand_run(op, &where, archive_all, &j);
-	for (size_t i = 0; i < j.left.n && !r; i++) {
-		j.only = j.left.v[i];
-		r = errand_run(op, &where, archive_hidden, &j);
+	for (size_t i = 0; i < j.v.n && !r; i++) {
+		j.only = j.v.v[i];
+		if (j.only)
+			r = errand_run(op, &where, archive_hidden, &j);
 	}
-	return r;
+	return finish(op, s->mounts) ?: r;
 }
 
 /* ------------------------------------------------------------------------------------------------- restore */
@@ -242,23 +261,20 @@ static int open_archive(struct op *op, struct snapshot *s, const struct mnt_base
 	return r;
 }
 
-int mnt_tmpfs_find(struct op *op, struct snapshot *s, const struct mnt_base *b)
+int mnt_tmpfs_find(struct op *op, struct snapshot *s, struct mnt_base *b)
 {
 	struct img_in *in = NULL;
-	int r = open_archive(op, s, b, &in);
+	int r = open_archive(op, s, b, &in) ?: img_rest(op, in, &b->archive, &b->archive_at, &b->archive_len);
 
 	img_in_close(in);
 	return r;
 }
 
-int mnt_tmpfs_fill(struct op *op, struct snapshot *s, const struct mnt_base *b, int root)
+int mnt_tmpfs_fill(struct op *op, const struct mnt_base *b, int root)
 {
-	_cleanup_close_ int fd = -1;
 	struct tar_in *tar = NULL;
 	struct gz_in *gz = NULL;
-	uint64_t offset, length;
-	struct img_in *in = NULL;
-	int r = open_archive(op, s, b, &in) ?: img_rest(op, in, &fd, &offset, &length) ?: gz_open(op, fd, offset, length, &gz);
+	int r = gz_open(op, b->archive, b->archive_at, b->archive_len, &gz);
 
 	if (!r) {
 		tar = tar_open(gz_read, gz);
@@ -266,6 +282,5 @@ int mnt_tmpfs_fill(struct op *op, struct snapshot *s, const struct mnt_base *b, 
 	}
 	tar_close(tar);
 	gz_in_free(gz);
-	img_in_close(in);
 	return r ? op_wrap(op, r, "contents of %s", mnt_name(op, b->of)) : 0;
 }

@@ -49,6 +49,7 @@ void mounts_done(struct op *op, struct snapshot *s, bool success)
 	for (size_t i = 0; i < st->bases.n; i++) {
 		close_fd_p(&st->bases.v[i]->fd);
 		close_fd_p(&st->bases.v[i]->outside);
+		close_fd_p(&st->bases.v[i]->archive);
 	}
 	for (size_t i = 0; i < st->groups.n; i++)
 		if (st->groups.v[i])
