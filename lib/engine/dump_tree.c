@@ -169,7 +169,7 @@ static int freeze_all(struct op *op, struct walk *w)
 
 	if (!root)
 		return CKPT_E_NOMEM;
-	r = freezer_freeze(op, &w->d->s, &w->d->guardian, &w->d->freezer);
+	r = freezer_freeze(op, &w->d->s, &w->d->guardian, w->d->pid, &w->d->freezer);
 	w->hold = w->d->freezer.frozen;
 	r = r ?: freeze_task(op, w, root);
 	r = r ?: walk(op, w);

@@ -111,7 +111,7 @@ static int tell_guardian(struct op *op, const struct freezer *f, bool thaw)
 	return op_errno(op, errno, AT(.kind = "cgroup"), "tell the guardian of the cgroup %s", op->opts->freeze_cgroup);
 }
 
-int freezer_freeze(struct op *op, struct snapshot *s, const struct guardian *g, struct freezer *f)
+int freezer_freeze(struct op *op, struct snapshot *s, const struct guardian *g, pid_t pid, struct freezer *f)
 {
 	const char *path = op->opts->freeze_cgroup;
 	_cleanup_close_ int dir = -1;
@@ -119,7 +119,7 @@ int freezer_freeze(struct op *op, struct snapshot *s, const struct guardian *g, 
 
 	*f = (struct freezer){ .fd = -1, .guardian = g };
 	if (!path || !*path)
-		return 0;
+		return cgroups_check_running(op, s, pid);
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return op_errno(op, errno, AT(.kind = "cgroup"), "open the cgroup %s", path);

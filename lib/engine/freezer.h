@@ -19,8 +19,8 @@ struct freezer {
 };
 #define FREEZER_INIT { .fd = -1 }
 
-/* Freezes the cgroup of the options, if there is one. @g may be NULL. */
-int freezer_freeze(struct op *op, struct snapshot *s, const struct guardian *g, struct freezer *f);
+/* Freezes the cgroup of the options; without one, process @pid must not be in a frozen one. */
+int freezer_freeze(struct op *op, struct snapshot *s, const struct guardian *g, pid_t pid, struct freezer *f);
 /* The tasks may run again. Never fails. */
 void freezer_thaw(struct op *op, struct freezer *f);
 /* Leaves the cgroup in the state it was found in. Never fails; NULL-safe on FREEZER_INIT. */

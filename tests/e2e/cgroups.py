@@ -716,6 +716,8 @@ def frozen_before(controller, remove):
     with Scene() as s:
         g = s.group(controller).make().put(s.pid)
         freeze(g, True)
+        r = h.dump(s.pid, s.w + "/i")
+        h.require(r.rc == 1 and "is frozen" in r.out and g.inside in r.out and r.seconds < 5 * h.PATIENCE, f"without a word: {r}")
         s.dump("--freeze-cgroup", g.path)
         h.require(frozen(g), "the dump thawed it")
         if remove:

@@ -88,6 +88,33 @@ int cgroups_note_freezer(struct op *op, struct snapshot *s, bool was_frozen)
 	return 0;
 }
 
+int cgroups_check_running(struct op *op, struct snapshot *s, pid_t pid)
+{
+	struct proc_cgroups groups;
+	int r = cg_hiers_find(op, s) ?: proc_read_cgroup(op, pid, &groups);
+
+	if (r)
+		return r < 0 ? r : 0; /* it is gone, which others tell better */
+	for (size_t i = 0; i < groups.v.n && !r; i++) {
+		struct cg_hier *h = cg_hier(s->cgroups, groups.v.v[i].controllers);
+		_cleanup_close_ int dir = -1;
+		char *value = NULL;
+
+		if (!h || (!cg_is_v2(h) && !cg_has_word(h->name, "freezer")) || !groups.v.v[i].path[1])
+			continue;
+		if (cg_hier_open(op, s->cgroups, h))
+			op_forget(op); /* then it is not asked */
+		else
+			dir = cg_open_dir(h, groups.v.v[i].path, O_PATH);
+		if (dir >= 0)
+			r = cg_value(op, dir, cg_is_v2(h) ? "cgroup.events" : "freezer.state", &value);
+		if (!r && value && strstr(value, cg_is_v2(h) ? "frozen 1" : "FROZEN"))
+			r = op_fail(op, CKPT_E_BUSY, AT(.pid = pid, .kind = "cgroup", .hint = "thaw it, or name its folder with --freeze-cgroup"),
+				    "process %d is in the cgroup %s of %s, which is frozen", pid, groups.v.v[i].path, cg_word(h));
+	}
+	return r;
+}
+
 /* ------------------------------------------------------------------------------------------------- are we in it? */
 
 static bool same_folder(const struct stat *a, const struct stat *b)

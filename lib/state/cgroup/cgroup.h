@@ -12,6 +12,8 @@ int cgroups_check_options(struct op *op, struct snapshot *s);
  * Whether @dir, a folder of a cgroup file system, or one of those below, is a cgroup of our own: then it must not be frozen.
  */
 int cgroups_contain_us(struct op *op, struct snapshot *s, int dir, bool *yes);
+/* Refuses a process that stands still in a frozen cgroup. */
+int cgroups_check_running(struct op *op, struct snapshot *s, pid_t pid);
 /* The cgroup of --freeze-cgroup was frozen by others, or not: it is not what its files say meanwhile. */
 int cgroups_note_freezer(struct op *op, struct snapshot *s, bool was_frozen);
 /*
