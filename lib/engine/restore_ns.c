@@ -14,6 +14,7 @@
 #include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/ns/ns.h"
 
 #define STACK (32u << 10)
 #define NSEC_PER_SEC 1000000000
@@ -41,25 +42,27 @@ static int print_offset(char *buf, size_t n, const char *name, int64_t ns)
 
 int restore_clocks(struct op *op, struct restore *r)
 {
+	const struct snap_ns *own = ns_own(&r->s, NS_TIME);
 	const TimensEntry *t = r->s.timens;
 	int64_t mono, boot;
 	int n;
 
-	if (!t)
+	if (!t || (own && own->joined))
 		return 0;
 	if (!t->monotonic || !t->boottime || t->monotonic->tv_nsec >= NSEC_PER_SEC || t->boottime->tv_nsec >= NSEC_PER_SEC ||
 	    t->monotonic->tv_sec > INT32_MAX || t->boottime->tv_sec > INT32_MAX)
 		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "clock"), "timens-0.img makes no sense");
 	mono = behind(CLOCK_MONOTONIC, t->monotonic);
 	boot = behind(CLOCK_BOOTTIME, t->boottime);
-	if (mono <= 0 && boot <= 0)
+	if (!own && mono <= 0 && boot <= 0)
 		return 0;
 	if (!feature_has(op->features, FEATURE_TIMENS))
 		return op_fail(op, CKPT_E_KERNEL, AT(.kind = "clock"),
-			       "the monotonic clock is behind that of the checkpoint, and the kernel has no time namespaces");
-	log_info(op, "the monotonic clock is %ld s behind the checkpoint's: the task gets a time namespace", mono / NSEC_PER_SEC);
-	n = print_offset(r->timens, sizeof(r->timens), "monotonic", mono);
-	print_offset(r->timens + n, sizeof(r->timens) - (size_t)n, "boottime", boot);
+			       "the clocks of the checkpoint are other ones than ours, and the kernel has no time namespaces");
+	if (!own)
+		log_info(op, "the monotonic clock is %ld s behind the checkpoint's: the task gets a time namespace", mono / NSEC_PER_SEC);
+	n = print_offset(r->timens, sizeof(r->timens), "monotonic", mono + ns_own_clock_offset(CLOCK_MONOTONIC));
+	print_offset(r->timens + n, sizeof(r->timens) - (size_t)n, "boottime", boot + ns_own_clock_offset(CLOCK_BOOTTIME));
 	return 0;
 }
 

@@ -255,6 +255,12 @@ struct proc_id_map {
 };
 int proc_parse_id_map(struct arena *a, const char *text, size_t len, struct proc_id_map *out);
 
+/* /proc/PID/timens_offsets, in nanoseconds */
+struct proc_time_offsets {
+	int64_t monotonic, boottime;
+};
+int proc_parse_time_offsets(const char *text, size_t len, struct proc_time_offsets *out);
+
 /* /proc/PID/mountinfo */
 struct proc_mount {
 	int mnt_id, parent_id;

@@ -18,6 +18,7 @@
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/ns.h"
 
 #define NSEC 1000000000u
 
@@ -64,7 +65,7 @@ static int note_point(struct op *op, struct snap_file *f, uint64_t ns)
 }
 
 /* Time left and ticks, at one moment. */
-static int dump_state(struct op *op, const struct fd_view *v, struct snap_file *f, TimerfdEntry *m)
+static int dump_state(struct op *op, const struct snapshot *s, const struct fd_view *v, struct snap_file *f, TimerfdEntry *m)
 {
 	struct proc_timerfd t;
 	struct proc_fdinfo info;
@@ -79,7 +80,7 @@ static int dump_state(struct op *op, const struct fd_view *v, struct snap_file *
 		return r < 0 ? r : op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = v->pid), "task %d went away", v->pid);
 	if (proc_parse_timerfd(info.rest, info.rest_len, &t) != 0 || base_clock(t.clock) < 0)
 		return file_refuse(op, v, "timerfd", NULL, "the kernel shows its state in a way that is not known");
-	now = clock_ns(base_clock(t.clock));
+	now = clock_ns(base_clock(t.clock)) + (uint64_t)ns_clock_distance(s, base_clock(t.clock));
 	m->clockid = t.clock;
 	m->ticks = t.ticks;
 	m->settime_flags = t.flags;
@@ -99,14 +100,13 @@ static int timerfd_dump(struct op *op, struct snapshot *s, const struct fd_view 
 {
 	TimerfdEntry *m = msg_new(op, TimerfdEntry, timerfd_entry);
 
-	(void)s;
 	if (!m)
 		return CKPT_E_NOMEM;
 	m->id = f->id;
 	m->flags = v->info.flags;
 	m->fown = file_fown(op, v);
 	f->msg->tfd = m;
-	return m->fown ? dump_state(op, v, f, m) : CKPT_E_NOMEM;
+	return m->fown ? dump_state(op, s, v, f, m) : CKPT_E_NOMEM;
 }
 
 static int timerfd_write(struct op *op, struct snapshot *s)
@@ -166,10 +166,10 @@ static uint64_t dump_ns(const struct snapshot *s, clockid_t clock)
 	return timespec_ns(clock == CLOCK_MONOTONIC ? s->timens->monotonic : s->timens->boottime);
 }
 
-/* The machine's clock is behind: the tree gets a time namespace in which both clocks go on from where they were. */
+/* In the tree's own time namespace; it gets one, too, where the machine's clock is behind. */
 static bool clocks_go_on(const struct snapshot *s)
 {
-	return clock_ns(CLOCK_MONOTONIC) < dump_ns(s, CLOCK_MONOTONIC) || clock_ns(CLOCK_BOOTTIME) < dump_ns(s, CLOCK_BOOTTIME);
+	return ns_own(s, NS_TIME) || clock_ns(CLOCK_MONOTONIC) < dump_ns(s, CLOCK_MONOTONIC) || clock_ns(CLOCK_BOOTTIME) < dump_ns(s, CLOCK_BOOTTIME);
 }
 
 static bool same_boot(const struct snapshot *s)

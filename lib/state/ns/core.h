@@ -19,9 +19,11 @@ struct ns_content {
 	int (*make)(struct op *op, struct snapshot *s, struct snap_ns *ns);
 };
 
-extern const struct ns_content ns_uts, ns_user, ns_pid;
+extern const struct ns_content ns_uts, ns_user, ns_pid, ns_time;
 
 /* Dump: maps, and whose namespaces they are; after it is known who lives where. */
 int ns_user_begin(struct op *op, struct snapshot *s);
+/* Dump: its clocks, as they are now. */
+int ns_time_begin(struct op *op, struct snapshot *s);
 
 #endif

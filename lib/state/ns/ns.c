@@ -35,6 +35,7 @@ static const struct ns_content *const contents[NS_N] = {
 	[NS_USER] = &ns_user,
 	[NS_PID] = &ns_pid,
 	[NS_UTS] = &ns_uts,
+	[NS_TIME] = &ns_time,
 };
 
 uint32_t ns_id_of(const TaskKobjIdsEntry *ids, enum ns_kind kind)
@@ -253,7 +254,7 @@ int ns_dump_begin(struct op *op, struct snapshot *s)
 	if (r)
 		return r;
 	find_relatives(s);
-	return check_init(op, s) ?: ns_user_begin(op, s);
+	return check_init(op, s) ?: ns_user_begin(op, s) ?: ns_time_begin(op, s);
 }
 
 int ns_dump(struct op *op, struct snapshot *s)

@@ -95,4 +95,10 @@ bool ns_groups_denied(const struct snapshot *s); /* setgroups(2) is */
 /* Groups that all tasks are in, in that case, and were before the namespace was made. */
 size_t ns_groups_before(const struct snapshot *s, const uint32_t **groups);
 
+/* ---- clocks */
+/* Dump: how far a clock of the tree is from ours, in nanoseconds. */
+int64_t ns_clock_distance(const struct snapshot *s, clockid_t clock);
+/* How far ours is from the machine's: what the kernel takes and tells are distances from that. */
+int64_t ns_own_clock_offset(clockid_t clock);
+
 #endif
