@@ -159,6 +159,8 @@ static int fill_task(struct new_task *t)
 	if (!b->shares_memory)
 		ret = plan_memory(b) ?: plan_vdso(b);
 	ret = ret ?: plan_task(b);
+	if (!ret && t->node == &r->tree.nodes.v[0] && ns_own(&r->s, NS_TIME) && ns_own(&r->s, NS_TIME)->joined)
+		ret = plan_fetch(b, ns_own(&r->s, NS_TIME)->fd, false, &PLAN(b)->time_ns);
 	if (ret)
 		return ret;
 	PLAN(b)->restore_ids = PLAN(b)->timers.n && feature_has(b->op->features, FEATURE_TIMER_CR_IDS);

@@ -27,7 +27,7 @@ static const char *const step_names[PLAN_N_STEPS] = {
 	[PLAN_STEP_SLACK] = "set the timer slack", [PLAN_STEP_SECCOMP] = "install a seccomp filter",
 	[PLAN_STEP_GROUPS] = "set the supplementary groups", [PLAN_STEP_IDS] = "set user and group",
 	[PLAN_STEP_CAPS] = "set the capabilities", [PLAN_STEP_SECUREBITS] = "set the securebits",
-	[PLAN_STEP_UFFD] = "make a userfaultfd", [PLAN_STEP_AMBIENT] = "raise an ambient capability", [PLAN_STEP_BOUNDING] = "drop a capability from the bounding set",
+	[PLAN_STEP_TIME_NS] = "join a time namespace", [PLAN_STEP_UFFD] = "make a userfaultfd", [PLAN_STEP_AMBIENT] = "raise an ambient capability", [PLAN_STEP_BOUNDING] = "drop a capability from the bounding set",
 };
 
 static uint64_t area_of(const struct new_task *t, const struct plan_error *e)

@@ -467,13 +467,13 @@ static int make_cgroup_ns(struct op *op, struct restore *r)
 	return 0;
 }
 
-/* That of PIDs can only be entered by whoever forks. */
+/* That of PIDs can only be entered by whoever forks, that of clocks by the restorer. */
 static void note_joined(const struct snapshot *s, struct child *c)
 {
 	for (unsigned k = 0; k < NS_N; k++) {
 		const struct snap_ns *ns = ns_own(s, k);
 
-		if (!ns || !ns->joined || ns->fd < 0 || k == NS_PID)
+		if (!ns || !ns->joined || ns->fd < 0 || k == NS_PID || k == NS_TIME)
 			continue;
 		c->join[c->n_join].fd = ns->fd;
 		c->join[c->n_join++].flag = ns_info[k].flag;

@@ -73,6 +73,8 @@ _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
 	p->vdso_now = vdso;
 	become(p);
 	fetch_all(p);
+	if (p->time_ns >= 0) /* who shares memory with somebody may not */
+		must(p, PLAN_STEP_TIME_NS, 0, sys(__NR_setns, fetched(p, p->time_ns), 0x80 /* CLONE_NEWTIME */));
 	if (p->subreaper)
 		must(p, PLAN_STEP_PRCTL, PR_SET_CHILD_SUBREAPER, sys(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
 	take_place(p);

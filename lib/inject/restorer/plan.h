@@ -76,6 +76,7 @@ enum plan_step {
 	PLAN_STEP_BOUNDING,
 	PLAN_STEP_UFFD,
 	PLAN_STEP_CALL,	     /* index: number of the call (struct build_call on the engine's side) */
+	PLAN_STEP_TIME_NS,
 	PLAN_N_STEPS,
 };
 
@@ -382,6 +383,7 @@ struct plan {
 	/* indices of fetches */
 	int32_t exe_file;
 	int32_t cwd_file, root_file; /* root -1: leave */
+	int32_t time_ns;	/* that it joins at first; -1: none */
 	int32_t last_pid_file; /* >= 0: threads get their ids through ns_last_pid */
 	uint32_t umask;
 	uint32_t setsid;

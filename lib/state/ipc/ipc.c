@@ -8,6 +8,8 @@
 
 #include "lib/state/msg.h"
 
+#define NOBODY ((uint32_t)-1)
+
 static const struct ipc_kind *const kinds[] = { &ipc_kind_shm, &ipc_kind_sem, &ipc_kind_msg, &ipc_kind_mqueue };
 
 struct ipc_state *ipc_state(struct op *op, struct snapshot *s)
@@ -38,6 +40,37 @@ static int check_tasks(struct op *op, const struct snapshot *s)
 				       "task %d is in another IPC namespace than the root of the tree, which is not supported",
 				       s->tasks.v[i].host);
 	return 0;
+}
+
+/* Users and groups, as the tree's user namespace calls them, or as we do. */
+static int number(struct op *op, const struct snapshot *s, IpcDescEntry *d, bool inside)
+{
+	uint32_t (*const user)(const struct snapshot *, uint32_t) = inside ? ns_uid_inside : ns_uid_outside;
+	uint32_t (*const group)(const struct snapshot *, uint32_t) = inside ? ns_gid_inside : ns_gid_outside;
+	const IpcDescEntry was = *d;
+
+	d->uid = user(s, was.uid);
+	d->cuid = user(s, was.cuid);
+	d->gid = group(s, was.gid);
+	d->cgid = group(s, was.cgid);
+	if (d->uid != NOBODY && d->cuid != NOBODY && d->gid != NOBODY && d->cgid != NOBODY)
+		return 0;
+	return op_fail(op, inside ? CKPT_E_UNSUPPORTED : CKPT_E_IMAGE, AT(.kind = "SysV IPC"),
+		       "object %u (key 0x%x) belongs to a user or group that its user namespace has no number for", was.id, was.key);
+}
+
+static int number_all(struct op *op, const struct snapshot *s, bool inside)
+{
+	const struct ipc_state *st = s->ipc;
+	int r = 0;
+
+	for (size_t i = 0; i < st->shms.n && !r; i++)
+		r = number(op, s, st->shms.v[i]->msg->desc, inside);
+	for (size_t i = 0; i < st->sems.n && !r; i++)
+		r = number(op, s, st->sems.v[i]->msg->desc, inside);
+	for (size_t i = 0; i < st->queues.n && !r; i++)
+		r = number(op, s, st->queues.v[i]->msg->desc, inside);
+	return r;
 }
 
 int ipc_dump_begin(struct op *op, struct snapshot *s)
@@ -77,6 +110,7 @@ int ipc_dump(struct op *op, struct snapshot *s)
 		r = collect_all(op, s);
 	else
 		r = open_namespace(op, s) ?: ipc_run(op, s, collect_all);
+	r = r ?: number_all(op, s, true);
 	r = r ?: ipc_check_attachments(op, s);
 	r = r ?: ipc_undo_check(op, s);
 	return r ?: mark(op, s);
@@ -124,12 +158,13 @@ int ipc_read(struct op *op, struct snapshot *s)
 			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = s->tasks.v[i].pid, .kind = "namespace"),
 				       "task %d has another IPC namespace than the root of the tree, which is not supported", s->tasks.v[i].pid);
 	st->ns_id = ids && ids->has_ipc_ns_id ? ids->ipc_ns_id : root->ipc_ns_id;
-	st->own = st->ns_id != root->ipc_ns_id;
+	/* Nothing of one that is joined is ours: there, too, objects may be in the way. */
+	st->own = st->ns_id != root->ipc_ns_id && !(ns_own(s, NS_IPC) && ns_own(s, NS_IPC)->joined);
 	if (st->own)
 		r = read_var(op, s);
 	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !r; i++)
 		r = kinds[i]->read(op, s);
-	return r;
+	return r ?: number_all(op, s, false);
 }
 
 static bool is_attached(const struct snapshot *s, uint32_t id)
@@ -167,7 +202,7 @@ int ipc_make(struct op *op, struct snapshot *s)
 {
 	int r = check_forced(op, s);
 
-	if (!r && s->ipc->own)
+	if (!r && ns_own(s, NS_IPC))
 		r = open_namespace(op, s);
 	if (r || (!s->ipc->own && !s->ipc->shms.n && !s->ipc->sems.n && !s->ipc->queues.n && !s->ipc->mqueues.n))
 		return r;

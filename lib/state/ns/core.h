@@ -26,4 +26,15 @@ int ns_user_begin(struct op *op, struct snapshot *s);
 /* Dump: its clocks, as they are now. */
 int ns_time_begin(struct op *op, struct snapshot *s);
 
+/* Restore: an entry for one that all tasks of ours are to live in instead; NULL: out of memory (recorded). */
+struct snap_ns *ns_stand_in(struct op *op, struct snapshot *s, enum ns_kind kind);
+
+struct ns_join {
+	enum ns_kind kind;
+	const char *path;
+};
+/* join.c: what --join-ns says. */
+int ns_join_parse(struct op *op, const char *spec, struct ns_join *j);
+int ns_join(struct op *op, struct snapshot *s); /* after it is known who lives where, before anything is read */
+
 #endif

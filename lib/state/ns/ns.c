@@ -14,6 +14,7 @@
 #include "lib/state/msg.h"
 
 #define MANY 4096
+#define STAND_IN_ID 0xffffff00u /* no checkpoint has such ids */
 #define FIRST_FREE_NS_ID 9 /* those below are the dumper's namespaces */
 #define IOC_GET_USERNS 0xb701 /* linux/nsfs.h */
 #define IOC_GET_PARENT 0xb702
@@ -68,7 +69,8 @@ struct snap_ns *ns_of(const struct snapshot *s, const struct snap_task *t, enum 
 {
 	struct snap_ns *ns = ns_find(s, kind, ns_id_of(t->ids, kind));
 
-	return ns || !s->ns ? ns : ours_of(s, kind);
+	ns = ns || !s->ns ? ns : ours_of(s, kind);
+	return ns && ns->instead ? ns->instead : ns;
 }
 
 struct snap_ns *ns_own(const struct snapshot *s, enum ns_kind kind)
@@ -307,6 +309,14 @@ static int read_ns(struct op *op, struct snapshot *s, const struct snap_task *t,
 	return ns ? read_external(op, s, ns) : CKPT_E_NOMEM;
 }
 
+struct snap_ns *ns_stand_in(struct op *op, struct snapshot *s, enum ns_kind kind)
+{
+	struct snap_ns *ns = add(op, s, kind, STAND_IN_ID + kind);
+
+	ours_of(s, kind)->instead = ns;
+	return ns;
+}
+
 int ns_read(struct op *op, struct snapshot *s)
 {
 	int r = begin(op, s);
@@ -314,6 +324,7 @@ int ns_read(struct op *op, struct snapshot *s)
 	for (size_t i = 0; i < s->tasks.n && !r; i++)
 		for (unsigned k = 0; k < NS_N && !r && s->tasks.v[i].ids; k++)
 			r = read_ns(op, s, &s->tasks.v[i], k);
+	r = r ?: ns_join(op, s);
 	return r ?: each_content(op, s, offsetof(struct ns_content, read));
 }
 

@@ -25,6 +25,7 @@ struct snap_ns {
 	pid_t host;	  /* dump: a task that lives in it, as we see it */
 	int fd;		  /* of it; restore: -1 until it exists. Closed by ns_done(). */
 	struct snap_ns *parent; /* of nested PID and user namespaces; NULL: its parent is ours */
+	struct snap_ns *instead; /* restore: tasks of ours live in this one (--join-ns); NULL: in ours */
 	struct snap_ns *owner;	/* user namespace that owns it; NULL: ours */
 	void *priv;	  /* of its kind, in the arena */
 };
