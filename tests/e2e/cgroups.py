@@ -317,7 +317,8 @@ def namespace_mounts():
         os.mkdir(w + "/v2")
         os.mkdir(w + "/pids")
         enter = "".join(f"echo $$ > {g.path}/cgroup.procs; " for g in groups)
-        bare = "".join(f"umount {point}; " for point in {point for point, _ in hierarchies().values()})
+        # of what is mounted on this machine, only what is needed
+        bare = "for m in $(cut -d\" \" -f5 /proc/self/mountinfo | tac); do case $m in /|/proc|/dev) ;; *) umount -l $m;; esac; done; "
         mounts = bare + f"mount -t cgroup2 none {w}/v2 && mount -t cgroup -o pids none {w}/pids && cd / && exec sleep 1000 </dev/null >/dev/null 2>&1"
         p = subprocess.Popen(["/bin/sh", "-c", enter + f"exec unshare -C -m /bin/sh -c '{mounts}'"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
