@@ -204,10 +204,65 @@ class Workdir:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
-class Target:
-    """A running self-checking program (tests/targets) in its own folder and session; with @pidns init of a PID namespace."""
+BOX = r"""
+set -e
+mount --make-rprivate /
+cd "$1"
+mkdir -p proc "./$2" files
+chmod 777 files
+mount -t proc proc proc
+mount --bind "$2" "./$2"
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+mount -t tmpfs tmpfs dev/shm
+for n in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 "dev/${n%:*}" c 1 "${n#*:}"; done
+mknod -m 666 dev/tty c 5 0
+pivot_root . mnt
+cd /files
+umount -l /mnt
+exec </dev/null >/dev/null 2>&1
+shift 2
+exec chroot / setsid sh -c 'cd /files; exec "$@"' sh "$@"
+"""
 
-    def __init__(self, work, name, variant="", pidns=False):
+
+class Box:
+    """A container as simple as can be: PID and mount namespaces, and a root of its own, an overlay on ours. The folder of the
+    test is in it, a mount from outside."""
+
+    def __init__(self, work):
+        self.work, self.base = work, os.path.join(work, "box")
+        self.root = os.path.join(self.base, "root")
+        os.makedirs(self.base)
+        must(run(["mount", "-t", "tmpfs", "tmpfs", self.base]), "mount a tmpfs")
+        for name in ("root", "upper", "work"):
+            os.mkdir(os.path.join(self.base, name))
+        r = run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={self.base}/upper,workdir={self.base}/work", self.root])
+        if r.rc:
+            self.close()
+            raise Skip(f"no overlay: {r}")
+
+    def command(self, argv):
+        return ["unshare", "--mount", "--pid", "--fork", "sh", "-c", BOX, "sh", self.root, self.work, *argv]
+
+    def dump_options(self):
+        return ["--external", f"mnt[{self.work}]:work"]
+
+    def restore_options(self):
+        return ["--root", self.root, "--external", f"mnt[work]:{self.work}"]
+
+    def close(self):
+        for path in (self.root, self.base):
+            run(["umount", "-l", path])
+
+
+class Target:
+    """A running self-checking program (tests/targets) in its own folder and session; with @pidns init of a PID namespace, with
+    @box (a Box) of a container."""
+
+    def __init__(self, work, name, variant="", pidns=False, box=None):
         self.work, self.out = work, os.path.join(work, "out")
         self.files = os.path.join(work, "files")
         os.makedirs(self.files, exist_ok=True)
@@ -218,6 +273,8 @@ class Target:
         require(os.path.exists(argv[0]), f"no target {argv[0]}: build first")
         if pidns:
             argv = ["unshare", "--fork", "--pid", "setsid", *argv]
+        if box:
+            argv = box.command(argv)
         try:
             self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL, start_new_session=True)
@@ -226,7 +283,7 @@ class Target:
                 raise
             raise Skip("this kernel runs no 32-bit programs") from None
         self.pid = self.proc.pid
-        if pidns:
+        if pidns or box:
             wait_until(lambda: children(self.proc.pid), "the init of the namespace")
             self.pid = children(self.proc.pid)[0]
 

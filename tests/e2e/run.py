@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Runs self-checking targets through dumps and restores.
 
-  run.py [--way WAY]... [--quick] [--pidns] [TARGET.VARIANT | TARGET | PREFIX*]...     (default: all of tests/targets/targets.list)
+  run.py [--way WAY]... [--quick] [--pidns | --box] [TARGET.VARIANT | TARGET | PREFIX*]...     (default: all of tests/targets/targets.list)
 
 Ways:  self            no checkpoint: the target must pass on its own
        kill            dump (the target is killed), restore
@@ -17,7 +17,8 @@ Ways:  self            no checkpoint: the target must pass on its own
        check           `ckpt check -t` agrees with the dump, and stops nothing
 
 Around every dump and restore, what /proc shows of the process is compared: areas with their flags, descriptors,
-identity, limits, masks, timers, threads. With --pidns the target is the init of a PID namespace of its own. Prints ok / not ok / skip lines; exits with 77 when everything was skipped.
+identity, limits, masks, timers, threads. With --pidns the target is the init of a PID namespace of its own,
+with --box of a container. Prints ok / not ok / skip lines; exits with 77 when everything was skipped.
 """
 import argparse
 import fnmatch
@@ -63,11 +64,11 @@ def load():
 class Run:
     """One target on one way."""
 
-    def __init__(self, entry, work, pidns=False):
-        self.e, self.work = entry, work
+    def __init__(self, entry, work, pidns=False, box=None):
+        self.e, self.work, self.box = entry, work, box
         self.images = os.path.join(work, "images")
         self.pidfile = os.path.join(work, "restored.pid")
-        self.t = h.Target(work, entry.target, entry.variant, pidns)
+        self.t = h.Target(work, entry.target, entry.variant, pidns, box)
 
     def prepare(self):
         self.t.ready()
@@ -85,9 +86,13 @@ class Run:
             raise h.Failure(f"{what}: {result}\n{tail}")
         return result
 
+    def around(self, what):
+        """Options that the container needs."""
+        return getattr(self.box, what + "_options")() if self.box else []
+
     def dump(self, *opts):
         below = h.descendants(self.t.pid)
-        r = h.dump(self.t.pid, self.images, *self.log("dump.log"), *self.e.dump, *opts)
+        r = h.dump(self.t.pid, self.images, *self.log("dump.log"), *self.e.dump, *self.around("dump"), *opts)
         self.explain(r, "dump", "dump.log")
         if "-R" in opts:
             h.require(h.alive(self.t.pid), "the target is gone after dump -R")
@@ -98,7 +103,8 @@ class Run:
             h.gone(below)
 
     def restore(self, *opts):
-        r = h.ckpt("restore", "-D", self.images, "-d", "--pidfile", self.pidfile, *self.log("restore.log"), *self.e.restore, *opts)
+        r = h.ckpt("restore", "-D", self.images, "-d", "--pidfile", self.pidfile, *self.log("restore.log"), *self.e.restore,
+                   *self.around("restore"), *opts)
         if r.rc == 0:
             self.t.pid = int(h.read_text(self.pidfile))
         if "--lazy-pages" in opts and r.rc == 0:
@@ -117,6 +123,7 @@ class Run:
 
     def next_images(self):
         self.images += "2"
+        self.pidfile += "2"
 
 
 def way_self(run):
@@ -245,14 +252,19 @@ FUNCTIONS = {"self": way_self, "check": way_check, "kill": way_kill, "running": 
              "foreground": way_foreground, "refuse": way_refuse}
 
 
-def one(entry, way, pidns):
+def one(entry, way, pidns, boxed=False):
     if way != "self":
         h.need_engine()
     with h.Workdir() as work:
-        run = Run(entry, work, pidns)
-        with run.t:
-            run.prepare()
-            FUNCTIONS[way](run)
+        box = h.Box(work) if boxed else None
+        try:
+            run = Run(entry, work, pidns, box)
+            with run.t:
+                run.prepare()
+                FUNCTIONS[way](run)
+        finally:
+            if box:
+                box.close()
 
 
 def main():
@@ -260,6 +272,7 @@ def main():
     ap.add_argument("--way", action="append", choices=sorted(FUNCTIONS))
     ap.add_argument("--quick", action="store_true", help="leave out what is slow, and run only the way kill")
     ap.add_argument("--pidns", action="store_true", help="the targets are inits of PID namespaces of their own")
+    ap.add_argument("--box", action="store_true", help="the targets are in containers: PID and mount namespaces, an overlay as root")
     ap.add_argument("--list", action="store_true")
     ap.add_argument("names", nargs="*")
     args = ap.parse_args()
@@ -280,10 +293,10 @@ def main():
             ways = [w for w in args.way if w in e.ways or (e.refuse is None and w != "refuse")]
         else:
             ways = [w for w in e.ways if not args.quick or w in ("kill", "refuse")]
-        if args.pidns:
+        if args.pidns or args.box:
             ways = [w for w in ways if w != "nslast"]  # it decides the numbers of our namespace only
         for way in ways:
-            report.case(f"{e.name} {way}", one, e, way, args.pidns)
+            report.case(f"{e.name} {way}", one, e, way, args.pidns, args.box)
     report.finish()
 
 

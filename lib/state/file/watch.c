@@ -3,8 +3,8 @@
  * The kernel tells of a watch the device, the inode and a file handle; the image wants a name, too, for a handle is worth
  * nothing on another machine. The name is found
  * - by opening the handle on a mount of the device, where the file system can do that (open_by_handle_at);
- * - else by looking for the inode: in folders that programs like to watch, in those that --irmap-scan-path names, and
- *   at last in the whole file system, up to a limit.
+ * - else by looking for the inode: in folders that --irmap-scan-path names, in those where the programs are at work, in
+ *   those that programs like to watch, and at last in the whole file system, up to a limit.
  * --force-irmap leaves out the first. A file whose name is not found but whose handle can be opened keeps the handle.
  */
 #include <fts.h>
@@ -15,6 +15,8 @@
 #include "lib/state/msg.h"
 
 #define HANDLE_WORDS 16
+#define NEAR_NAMES_MAX 10000
+#define NEAR_FILES_MAX 1000
 #define SCAN_NAMES_MAX 1000000 /* in the last search, about two seconds */
 
 /* A name that is looked for. */
@@ -130,7 +132,28 @@ static const struct fs_view *view_of(const struct file_state *fs)
 	return fs->wants.v[0]->view.view;
 }
 
-static struct watch_want *wanted(struct file_state *fs, const struct stat *st, size_t *open)
+/* Something that was found. On overlayfs what is no folder may have another device than the file system. */
+struct found {
+	const char *dir, *path; /* its name is both together */
+	const struct stat *st;
+	dev_t parent; /* device of the folder it is in */
+};
+
+static bool is_it(const struct watch_want *w, const struct found *f)
+{
+	dev_t dev = user_dev(w->what.dev);
+	struct statfs fs;
+	char name[4096];
+
+	if (w->what.ino != f->st->st_ino || f->st->st_dev == dev)
+		return w->what.ino == f->st->st_ino;
+	if (S_ISDIR(f->st->st_mode) || f->parent != dev)
+		return false;
+	return snprintf(name, sizeof(name), "%s%s", f->dir, f->path) < (int)sizeof(name) &&
+	       view_statfs(w->view.view, name, &fs) == 0 && (uint32_t)fs.f_type == FS_OVERLAY;
+}
+
+static struct watch_want *wanted(struct file_state *fs, const struct found *f, size_t *open)
 {
 	struct watch_want *found = NULL;
 
@@ -140,7 +163,7 @@ static struct watch_want *wanted(struct file_state *fs, const struct stat *st, s
 
 		if (w->fh->path)
 			continue;
-		if (w->what.ino == st->st_ino && user_dev(w->what.dev) == st->st_dev)
+		if (is_it(w, f))
 			found = w;
 		else
 			++*open;
@@ -149,13 +172,13 @@ static struct watch_want *wanted(struct file_state *fs, const struct stat *st, s
 }
 
 /* Several descriptors may watch one file. */
-static int take(struct op *op, struct file_state *fs, const char *dir, const char *path, const struct stat *st, bool *all)
+static int take(struct op *op, struct file_state *fs, const struct found *f, bool *all)
 {
 	struct watch_want *w;
 	size_t open;
 
-	while ((w = wanted(fs, st, &open))) {
-		w->fh->path = *dir || *path ? arena_printf(op->arena, "%s%s", dir, path) : arena_strdup(op->arena, "/");
+	while ((w = wanted(fs, f, &open))) {
+		w->fh->path = *f->dir || *f->path ? arena_printf(op->arena, "%s%s", f->dir, f->path) : arena_strdup(op->arena, "/");
 		if (!w->fh->path)
 			return op_nomem(op);
 	}
@@ -178,7 +201,9 @@ static int search(struct op *op, struct file_state *fs, const char *dir, bool de
 	dir = strcmp(dir, "/") ? dir : "";
 	while (!r && !*all && max-- && (e = fts_read(fts))) {
 		if (e->fts_info != FTS_DP && e->fts_info != FTS_NS && e->fts_info != FTS_DNR && e->fts_info != FTS_ERR)
-			r = take(op, fs, dir, e->fts_path + strlen(own.s), e->fts_statp, all);
+			r = take(op, fs,
+				 &(const struct found){ dir, e->fts_path + strlen(own.s), e->fts_statp,
+							e->fts_level ? e->fts_parent->fts_dev : e->fts_statp->st_dev }, all);
 		if (!deep && e->fts_level)
 			fts_set(fts, e, FTS_SKIP);
 		r = r ? r : op_check_cancel(op);
@@ -196,7 +221,7 @@ static int search_mounts(struct op *op, struct file_state *fs, const struct proc
 		struct stat st;
 
 		if (view_lstat(view_of(fs), mounts->v.v[i].mountpoint, &st) == 0)
-			r = take(op, fs, "", mounts->v.v[i].mountpoint, &st, all);
+			r = take(op, fs, &(const struct found){ "", mounts->v.v[i].mountpoint, &st, st.st_dev }, all);
 	}
 	return r;
 }
@@ -218,8 +243,34 @@ static int search_all(struct op *op, struct file_state *fs, const struct proc_mo
 	return r;
 }
 
-static int search_names(struct op *op, struct file_state *fs)
+/* Where the programs are at work: their folders, and those of what they have open. */
+static int search_near(struct op *op, struct snapshot *s, bool *all)
 {
+	struct file_state *fs = s->file_state;
+	int r = 0;
+
+	for (size_t i = 0; !r && !*all && i < s->tasks.n; i++) {
+		char *cwd;
+
+		r = proc_read_link(op, s->tasks.v[i].host, "cwd", &cwd);
+		if (!r && cwd[0] == '/' && cwd[1])
+			r = search(op, fs, cwd, true, true, NEAR_NAMES_MAX, all);
+		r = MIN(r, 0);
+	}
+	for (size_t i = 0; !r && !*all && i < s->files.n && i < NEAR_FILES_MAX; i++) {
+		const RegFileEntry *m = s->files.v[i]->msg->reg;
+		const char *slash = m && m->name ? strrchr(m->name, '/') : NULL;
+		char *dir = slash && slash > m->name ? arena_strndup(op->arena, m->name, (size_t)(slash - m->name)) : NULL;
+
+		if (dir && *dir == '/')
+			r = search(op, fs, dir, false, true, NEAR_NAMES_MAX, all);
+	}
+	return r;
+}
+
+static int search_names(struct op *op, struct snapshot *s)
+{
+	struct file_state *fs = s->file_state;
 	struct proc_mounts mounts;
 	bool all = false;
 	int r = proc_read_mountinfo(op, fs->wants.v[0]->view.pid, &mounts);
@@ -228,6 +279,7 @@ static int search_names(struct op *op, struct file_state *fs)
 	r = r ? r : search_mounts(op, fs, &mounts, &all);
 	for (size_t i = 0; !r && !all && i < op->opts->irmap_scan_path.n; i++)
 		r = search(op, fs, op->opts->irmap_scan_path.v[i], true, false, SIZE_MAX, &all);
+	r = r || all ? r : search_near(op, s, &all);
 	for (size_t i = 0; !r && !all && i < ARRAY_SIZE(usual_folders); i++)
 		r = search(op, fs, usual_folders[i], true, false, SIZE_MAX, &all);
 	r = r || all ? r : search(op, fs, "/", false, false, SIZE_MAX, &all);
@@ -237,7 +289,7 @@ static int search_names(struct op *op, struct file_state *fs)
 int watch_complete(struct op *op, struct snapshot *s)
 {
 	struct file_state *fs = s->file_state;
-	int r = fs->wants.n ? search_names(op, fs) : 0;
+	int r = fs->wants.n ? search_names(op, s) : 0;
 
 	for (size_t i = 0; !r && i < fs->wants.n; i++) {
 		const struct watch_want *w = fs->wants.v[i];

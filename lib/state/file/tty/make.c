@@ -227,7 +227,10 @@ static int take_master(struct op *op, struct terminal *t, struct snap_file *f)
 	return f->fd < 0 ? fail(op, t, "copy its master") : 0;
 }
 
-/* By the name that it has in the image, if that is another one and leads to the terminal (a bind mount). */
+/*
+ * By the name that it has in the image, if that is another one and leads to the terminal (a bind mount); in mounts of the tree's
+ * own always: the master may come from before they were put together.
+ */
 static int open_by_name(const struct snapshot *s, const struct terminal *t, const struct snap_file *f, int flags)
 {
 	const RegFileEntry *name = name_of(s, f);
@@ -235,7 +238,7 @@ static int open_by_name(const struct snapshot *s, const struct terminal *t, cons
 	char usual[32];
 
 	snprintf(usual, sizeof(usual), "/dev/pts/%u", t->index);
-	if (t->hung_up || !name || strcmp(name->name, usual) == 0 || fstat(t->slave_fd, &ours) < 0 ||
+	if (t->hung_up || !name || (!mounts_own(s) && strcmp(name->name, usual) == 0) || fstat(t->slave_fd, &ours) < 0 ||
 	    view_stat(reg_view(s, name), name->name, &theirs) < 0 || ours.st_rdev != theirs.st_rdev || ours.st_dev != theirs.st_dev)
 		return -1;
 	return view_open(reg_view(s, name), name->name, flags, 0);
