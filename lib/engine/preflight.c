@@ -150,7 +150,7 @@ static struct ckpt_err *check_nested(const struct subject *s, pid_t root)
 		const char *name, *word;
 	} kinds[] = {
 		{ "ipc", "IPC" }, { "pid", "PID" }, { "user", "user" }, { "uts", "UTS" }, { "time", "time" }, { "cgroup", "cgroup" },
-		{ "net", "network" }, { "mnt", "mount" },
+		{ "net", "network" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)

@@ -158,6 +158,7 @@ static int plan_folder(struct plan_build *b, uint32_t id, const char *what, int3
 static int plan_folders(struct plan_build *b)
 {
 	const FsEntry *fs = b->task->fs;
+	const struct snap_ns *mounts = b->s->ns ? ns_of(b->s, b->task, NS_MNT) : NULL;
 	const struct snap_file *root = snapshot_file(b->s, fs->root_id);
 	/* Our own root is not theirs, either, where they have mounts of their own. */
 	bool chrooted = mounts_own(b->s) || !root || !root->msg->reg || strcmp(root->msg->reg->name, "/");
@@ -165,7 +166,13 @@ static int plan_folders(struct plan_build *b)
 	int r;
 
 	PLAN(b)->umask = fs->has_umask ? fs->umask & 0777 : 022;
-	PLAN(b)->root_file = -1;
+	PLAN(b)->root_file = PLAN(b)->mnt_ns_file = -1;
+	if (mounts && mounts != ns_of(b->s, &b->s->tasks.v[0], NS_MNT)) {
+		r = plan_fetch(b, mounts->fd, false, &file);
+		if (r)
+			return r;
+		PLAN(b)->mnt_ns_file = file;
+	}
 	r = plan_folder(b, fs->cwd_id, "cwd", &file);
 	if (r)
 		return r;

@@ -384,6 +384,7 @@ struct plan {
 	int32_t exe_file;
 	int32_t cwd_file, root_file; /* root -1: leave */
 	int32_t time_ns;	/* that it joins at first; -1: none */
+	int32_t mnt_ns_file; /* another mount namespace than the root task's; -1: the same */
 	int32_t last_pid_file; /* >= 0: threads get their ids through ns_last_pid */
 	uint32_t umask;
 	uint32_t setsid;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What belongs to the whole task and has to be there before its threads are made. */
 #include <linux/prctl.h>
+#include <linux/sched.h>
 
 #include "lib/inject/restorer/restorer.h"
 
@@ -8,6 +9,8 @@
 
 static void folders(struct plan *p)
 {
+	if (p->mnt_ns_file >= 0)
+		must(p, PLAN_STEP_ROOT, 2, sys(__NR_setns, fetched(p, p->mnt_ns_file), CLONE_NEWNS));
 	if (p->root_file >= 0) {
 		must(p, PLAN_STEP_ROOT, 0, sys(__NR_fchdir, fetched(p, p->root_file)));
 		must(p, PLAN_STEP_ROOT, 1, sys(__NR_chroot, "."));
