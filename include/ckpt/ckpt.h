@@ -80,6 +80,8 @@ CKPT_API int ckpt_err_errno(const struct ckpt_err *err);
 CKPT_API pid_t ckpt_err_pid(const struct ckpt_err *err);
 CKPT_API int ckpt_err_fd(const struct ckpt_err *err);
 CKPT_API uint64_t ckpt_err_addr(const struct ckpt_err *err);
+/* The exit status of the action script that did not want a dump to become a checkpoint (at post-dump); else 0. */
+CKPT_API int ckpt_err_status(const struct ckpt_err *err);
 /* The kind of state it is about ("socket", "vma", "file"...), or NULL. Owned by @err. */
 CKPT_API const char *ckpt_err_kind(const struct ckpt_err *err);
 

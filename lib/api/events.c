@@ -88,7 +88,8 @@ static int run_scripts(struct events *ev, const struct ckpt_event_info *info)
 			continue;
 		failed = status;
 		if (!event_is_late(info->event))
-			op_fail(ev->op, CKPT_E_REFUSED, AT(.kind = "action-script"), "the action script %s failed at %s: exit status %d",
+			op_fail(ev->op, CKPT_E_REFUSED, AT(.kind = "action-script", .status = info->event == CKPT_EVENT_POST_DUMP ? status : 0),
+				"the action script %s failed at %s: exit status %d",
 				o->action_script.v[i], info->name, status);
 	}
 	return failed;

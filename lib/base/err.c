@@ -26,6 +26,7 @@ struct ckpt_err *err_vnew(int code, int eno, const struct err_where *where, cons
 		err->pid = where->pid;
 		err->fd = where->fd_plus_1 - 1;
 		err->addr = where->addr;
+		err->status = where->status;
 		err->kind = where->kind ? strdup(where->kind) : NULL;
 		err->hint = where->hint ? strdup(where->hint) : NULL;
 	}
@@ -69,6 +70,7 @@ int ckpt_err_code(const struct ckpt_err *err) { return err ? err->code : CKPT_OK
 int ckpt_err_errno(const struct ckpt_err *err) { return err ? err->eno : 0; }
 pid_t ckpt_err_pid(const struct ckpt_err *err) { return err ? err->pid : 0; }
 int ckpt_err_fd(const struct ckpt_err *err) { return err ? err->fd : -1; }
+int ckpt_err_status(const struct ckpt_err *err) { return err ? err->status : 0; }
 uint64_t ckpt_err_addr(const struct ckpt_err *err) { return err ? err->addr : 0; }
 const char *ckpt_err_kind(const struct ckpt_err *err) { return err ? err->kind : NULL; }
 const char *ckpt_err_hint(const struct ckpt_err *err) { return err ? err->hint : NULL; }

@@ -12,6 +12,7 @@ struct ckpt_err {
 	int eno;
 	pid_t pid;
 	int fd;
+	int status;
 	uint64_t addr;
 	char *kind, *hint, *message;
 };

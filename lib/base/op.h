@@ -72,6 +72,7 @@ struct err_where {
 	uint64_t addr;
 	const char *kind;
 	const char *hint;
+	int status;
 };
 #define AT(...) (&(const struct err_where){ __VA_ARGS__ })
 #define AT_FD(fd) .fd_plus_1 = (fd) + 1

@@ -25,13 +25,26 @@ static void on_ready(void *arg, uint16_t port)
 	server->ready = -1;
 }
 
-static int serve(struct rpc_session *s, int ready)
+/* It goes on when its client is gone: nobody's pipe or terminal is held open. */
+static void let_go(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	setsid();
+	for (int fd = 0; fd <= 2 && null >= 0; fd++)
+		dup2(null, fd);
+	if (null > 2)
+		close(null);
+}
+
+static int serve(struct rpc_session *s, int ready, bool alone)
 {
 	struct ckpt_stats stats = { .sz = sizeof(stats) };
 	struct server server = { .s = s, .ready = ready };
 	struct ckpt_err *err = NULL;
 
-	setsid();
+	if (alone)
+		let_go();
 	s->o.opts.timeout = 0;
 	if (ckpt_page_server(s->conf->ctx, &s->o.opts, on_ready, &server, &stats, &err) == 0)
 		return 0;
@@ -39,7 +52,7 @@ static int serve(struct rpc_session *s, int ready)
 	return 1;
 }
 
-static int start(struct rpc_session *s, int *pid, uint16_t *port)
+static int start(struct rpc_session *s, bool alone, int *pid, uint16_t *port)
 {
 	int pair[2];
 	ssize_t n;
@@ -53,7 +66,7 @@ static int start(struct rpc_session *s, int *pid, uint16_t *port)
 		close(pair[0]);
 		if (s->socket >= 0)
 			close(s->socket); /* the client is to see our end, not the server's */
-		_exit(serve(s, pair[1]));
+		_exit(serve(s, pair[1], alone));
 	}
 	close(pair[1]);
 	if (*pid < 0)
@@ -77,7 +90,7 @@ void rpc_page_server(struct rpc_session *s, const CriuReq *req, struct rpc_answe
 	uint16_t port = 0;
 
 	s->o.opts.page_server = false; /* it is one */
-	if (!r && start(s, &pid, &port) == 0) {
+	if (!r && start(s, req->type == CRIU_REQ_TYPE__PAGE_SERVER, &pid, &port) == 0) {
 		a->resp.success = true;
 		a->resp.ps = &a->ps;
 		a->ps.has_pid = a->ps.has_port = true;

@@ -249,6 +249,7 @@ def keep_open():
 @case
 def dump_and_restore():
     with target() as t:
+        h.wait_until(lambda: h.state(t.pid) == "S", "the target to wait")
         before = h.settled_snapshot(t.pid)
         resp, w = good(P.DUMP, opts(t.images, pid=t.pid, log_level=4, log_file="dump.log"))
         h.require(resp.dump.HasField("restored") and not resp.dump.restored, f"{resp}")
@@ -582,7 +583,7 @@ def action_scripts():
             with open(t.work + "/refuse", "w") as f:
                 f.write(event + "\n")
             r = h.dump(t.pid, t.work + "/cli", "--action-script", script)
-            h.require(r.rc != 0 and f"failed at {event}" in r.out and h.alive(t.pid), f"{r}")
+            h.require(r.rc == (7 if event == "post-dump" else 1) and f"failed at {event}" in r.out and h.alive(t.pid), f"{r}")
             said({str(t.pid)})
         os.unlink(t.work + "/refuse")
         h.must(h.ckpt("dump", "-t", t.pid, "-D", t.work + "/cli", "--action-script", script), "dump")
