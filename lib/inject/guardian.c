@@ -389,10 +389,25 @@ static void run_with_input(const struct journal_rules *r, uint32_t n)
 	run_program(argv, r->text, n, -1);
 }
 
+/* We stay there: nothing of what is left to do is about networks. */
+static bool enter_network(pid_t pid)
+{
+	_cleanup_close_ int fd = -1;
+	char path[32];
+
+	if (!pid)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && setns(fd, CLONE_NEWNET) == 0;
+}
+
 static void remove_lock(struct journal_lock *l)
 {
 	uint32_t n = atomic_load(&l->n);
 
+	if (!enter_network(l->netns))
+		return;
 	if (n && n <= JOURNAL_BATCH) {
 		int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
 
@@ -536,6 +551,12 @@ void guardian_retract(const struct guardian *g)
 
 	if (recv(g->will[1], options, sizeof(options), MSG_DONTWAIT) < 0)
 		return;
+}
+
+void guardian_note_netns(const struct guardian *g, pid_t pid)
+{
+	if (g && g->journal)
+		g->journal->lock.netns = pid;
 }
 
 int guardian_note_lock(const struct guardian *g, const void *batch, size_t n)

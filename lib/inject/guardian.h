@@ -44,6 +44,8 @@ void guardian_retract(const struct guardian *g);
  * Connections of the tree. Should the engine die, and the tree be alive, the guardian takes away what holds their packets, and
  * takes the sockets out of repair mode, without a word to their peers. NULL for @g: there is no guardian. -1 (errno) on failure.
  */
+/* In whose network namespace what holds them is: process @pid; 0: in ours. Before the two that follow. */
+void guardian_note_netns(const struct guardian *g, pid_t pid);
 /* Sends @batch to NETLINK_NETFILTER. */
 int guardian_note_lock(const struct guardian *g, const void *batch, size_t n);
 /* Runs @program --noflush with @text as its input; up to two programs. */

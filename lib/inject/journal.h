@@ -70,6 +70,7 @@ struct journal_rules {
 struct journal_lock {
 	_Atomic uint32_t n; /* bytes of batch; 0: none (any more) */
 	uint8_t batch[JOURNAL_BATCH]; /* for NETLINK_NETFILTER */
+	pid_t netns; /* in the network namespace of this process; 0: in ours */
 	struct journal_rules rules[JOURNAL_RULES];
 };
 

@@ -12,6 +12,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
+#include "lib/state/sock/sock.h"
 
 #define NOT_OURS (IFF_PERSIST | IFF_DETACH_QUEUE) /* flags that are told, but not asked for */
 
@@ -27,7 +28,7 @@ static bool in_our_netns(int fd)
 	_cleanup_close_ int theirs = ioctl(fd, SIOCGSKNS);
 	struct stat a, b;
 
-	return theirs < 0 || (fstat(theirs, &a) == 0 && stat("/proc/self/ns/net", &b) == 0 && a.st_ino == b.st_ino);
+	return theirs < 0 || (fstat(theirs, &a) == 0 && stat("/proc/thread-self/ns/net", &b) == 0 && a.st_ino == b.st_ino);
 }
 
 /* 1: not attached. */
@@ -97,8 +98,7 @@ static int tun_dump(struct op *op, struct snapshot *s, const struct fd_view *v, 
 	if (v->fd < 0)
 		return file_refuse(op, v, "tun", NULL, "it is mapped");
 	m->id = f->id;
-	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
-		msg_set(m, ns_id, s->inventory->root_ids->net_ns_id);
+	m->has_ns_id = sock_ns_id(s, &m->ns_id);
 	f->msg->tunf = m;
 	f->msg->reg = reg_entry(op, s, v, f->id);
 	if (!f->msg->reg)

@@ -483,10 +483,39 @@ static int make_links(struct op *op, struct snapshot *s)
 	return r;
 }
 
+static uint32_t file_ns_id(const FileEntry *m)
+{
+	if (m->isk)
+		return m->isk->has_ns_id ? m->isk->ns_id : 0;
+	if (m->usk)
+		return m->usk->has_ns_id ? m->usk->ns_id : 0;
+	if (m->nlsk)
+		return m->nlsk->has_ns_id ? m->nlsk->ns_id : 0;
+	if (m->psk)
+		return m->psk->has_ns_id ? m->psk->ns_id : 0;
+	return m->tunf && m->tunf->has_ns_id ? m->tunf->ns_id : 0;
+}
+
+/* All files are opened in the network namespace of the root task. */
+static int check_files(struct op *op, const struct snapshot *s)
+{
+	uint32_t roots = s->tasks.n ? ns_id_of(s->tasks.v[0].ids, NS_NET) : 0;
+
+	for (size_t i = 0; i < s->files.n; i++) {
+		uint32_t id = file_ns_id(s->files.v[i]->msg);
+
+		if (id && roots && id != roots && s->net && s->net->v.n)
+			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "socket"),
+				       "files.img: id %u: a socket of network namespace %u, which is not that of the root of the tree (%u)",
+				       s->files.v[i]->id, id, roots);
+	}
+	return 0;
+}
+
 int net_make(struct op *op, struct snapshot *s)
 {
 	struct net_state *st = s->net;
-	int r = 0;
+	int r = check_files(op, s);
 
 	for (size_t i = 0; st && i < st->v.n && !r; i++)
 		r = make_namespace(op, st->v.v[i]->ns);

@@ -4,6 +4,7 @@
 
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
+#include "lib/state/ns/ns.h"
 #include "lib/state/sock/sock.h"
 
 int sock_get_int(int fd, int name)
@@ -48,6 +49,16 @@ int sock_check_namespace(struct op *op, const struct fd_view *v, const char *kin
 	if (a.st_ino == b.st_ino)
 		return 0;
 	return file_refuse(op, v, kind, NULL, "it belongs to another network namespace (net:[%lu])", (unsigned long)a.st_ino);
+}
+
+bool sock_ns_id(const struct snapshot *s, uint32_t *id)
+{
+	const struct snap_ns *own = ns_own(s, NS_NET);
+
+	if (!own && (!s->inventory || !s->inventory->root_ids || !s->inventory->root_ids->has_net_ns_id))
+		return false;
+	*id = own ? own->id : s->inventory->root_ids->net_ns_id;
+	return true;
 }
 
 /* As far as it differs from that of root's new one. */

@@ -20,8 +20,10 @@ int sock_family(int fd);
 /* The family of what @v is, through a copy for a moment where it has none; -1: no socket. */
 int sock_family_of(const struct fd_view *v);
 int sock_get_int(int fd, int name); /* of SOL_SOCKET; 0 where the kernel does not have it */
-/* Refuses a socket of another network namespace than ours. */
+/* Refuses a socket of another network namespace than ours, which is that of the tree (ns_visit()). */
 int sock_check_namespace(struct op *op, const struct fd_view *v, const char *kind);
+/* Dump: the number of the tree's network namespace in the images; false: there is none. */
+bool sock_ns_id(const struct snapshot *s, uint32_t *id);
 /* Owner or mode of the socket itself are to be put down: they are those of whoever made it, unless changed. */
 bool sock_has_owner(const struct fd_view *v);
 

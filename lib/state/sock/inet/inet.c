@@ -211,8 +211,7 @@ static struct inet_seen *seen_new(struct op *op, struct snapshot *s, const struc
 	u->extra = msg_new(op, InetSkExtra, inet_sk_extra);
 	if (!u->msg || !u->extra)
 		return NULL;
-	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
-		msg_set(u->msg, ns_id, s->inventory->root_ids->net_ns_id);
+	u->msg->has_ns_id = sock_ns_id(s, &u->msg->ns_id);
 	u->msg->id = u->extra->id = f->id;
 	f->msg->isk = u->msg;
 	return u;

@@ -190,6 +190,8 @@ int inet_options_apply(struct op *op, const struct inet_sk *sk, enum inet_when w
 
 /* ---- restore */
 int inet_read(struct op *op, struct snapshot *s);
+/* An address that is only that of a link is one with the link: in the network namespace that has it. */
+int inet_set_scope(struct op *op, struct inet_sk *sk);
 int inet_open(struct op *op, struct snapshot *s, struct snap_file *f);
 /* "TCP socket 1234 (file id 7)" */
 const char *inet_what(struct op *op, const struct inet_sk *sk);

@@ -3,6 +3,7 @@
  * Restore of IPv4 and IPv6 sockets, all of them at once and before any task exists, because the order counts: what is only
  * bound, then what listens, then connections.
  */
+#include "lib/state/net/net.h"
 #include "lib/state/sock/tcp/pending.h"
 #include "lib/state/sock/tcp/tcp.h"
 
@@ -114,7 +115,11 @@ static int hold_back(struct op *op, struct snapshot *s, struct inet_state *is)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < is->socks.n; i++) {
-		struct netlock_tuple *t = is->socks.v[i]->stream ? ARRAY_ADD(op->arena, &tuples) : NULL;
+		struct netlock_tuple *t;
+
+		if (ns_own(s, NS_NET) && (r = inet_set_scope(op, is->socks.v[i])))
+			return r;
+		t = is->socks.v[i]->stream ? ARRAY_ADD(op->arena, &tuples) : NULL;
 
 		if (t)
 			tuple_of(is->socks.v[i], t);
@@ -122,7 +127,10 @@ static int hold_back(struct op *op, struct snapshot *s, struct inet_state *is)
 			return op_nomem(op);
 		r = pending_tuples(op, is->socks.v[i], &tuples);
 	}
-	return r ?: netlock_adopt(op, s, tuples.v, tuples.n, &is->held);
+	r = r ?: netlock_adopt(op, s, tuples.v, tuples.n, &is->held);
+	if (!r)
+		net_open(s);
+	return r;
 }
 
 /* What a connection has of it says its state; only that it reads no more does not show there. */

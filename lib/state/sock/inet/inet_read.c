@@ -2,6 +2,7 @@
 /* Reading of what the images say of IPv4 and IPv6 sockets. What contradicts itself ends here; the rest believes it. */
 #include <net/if.h>
 
+#include "lib/state/ns/ns.h"
 #include "lib/kernel/uapi.h"
 #include "lib/state/sock/tcp/pending.h"
 #include "lib/state/sock/tcp/tcp.h"
@@ -65,7 +66,7 @@ static int check_supported(struct op *op, const struct inet_sk *sk)
 }
 
 /* An address that is only that of a link is one with the link. */
-static int set_scope(struct op *op, struct inet_sk *sk)
+int inet_set_scope(struct op *op, struct inet_sk *sk)
 {
 	union inet_addr *const both[] = { &sk->local, &sk->peer };
 	const char *device = sk->m->ifname;
@@ -85,7 +86,7 @@ static int set_scope(struct op *op, struct inet_sk *sk)
 	return 0;
 }
 
-static int add_socket(struct op *op, struct inet_state *is, struct snap_file *f)
+static int add_socket(struct op *op, const struct snapshot *s, struct inet_state *is, struct snap_file *f)
 {
 	struct inet_sk *sk = op_new(op, struct inet_sk), **slot;
 	const InetSkEntry *m = f->msg->isk;
@@ -106,7 +107,14 @@ static int add_socket(struct op *op, struct inet_state *is, struct snap_file *f)
 		return image_bad(op, "files.img: socket id %u: its addresses are none of its family", f->id);
 	snprintf(key, sizeof(key), "socket:[%u]", m->ino);
 	sk->given = inherit_find(op, key) >= 0;
-	return check_supported(op, sk) ?: set_scope(op, sk) ?: index_add(op, &is->ids, KEY(f->id), sk);
+	/* Devices of a network namespace of the tree's own are not there yet (inet_make.c). */
+	if (!ns_own(s, NS_NET)) {
+		int r = inet_set_scope(op, sk);
+
+		if (r)
+			return r;
+	}
+	return check_supported(op, sk) ?: index_add(op, &is->ids, KEY(f->id), sk);
 }
 
 static int add_extra(struct op *op, struct inet_state *is, const InetSkExtra *x)
@@ -126,7 +134,7 @@ int inet_read(struct op *op, struct snapshot *s)
 
 	for (size_t i = 0; !r && i < s->files.n; i++)
 		if (s->files.v[i]->msg->type == FD_TYPES__INETSK)
-			r = add_socket(op, is, s->files.v[i]);
+			r = add_socket(op, s, is, s->files.v[i]);
 	for (size_t i = 0; !r && i < is->socks.n; i++)
 		if (tcp_is_connected(is->socks.v[i]->m) && !is->socks.v[i]->given)
 			r = tcp_read(op, s, is->socks.v[i]);

@@ -35,11 +35,3 @@ int link_own(int fd, bool has_mode, uint32_t mode, uint32_t uid, uint32_t gid)
 		return 0;
 	return fchown(fd, uid, gid) < 0 ? -1 : fchmod(fd, mode & 07777);
 }
-
-bool link_ns_id(const struct snapshot *s, uint32_t *id)
-{
-	if (!s->inventory || !s->inventory->root_ids || !s->inventory->root_ids->has_net_ns_id)
-		return false;
-	*id = s->inventory->root_ids->net_ns_id;
-	return true;
-}

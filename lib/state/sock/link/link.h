@@ -62,8 +62,6 @@ int link_copy(const struct fd_view *v);
 /* Something waits to be read: POLLIN, POLLERR. */
 short link_events(int fd);
 int link_own(int fd, bool has_mode, uint32_t mode, uint32_t uid, uint32_t gid);
-/* The id of the network namespace of the checkpoint; false: it is not told. */
-bool link_ns_id(const struct snapshot *s, uint32_t *id);
 
 /* ---- netlink_hidden.c: what the kernel keeps for a netlink socket, and does not show on it */
 /* Refuses what would be lost silently; warns where that cannot be told. */

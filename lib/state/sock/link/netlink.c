@@ -128,7 +128,7 @@ static NetlinkSkEntry *new_entry(struct op *op, const struct snapshot *s, const 
 	m->ino = (uint32_t)v->st.st_ino;
 	m->protocol = (uint32_t)sock_get_int(v->copy, SO_PROTOCOL);
 	m->flags = v->info.flags;
-	m->has_ns_id = link_ns_id(s, &m->ns_id);
+	m->has_ns_id = sock_ns_id(s, &m->ns_id);
 	m->fown = file_fown(op, v);
 	f->msg->nlsk = m;
 	f->priv = x;

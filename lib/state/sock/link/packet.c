@@ -175,7 +175,7 @@ static PacketSockEntry *new_entry(struct op *op, const struct snapshot *s, const
 		return NULL;
 	m->id = x->id = f->id;
 	m->flags = v->info.flags;
-	m->has_ns_id = link_ns_id(s, &m->ns_id);
+	m->has_ns_id = sock_ns_id(s, &m->ns_id);
 	m->fown = file_fown(op, v);
 	f->msg->psk = m;
 	f->priv = x;

@@ -6,6 +6,7 @@
  */
 #include "lib/inject/guardian.h"
 #include "lib/state/msg.h"
+#include "lib/state/ns/ns.h"
 #include "lib/state/sock/netlock/netlock_parts.h"
 
 #define RUN_ID_MAX 64
@@ -163,6 +164,7 @@ int netlock_take(struct op *op, struct snapshot *s, const struct netlock_tuple *
 	l = new(op, s, method, v, n);
 	if (!l)
 		return op->err ? ckpt_err_code(op->err) : CKPT_E_NOMEM;
+	guardian_note_netns(s->guardian, ns_own(s, NS_NET) ? s->tasks.v[0].host : 0);
 	r = method == NETLOCK_NFTABLES ? take_nft(op, l) : take_ipt(op, l);
 	if (r) {
 		guardian_drop_lock(l->guardian);

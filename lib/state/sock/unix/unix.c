@@ -153,8 +153,7 @@ static void fill_state(const struct snapshot *s, const struct fd_view *v, struct
 	m->peer = u->diag->peer;
 	if (u->diag->shutdown)
 		msg_set(m, shutdown, (SkShutdown)u->diag->shutdown);
-	if (s->inventory && s->inventory->root_ids && s->inventory->root_ids->has_net_ns_id)
-		msg_set(m, ns_id, s->inventory->root_ids->net_ns_id);
+	m->has_ns_id = sock_ns_id(s, &m->ns_id);
 	if (poll(&p, 1, 0) == 1) {
 		u->error = p.revents & POLLERR;
 		u->readable = p.revents & POLLIN;
