@@ -151,7 +151,7 @@ static int check_pids(struct op *op, struct restore *r)
 	unsigned patience_ms = ENDING_PATIENCE_MS;
 	int ret = 0;
 
-	if (op->opts->new_pidns || ns_clone_flags(&r->s) & CLONE_NEWPID)
+	if (op->opts->new_pidns || ns_own(&r->s, NS_PID))
 		return 0;
 	for (size_t i = 0; i < r->s.tasks.n && !ret; i++)
 		for (size_t k = 0; k < r->s.tasks.v[i].threads.n && !ret; k++)

@@ -166,12 +166,28 @@ static int run_init(struct op *op, struct restore *r, const int ready[2], const 
 	return r->init_pidfd >= 0 ? 0 : op_errno(op, errno, NULL, "open the init of the new pid namespace");
 }
 
+/* A PID namespace that was given: there are others in it, and an init. */
+static int given_pidns(const struct restore *r)
+{
+	const struct snap_ns *ns = ns_own(&r->s, NS_PID);
+
+	return ns && ns->joined ? ns->fd : -1;
+}
+
+static int open_home(struct op *op, struct restore *r)
+{
+	if (given_pidns(r) < 0)
+		return 0;
+	r->own_pidns = open("/proc/thread-self/ns/pid_for_children", O_RDONLY | O_CLOEXEC);
+	return r->own_pidns >= 0 ? 0 : op_errno(op, errno, NULL, "open our own pid namespace");
+}
+
 int restore_pidns(struct op *op, struct restore *r)
 {
 	int ready[2], go[2], ret;
 
 	if (!op->opts->new_pidns)
-		return 0;
+		return open_home(op, r);
 	if (r->s.tasks.v[0].pid == 1)
 		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = 1, .kind = "namespace"),
 			       "task 1 cannot be restored into a pid namespace that has our init");
@@ -193,7 +209,9 @@ int restore_pidns(struct op *op, struct restore *r)
 
 int restore_pidns_enter(struct op *op, struct restore *r, bool enter)
 {
-	if (r->init_pidfd < 0 || setns(enter ? r->init_pidfd : r->own_pidns, CLONE_NEWPID) == 0)
+	int there = r->init_pidfd >= 0 ? r->init_pidfd : given_pidns(r);
+
+	if (there < 0 || setns(enter ? there : r->own_pidns, CLONE_NEWPID) == 0)
 		return 0;
 	return op_errno(op, errno, AT(.kind = "namespace"), enter ? "enter the new pid namespace" : "come back from the new pid namespace");
 }

@@ -321,6 +321,9 @@ static int clone_failed(struct op *op, struct restore *r, int eno)
 {
 	pid_t pid = r->tasks[0].task->pid;
 
+	if (eno == EEXIST && ns_own(&r->s, NS_PID))
+		return op_fail(op, CKPT_E_PID_IN_USE, AT(.pid = pid, .hint = "end who has it there"),
+			       "PID %d is in use in the PID namespace that was given", pid);
 	if (eno == EEXIST)
 		return restore_pid_taken(op, pid);
 	if (eno == EAGAIN && r->last_pid_fd >= 0)

@@ -258,11 +258,20 @@ class Box:
             run(["umount", "-l", path])
 
 
+# The root file system, /dev and a /proc of its own are all that such a tree has.
+OWN_PROC = """
+while umount -l /proc 2>/dev/null; do :; done
+mount -t proc proc /proc
+awk '{ print $5 }' /proc/self/mountinfo | sort -r | grep -vxE '/|/proc|/dev|/dev/pts|/dev/shm' | while read -r m; do umount -l "$m"; done
+exec setsid "$@" </dev/null >/dev/null 2>&1
+"""
+
+
 class Target:
     """A running self-checking program (tests/targets) in its own folder and session; with @pidns init of a PID namespace, with
-    @box (a Box) of a container."""
+    @box (a Box) of a container, with @enter a child of that command."""
 
-    def __init__(self, work, name, variant="", pidns=False, box=None):
+    def __init__(self, work, name, variant="", pidns=False, box=None, enter=()):
         self.work, self.out = work, os.path.join(work, "out")
         self.files = os.path.join(work, "files")
         os.makedirs(self.files, exist_ok=True)
@@ -272,9 +281,8 @@ class Target:
             raise Skip("the compiler makes no 32-bit programs")
         require(os.path.exists(argv[0]), f"no target {argv[0]}: build first")
         if pidns:
-            argv = ["unshare", "--fork", "--pid", "setsid", *argv]
-        if box:
-            argv = box.command(argv)
+            enter = ["unshare", "--fork", "--pid", "--mount", "sh", "-c", OWN_PROC, "setsid"]
+        argv = box.command(argv) if box else [*enter, *argv]
         try:
             self.proc = subprocess.Popen(argv, cwd=self.files, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL, start_new_session=True)
@@ -283,8 +291,8 @@ class Target:
                 raise
             raise Skip("this kernel runs no 32-bit programs") from None
         self.pid = self.proc.pid
-        if pidns or box:
-            wait_until(lambda: children(self.proc.pid), "the init of the namespace")
+        if enter or box:
+            wait_until(lambda: children(self.proc.pid), "the target in its namespace")
             self.pid = children(self.proc.pid)[0]
 
     def lines(self):
@@ -432,8 +440,8 @@ def _link(path):
         link = os.readlink(path)
     except OSError:
         return "?"
-    # an IPC namespace of the tree's own is a new one afterwards
-    link = re.sub(r"^(pipe|socket|ipc):\[\d+\]$", r"\1", link)
+    # a namespace of the tree's own is a new one afterwards
+    link = re.sub(r"^(pipe|socket|ipc|pid|mnt):\[\d+\]$", r"\1", link)
     # files made without a name are called by the number of their inode
     link = re.sub(r"/#\d+( \(deleted\))$", r"/#\1", link)
     # what has the name of a deleted file meanwhile cannot be moved away: such a file gets another name, deleted as well

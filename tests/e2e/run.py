@@ -68,6 +68,7 @@ class Run:
         self.e, self.work, self.box = entry, work, box
         self.images = os.path.join(work, "images")
         self.pidfile = os.path.join(work, "restored.pid")
+        self.in_root = ["--root", "/"] if pidns else []
         self.t = h.Target(work, entry.target, entry.variant, pidns, box)
 
     def prepare(self):
@@ -103,8 +104,8 @@ class Run:
             h.gone(below)
 
     def restore(self, *opts):
-        r = h.ckpt("restore", "-D", self.images, "-d", "--pidfile", self.pidfile, *self.log("restore.log"), *self.e.restore,
-                   *self.around("restore"), *opts)
+        r = h.ckpt("restore", "-D", self.images, "-d", "--pidfile", self.pidfile, *self.in_root, *self.log("restore.log"),
+                   *self.e.restore, *self.around("restore"), *opts)
         if r.rc == 0:
             self.t.pid = int(h.read_text(self.pidfile))
         if "--lazy-pages" in opts and r.rc == 0:

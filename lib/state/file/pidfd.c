@@ -12,6 +12,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
+#include "lib/state/ns/ns.h"
 #include "lib/state/pids.h"
 #include "lib/state/task/plan_build.h"
 
@@ -193,9 +194,8 @@ static int open_all_of(struct op *op, struct snapshot *s, pid_t pid, uint32_t in
 
 static int open_ended(struct op *op, struct snapshot *s, struct snap_file *f)
 {
-	struct clone_args args = { .flags = CLONE_CLEAR_SIGHAND };
 	uint32_t ino = f->msg->pidfd->ino, code = end_of(s, ino);
-	pid_t pid = sys_clone3(&args, sizeof(args));
+	pid_t pid = ns_fork_as(s, 0, CLONE_CLEAR_SIGHAND);
 	int r;
 
 	if (pid == 0)

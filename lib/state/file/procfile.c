@@ -15,6 +15,8 @@
 #include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
+#include "lib/state/ns/ns.h"
+#include "lib/state/pids.h"
 
 #define DELETED " (deleted)"
 #define PROC_ROOT_INO 1
@@ -192,17 +194,27 @@ static int sorry(struct op *op, const char *path)
 }
 
 /* A process with that number if it is to be had, else with another one; it does nothing but exist. */
-static pid_t stand_in(pid_t want, int *pidfd)
+static pid_t stand_in(const struct snapshot *s, pid_t want)
 {
-	struct clone_args args = {
-		.flags = CLONE_PIDFD, .pidfd = (uintptr_t)pidfd, .set_tid = (uintptr_t)&want, .set_tid_size = want ? 1 : 0,
-	};
-	long self = getpid();
-	pid_t pid = sys_clone3(&args, sizeof(args));
+	long self = pids_namespace(s) < 0 ? getpid() : 0; /* of another PID namespace we are not seen */
+	pid_t pid = ns_fork_as(s, want, 0);
 
 	if (pid == 0)
 		stay_while(self);
-	return pid < 0 && want ? stand_in(0, pidfd) : pid;
+	return pid < 0 && want ? stand_in(s, 0) : pid;
+}
+
+/* What it is called in the tree's PID namespace. */
+static pid_t number_of(struct op *op, const struct snapshot *s, pid_t pid)
+{
+	struct proc_status st;
+
+	if (pids_namespace(s) < 0)
+		return pid;
+	if (proc_read_status(op, pid, &st) == 0)
+		return proc_own_number(&st.nspid);
+	op_forget(op);
+	return 0;
 }
 
 static int open_as(struct op *op, const struct fs_view *view, const RegFileEntry *m, const struct name *name, pid_t pid, int *fd)
@@ -218,19 +230,18 @@ static int open_as(struct op *op, const struct fs_view *view, const RegFileEntry
 	return *fd < 0 ? sorry(op, path) : 0;
 }
 
-static int open_dead(struct op *op, const struct fs_view *view, const RegFileEntry *m, const struct name *name, int *fd)
+static int open_dead(struct op *op, const struct snapshot *s, const struct fs_view *view, const RegFileEntry *m, const struct name *name, int *fd)
 {
-	_cleanup_close_ int pidfd = -1;
-	pid_t pid = stand_in(name->pid, &pidfd);
+	pid_t host = stand_in(s, name->pid), pid = host < 0 ? -1 : number_of(op, s, host);
 	int r;
 
-	if (pid < 0)
+	if (host < 0)
 		return op_errno(op, errno, AT(.kind = "file of /proc/PID"), "cannot make a process for %s", m->name);
 	if (pid != name->pid || (name->tid && name->tid != pid))
 		log_info(op, "%s: its number is not to be had: the descriptor is of a process that was %d", m->name, pid);
 	r = open_as(op, view, m, name, pid, fd);
-	sys_pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+	kill(host, SIGKILL);
+	while (waitpid(host, NULL, __WALL) < 0 && errno == EINTR)
 		;
 	return r;
 }
@@ -296,7 +307,7 @@ int procfile_open(struct op *op, struct snapshot *s, struct snap_file *f)
 					   .thread = name.pid != t->pid || (name.tid && name.tid != t->pid),
 					   .kind = "file of /proc/PID",
 				   });
-	r = dead ? open_dead(op, reg_view(s, m), m, &name, &f->fd) : open_foreign(op, s, m, &name, &f->fd);
+	r = dead ? open_dead(op, s, reg_view(s, m), m, &name, &f->fd) : open_foreign(op, s, m, &name, &f->fd);
 	if (!r && m->pos != POS_NONE && m->pos && !(m->flags & O_PATH) && lseek(f->fd, (off_t)m->pos, SEEK_SET) < 0)
 		log_debug(op, "%s: cannot seek to %lu: %s", m->name, (unsigned long)m->pos, strerror(errno));
 	return r;

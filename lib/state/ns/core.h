@@ -36,5 +36,7 @@ struct ns_join {
 /* join.c: what --join-ns says. */
 int ns_join_parse(struct op *op, const char *spec, struct ns_join *j);
 int ns_join(struct op *op, struct snapshot *s); /* after it is known who lives where, before anything is read */
+/* pid.c: of PID namespaces that are external, their images say no more than how they are called. */
+int pidns_write_keys(struct op *op, struct snapshot *s);
 
 #endif

@@ -266,7 +266,7 @@ int ns_dump(struct op *op, struct snapshot *s)
 
 int ns_write(struct op *op, struct snapshot *s)
 {
-	return each_content(op, s, offsetof(struct ns_content, write));
+	return pidns_write_keys(op, s) ?: each_content(op, s, offsetof(struct ns_content, write));
 }
 
 /* --------------------------------------------------------------------------------------------------- restore */
@@ -357,9 +357,9 @@ int ns_make(struct op *op, struct snapshot *s, pid_t host)
 	return r ?: each_content(op, s, offsetof(struct ns_content, make));
 }
 
-pid_t ns_fork_as(const struct snapshot *s, pid_t pid)
+pid_t ns_fork_as(const struct snapshot *s, pid_t pid, uint64_t flags)
 {
-	struct clone_args args = { .flags = CLONE_FILES };
+	struct clone_args args = { .flags = flags };
 	const struct snap_ns *ns = ns_own(s, NS_PID);
 	_cleanup_close_ int home = -1;
 	pid_t got;
@@ -374,7 +374,7 @@ pid_t ns_fork_as(const struct snapshot *s, pid_t pid)
 	if (home < 0 || setns(ns->fd, CLONE_NEWPID) < 0)
 		return -1;
 	got = sys_clone3(&args, sizeof(args));
-	if (got == 0)
+	if (got == 0 && flags & CLONE_FILES)
 		home = -1; /* the table of descriptors is common: it is for the parent to close */
 	if (got) {
 		int saved = errno;

@@ -75,7 +75,7 @@ int ns_make(struct op *op, struct snapshot *s, pid_t host);
  * sends no signal when it ends. Returns 0 in it, where only async-signal-safe functions work. In the parent its number as we
  * see it, -1 (errno) on failure: EEXIST if the number is taken. The caller waits for it, with __WALL.
  */
-pid_t ns_fork_as(const struct snapshot *s, pid_t pid);
+pid_t ns_fork_as(const struct snapshot *s, pid_t pid, uint64_t flags);
 /* CLONE_NEW* of what is to be made anew for the root task (not CLONE_NEWTIME). */
 uint64_t ns_clone_flags(const struct snapshot *s);
 /* The calling thread goes into the tree's network namespace, or back; for everything that opens sockets. Any number of times. */

@@ -51,11 +51,13 @@ static bool is_alive(int proc, const char *name, char comm[64])
 
 static int open_proc(struct op *op)
 {
-	_cleanup_close_ int fs = fsopen("proc", FSOPEN_CLOEXEC);
+	_cleanup_close_ int fs = fsopen("proc", FSOPEN_CLOEXEC), mount = -1;
 	int dir = -1;
 
 	if (fs >= 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		dir = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+		mount = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	if (mount >= 0)
+		dir = openat(mount, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return dir >= 0 ? dir : op_errno(op, errno, AT(.kind = "namespace"), "look into the PID namespace of the tree");
 }
 
@@ -66,6 +68,7 @@ static int find_stranger(struct op *op, void *arg)
 	int proc = open_proc(op);
 	DIR *dir = proc >= 0 ? fdopendir(proc) : NULL;
 	struct dirent *e;
+	int r;
 
 	if (proc < 0)
 		return proc;
@@ -73,14 +76,17 @@ static int find_stranger(struct op *op, void *arg)
 		close(proc);
 		return op_nomem(op);
 	}
+	errno = 0;
 	while (who->pidfd < 0 && (e = readdir(dir))) {
 		pid_t number = atoi(e->d_name);
 
 		if (number > 0 && number != getpid() && !in_tree(who->s, number) && is_alive(proc, e->d_name, who->comm))
 			who->pidfd = sys_pidfd_open(number, 0);
+		errno = 0;
 	}
+	r = errno ? op_errno(op, errno, AT(.kind = "namespace"), "list the processes in the PID namespace of the tree") : 0;
 	closedir(dir);
-	return 0;
+	return r;
 }
 
 /* What we call the process of a pidfd; 0: it has ended. */
@@ -120,6 +126,22 @@ static int pid_dump(struct op *op, struct snapshot *s, struct snap_ns *ns)
 		       AT(.pid = host, .kind = "namespace",
 			  .hint = "let what was started in the container from outside (exec, nsenter) end first"),
 		       "process %d (%s) is in the PID namespace of the tree, but not in the tree: it would end with it", host, who.comm);
+}
+
+int pidns_write_keys(struct op *op, struct snapshot *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; s->ns && i < s->ns->v.n && !r; i++) {
+		const struct snap_ns *ns = s->ns->v.v[i];
+		PidnsEntry m = PIDNS_ENTRY__INIT;
+
+		if (ns->kind != NS_PID || !ns->ext_key)
+			continue;
+		m.ext_key = (char *)(uintptr_t)ns->ext_key;
+		r = img_write_one(op, s->dir, IMG_PIDNS, ns->id, &m.base);
+	}
+	return r;
 }
 
 const struct ns_content ns_pid = { .dump = pid_dump };

@@ -178,10 +178,10 @@ static pid_t start(const struct snapshot *s, const PeerCred *who, struct stand_i
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid = ns_fork_as(s, want);
+	pid = ns_fork_as(s, want, CLONE_FILES);
 	if (pid < 0 && want) {
 		*number_taken = true;
-		pid = ns_fork_as(s, 0);
+		pid = ns_fork_as(s, 0, CLONE_FILES);
 	}
 	if (pid == 0)
 		child_main(who, jobs, n);
@@ -255,7 +255,7 @@ pid_t stand_in_hold(const struct snapshot *s, pid_t pid)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	got = ns_fork_as(s, pid);
+	got = ns_fork_as(s, pid, CLONE_FILES);
 	if (got == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)

@@ -28,9 +28,9 @@ static pid_t sender_of(const struct op *op, const struct snapshot *s, const stru
 	for (size_t i = 0; i < us->holders.n; i++)
 		if (us->holders.v[i].number == number)
 			return us->holders.v[i].host;
-	if (own && !own->joined)
-		return number == 1 ? own->host : 0;
-	return !op->opts->new_pidns && !own && exists(number) ? number : 0;
+	if (own)
+		return number == s->tasks.v[0].pid ? own->host : 0;
+	return !op->opts->new_pidns && exists(number) ? number : 0;
 }
 
 int unix_holders_start(struct op *op, struct snapshot *s, struct unix_state *us)
