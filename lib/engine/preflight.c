@@ -12,6 +12,7 @@
 #include "lib/kernel/proc/read.h"
 #include "lib/kernel/sys.h"
 #include "lib/kernel/uapi.h"
+#include "lib/state/ns/ns.h"
 
 
 struct subject {
@@ -146,18 +147,11 @@ static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
 /* The tree may have namespaces of its own, but of these only one of a kind. */
 static struct ckpt_err *check_nested(const struct subject *s, pid_t root)
 {
-	static const struct {
-		const char *name, *word;
-	} kinds[] = {
-		{ "ipc", "IPC" }, { "pid", "PID" }, { "user", "user" }, { "uts", "UTS" }, { "time", "time" }, { "cgroup", "cgroup" },
-		{ "net", "network" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (!same_ns(s->pid, kinds[i].name, root, kinds[i].name))
+	for (unsigned k = 0; k < NS_N; k++)
+		if (!ns_may_be_below(k) && !same_ns(s->pid, ns_info[k].name, root, ns_info[k].name))
 			return err_new(CKPT_E_UNSUPPORTED, AT(.pid = s->pid, .kind = "namespace"),
 				       "process %d (%s) is in another %s namespace than the root of the tree, which is not supported", s->pid,
-				       s->status.name, kinds[i].word);
+				       s->status.name, ns_info[k].word);
 	return NULL;
 }
 

@@ -75,7 +75,7 @@ static int check_ids(struct op *op, const struct snapshot *s, const struct snap_
 	const TaskKobjIdsEntry *a = t->ids, *root = s->inventory->root_ids;
 
 	for (unsigned k = 0; k < NS_N; k++)
-		if (k != NS_MNT && ns_of(s, t, k) != ns_of(s, &s->tasks.v[0], k))
+		if (!ns_may_be_below(k) && ns_of(s, t, k) != ns_of(s, &s->tasks.v[0], k))
 			return op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = t->pid, .kind = "namespace"),
 				       "task %d has another %s namespace than the root of the tree, which is not supported yet", t->pid,
 				       ns_info[k].word);

@@ -158,6 +158,7 @@ static int fill_task(struct new_task *t)
 	PLAN(b)->lazy = r->lazy && !b->shares_memory;
 	if (!b->shares_memory)
 		ret = plan_memory(b) ?: plan_vdso(b);
+	ret = ret ?: ns_plan(b);
 	ret = ret ?: plan_task(b);
 	if (!ret && t->node == &r->tree.nodes.v[0] && ns_own(&r->s, NS_TIME) && ns_own(&r->s, NS_TIME)->joined)
 		ret = plan_fetch(b, ns_own(&r->s, NS_TIME)->fd, false, &PLAN(b)->time_ns);

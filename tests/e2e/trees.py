@@ -97,38 +97,51 @@ def shell(w, script):
 
 
 @case
-def a_child_is_refused():
-    """Of a child that cannot be saved the error names the child, by check and by dump alike, and all run on."""
+def namespaces_below():
+    """Tasks with another UTS namespace than the root: one below it, and one below that which went back. The names are theirs again."""
+    script = ("import os, ctypes, time\n"
+              "lib = ctypes.CDLL(None)\n"
+              "home = os.open('/proc/self/ns/uts', os.O_RDONLY)\n"
+              "def child(fn):\n    if os.fork() == 0:\n        fn()\n        time.sleep(1000)\n"
+              "def own():\n    assert lib.unshare(0x4000000) == 0 and lib.sethostname(b'below', 5) == 0\n    child(back)\n"
+              "def back():\n    assert lib.setns(home, 0) == 0\n"
+              "child(own)\ntime.sleep(1000)\n")
     with h.Workdir() as w:
-        p = shell(w, ["/usr/bin/python3", "-c", "import subprocess, sys\n"
-                      "subprocess.run(['unshare', '-u', 'sleep', '100'])"])
+        p = shell(w, ["/usr/bin/python3", "-c", script])
         try:
-            h.wait_until(lambda: h.descendants(p.pid) and
-                         h.read_text(f"/proc/{h.descendants(p.pid)[-1]}/comm") == "sleep\n", "the tree")
-            child = h.descendants(p.pid)[-1]
-            for r in (h.ckpt("check", "-t", p.pid), h.dump(p.pid, w + "/i")):
-                h.require(r.rc == 1 and str(child) in r.out and "uts" in r.out.lower(), f"{r}")
-            h.require(not os.listdir(w + "/i"), "something was left in the folder")
-            for pid in (p.pid, child):
-                h.untouched(pid)
-        finally:
-            for pid in h.descendants(p.pid):
-                h.kill_hard(pid)
+            h.wait_until(lambda: len(h.descendants(p.pid)) == 2, "the tree")
+
+            def names():
+                return [h.run(["nsenter", "-t", str(pid), "-u", "uname", "-n"]).out.strip() for pid in (p.pid, *h.descendants(p.pid))]
+            home = os.uname().nodename
+            h.wait_until(lambda: names() == [home, "below", home], "the names")
+            below = h.descendants(p.pid)
+            h.must(h.ckpt("check", "-t", p.pid), "check")
+            h.must(h.dump(p.pid, w + "/i"), "dump")
             p.wait()
+            h.gone(below)
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+            h.require(names() == [home, "below", home], f"the names are {names()}")
+            h.require(os.readlink(f"/proc/{p.pid}/ns/uts") == os.readlink("/proc/self/ns/uts"), "not in ours any more")
+        finally:
+            for pid in (*h.descendants(p.pid), p.pid):
+                h.kill_hard(pid)
 
 
 @case
 def a_namespace_below_is_refused():
-    """An IPC namespace is the tree's or nobody's."""
+    """An IPC namespace is the tree's or nobody's: the error names the child, by check and by dump alike, and all run on."""
     with h.Workdir() as w:
         p = shell(w, ["/usr/bin/python3", "-c", "import subprocess\nsubprocess.run(['unshare', '-i', 'sleep', '100'])"])
         try:
             h.wait_until(lambda: h.descendants(p.pid) and
                          h.read_text(f"/proc/{h.descendants(p.pid)[-1]}/comm") == "sleep\n", "the tree")
             child = h.descendants(p.pid)[-1]
-            r = h.dump(p.pid, w + "/i")
-            h.require(r.rc == 1 and str(child) in r.out and "IPC" in r.out, f"{r}")
-            h.untouched(p.pid)
+            for r in (h.ckpt("check", "-t", p.pid), h.dump(p.pid, w + "/i")):
+                h.require(r.rc == 1 and str(child) in r.out and "IPC" in r.out, f"{r}")
+            h.require(not os.listdir(w + "/i"), "something was left in the folder")
+            for pid in (p.pid, child):
+                h.untouched(pid)
         finally:
             for pid in h.descendants(p.pid):
                 h.kill_hard(pid)

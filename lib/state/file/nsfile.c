@@ -79,8 +79,8 @@ static int nsfile_check(struct op *op, const struct fd_view *v)
 		return file_refuse(op, v, "namespace", NULL, "an O_PATH descriptor of %s is not supported", v->link);
 	if (!t)
 		return foreign(op, v, t);
-	/* Which other processes are in the tree is not known here. */
-	return v->copy >= 0 || lives_in(v->pid, t->name, &v->st) ? 0 : foreign(op, v, t);
+	/* Which other processes are in the tree, but for its root, is not known here. */
+	return v->copy >= 0 || lives_in(v->pid, t->name, &v->st) || (op->root && lives_in(op->root, t->name, &v->st)) ? 0 : foreign(op, v, t);
 }
 
 static int nsfile_dump(struct op *op, struct snapshot *s, const struct fd_view *v, struct snap_file *f)

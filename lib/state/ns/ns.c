@@ -256,6 +256,11 @@ int ns_dump_begin(struct op *op, struct snapshot *s)
 	if (r)
 		return r;
 	find_relatives(s);
+	for (size_t i = NS_N; i < s->ns->v.n && !r; i++)
+		if (ns_is_below(s, s->ns->v.v[i]))
+			r = snapshot_mark(op, s, IMG_OWN_BELOW);
+	if (r)
+		return r;
 	return check_init(op, s) ?: ns_user_begin(op, s) ?: ns_time_begin(op, s);
 }
 
@@ -354,6 +359,7 @@ int ns_make(struct op *op, struct snapshot *s, pid_t host)
 		if (ns)
 			ns->host = host;
 	}
+	r = r ?: ns_below_make(op, s);
 	return r ?: each_content(op, s, offsetof(struct ns_content, make));
 }
 

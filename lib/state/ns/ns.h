@@ -38,6 +38,8 @@ struct ns_state {
 	int home; /* our own network namespace, while we are in the tree's (ns_visit()); else -1 */
 };
 
+struct plan_build; /* lib/state/task/plan_build.h */
+
 struct ns_info {
 	const char *name; /* as in /proc/PID/ns */
 	const char *word; /* as people say: "network" */
@@ -80,6 +82,14 @@ pid_t ns_fork_as(const struct snapshot *s, pid_t pid, uint64_t flags);
 uint64_t ns_clone_flags(const struct snapshot *s);
 /* The calling thread goes into the tree's network namespace, or back; for everything that opens sockets. Any number of times. */
 int ns_visit(struct op *op, struct snapshot *s, bool enter);
+
+/* below.c: kinds of which tasks may have other ones than the root task. */
+bool ns_may_be_below(enum ns_kind kind);
+bool ns_is_below(const struct snapshot *s, const struct snap_ns *ns);
+/* Makes those; after ns_make() has opened the root's. */
+int ns_below_make(struct op *op, struct snapshot *s);
+/* The task enters its own, where there are such. */
+int ns_plan(struct plan_build *b);
 
 /* Dump and restore; never fails, any number of times. */
 void ns_done(struct snapshot *s);
