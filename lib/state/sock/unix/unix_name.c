@@ -55,15 +55,21 @@ static char *folder_of(struct op *op, const struct fd_view *v, const char *path,
 	return len > 0 ? arena_strndup(op->arena, text, (size_t)len) : NULL;
 }
 
+static bool is_deleted(const char *path, const struct stat *st)
+{
+	size_t n = strlen(path);
+
+	return !st->st_nlink || (n > strlen(DELETED) && strcmp(path + n - strlen(DELETED), DELETED) == 0);
+}
+
 /* Where the file is. The name alone leads there, or with a folder, or not. */
 static int place(struct op *op, const struct fs_view *view, const struct fd_view *v, struct unix_seen *u, const char *path,
 		 const struct stat *st)
 {
 	char name[UNIX_NAME_MAX + 1] = "";
-	size_t n = strlen(path);
 
 	memcpy(name, u->msg->name.data, MIN(u->msg->name.len, UNIX_NAME_MAX));
-	if (!st->st_nlink || (n > strlen(DELETED) && strcmp(path + n - strlen(DELETED), DELETED) == 0)) {
+	if (is_deleted(path, st)) {
 		msg_set(u->msg, deleted, 1);
 		return 0;
 	}
@@ -99,10 +105,11 @@ static int dump_file(struct op *op, const struct snapshot *s, const struct fd_vi
 		return file_errno(op, v, "look at the file it is bound to");
 	path[n] = '\0';
 	mnt_id = file_mount(file);
-	if (mounts_own(s) && !mounts_know(s, mnt_id))
+	/* A deleted one may be in a file system that a restore made for it. */
+	if (mounts_own(s) && !mounts_know(s, mnt_id) && !is_deleted(path, &st))
 		return file_refuse(op, v, "unix socket", "the program must close it before the checkpoint",
 				   "it is bound to %s, on a mount that is in no mount namespace of the tree", path);
-	if (mounts_own(s))
+	if (mounts_own(s) && mounts_know(s, mnt_id))
 		msg_set(u->msg, mnt_id, mnt_id);
 	r = set_perms(op, s, u, &st);
 	return r ? r : place(op, mounts_view(s, mnt_id), v, u, path, &st);
