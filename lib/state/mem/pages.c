@@ -164,6 +164,18 @@ static int from_stash(struct op *op, struct scan *s, const VmaEntry *v, const st
 	return r;
 }
 
+/* Only when it is needed: a task whose pages are all in the stash runs on, and may have ended. */
+static int open_pagemap(struct op *op, struct scan *s)
+{
+	char path[64];
+
+	if (s->pagemap >= 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", mem_target(s->d)->pid);
+	s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	return s->pagemap < 0 ? op_errno(op, errno, AT(.pid = s->d->task->host), "open %s", path) : 0;
+}
+
 static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 {
 	struct pm_scan_arg arg = {
@@ -189,6 +201,9 @@ static int scan_vma(struct op *op, struct scan *s, const VmaEntry *v)
 	op->stats->pages_scanned += (v->end - v->start) / PAGE_SIZE;
 	if (s->d->copy && (area = stash_find(&s->d->copy->stash, v->start)))
 		return from_stash(op, s, v, area, flags);
+	r = open_pagemap(op, s);
+	if (r)
+		return r;
 	while (arg.start < v->end) {
 		int n = ioctl(s->pagemap, PAGEMAP_SCAN, &arg);
 
@@ -234,15 +249,9 @@ static bool is_wanted(const struct task_dump *d, const VmaEntry *v, bool tracked
 
 int pages_collect(struct op *op, struct task_dump *d)
 {
-	_cleanup_close_ int fd = -1;
-	struct scan s = { .d = d };
-	char path[64];
+	struct scan s = { .d = d, .pagemap = -1 };
 	int r = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", mem_target(d)->pid);
-	fd = s.pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return op_errno(op, errno, AT(.pid = d->task->host), "open %s", path);
 	s.regions = op_alloc(op, REGIONS * sizeof(*s.regions));
 	if (!s.regions)
 		return CKPT_E_NOMEM;
@@ -251,6 +260,7 @@ int pages_collect(struct op *op, struct task_dump *d)
 		if (is_wanted(d, d->task->mm->vmas[i], s.tracked))
 			r = scan_vma(op, &s, d->task->mm->vmas[i]);
 	}
+	close_fd_p(&s.pagemap);
 	return r ?: append_guards(op, &s);
 }
 
