@@ -19,6 +19,7 @@ struct walk {
 	struct dump *d;
 	struct sleepers sleepers;
 	bool hold; /* the freezer holds them: seize and interrupt, the stops come when they are thawed */
+	size_t held; /* so many tasks, the first ones, were seized in that way */
 };
 
 static bool known(const struct dump *d, pid_t pid)
@@ -73,10 +74,24 @@ static int add_ended(struct op *op, struct dump *d, pid_t pid, size_t parent)
 	return 0;
 }
 
+static void end_hold(struct op *op, struct walk *w)
+{
+	w->hold = false;
+	freezer_thaw(op, &w->d->freezer);
+}
+
+/*
+ * A task in vfork has to be stopped before its child is: that one would stand still without having executed its program, and
+ * the parent wait for it for ever. So the freezer lets go of all of them then.
+ */
 static int freeze_task(struct op *op, struct walk *w, struct dump_task *t)
 {
 	int r = target_seize(op, t->pid, &t->target, &w->sleepers);
 
+	if (!r && w->hold && target_in_vfork(op, &t->target))
+		end_hold(op, w);
+	if (!r && w->hold)
+		w->held = w->d->tasks.n;
 	if (r || w->hold)
 		return r;
 	r = target_stop(op, &t->target, &w->sleepers);
@@ -152,8 +167,7 @@ static int await_stops(struct op *op, struct walk *w)
 {
 	int r = 0;
 
-	w->hold = false;
-	for (size_t i = 0; i < w->d->tasks.n && !r; i++) {
+	for (size_t i = 0; i < w->held && !r; i++) {
 		struct dump_task *t = w->d->tasks.v[i];
 
 		r = t->zombie ? 0 : target_stop(op, &t->target, &w->sleepers);
@@ -173,8 +187,8 @@ static int freeze_all(struct op *op, struct walk *w)
 	w->hold = w->d->freezer.frozen;
 	r = r ?: freeze_task(op, w, root);
 	r = r ?: walk(op, w);
-	freezer_thaw(op, &w->d->freezer);
-	if (r || !w->hold)
+	end_hold(op, w);
+	if (r || !w->held)
 		return r;
 	/* With the freezer once more, for what was not in its cgroup. */
 	return await_stops(op, w) ?: walk(op, w);

@@ -163,11 +163,8 @@ bool target_has_ended(const struct target *t)
 	return has_ended(t->pid, t->pid);
 }
 
-/*
- * A parent in vfork(2) cannot be stopped before its child has executed a program or ended. That is a matter of
- * microseconds, or else the child waits for something: then there is no use in waiting longer.
- */
-static int check_vfork(struct op *op, const struct target *t, const struct tracee *tr)
+/* Seen from a task that does not run. What cannot be read has ended, or is not there. */
+static bool waits_in_vfork(struct op *op, const struct target *t, const struct tracee *tr)
 {
 	struct proc_syscall call = { 0 };
 	char file[48], *text;
@@ -176,11 +173,28 @@ static int check_vfork(struct op *op, const struct target *t, const struct trace
 	snprintf(file, sizeof(file), "task/%d/syscall", tr->tid);
 	if (proc_read_file(op, t->pid, file, &text, &len) != 0) {
 		op_forget(op);
-		return 0;
+		return false;
 	}
 	if (proc_parse_syscall(text, len, &call) < 0 || call.running)
-		return 0;
-	if (call.nr != SYS_vfork && call.nr != SYS_clone && call.nr != SYS_clone3)
+		return false;
+	return call.nr == SYS_vfork || call.nr == SYS_clone || call.nr == SYS_clone3;
+}
+
+bool target_in_vfork(struct op *op, const struct target *t)
+{
+	for (size_t i = 0; i < t->threads.n; i++)
+		if (waits_in_vfork(op, t, &t->threads.v[i]))
+			return true;
+	return false;
+}
+
+/*
+ * A parent in vfork(2) cannot be stopped before its child has executed a program or ended. That is a matter of
+ * microseconds, or else the child waits for something: then there is no use in waiting longer.
+ */
+static int check_vfork(struct op *op, const struct target *t, const struct tracee *tr)
+{
+	if (!waits_in_vfork(op, t, tr))
 		return 0;
 	return op_fail(op, CKPT_E_BUSY,
 		       AT(.pid = t->pid, .kind = "vfork", .hint = "try again when the child has executed its program"),

@@ -86,6 +86,8 @@ int tracee_wait(struct op *op, const struct target *t, struct tracee *tr, int *s
 
 /* Whether the process has ended, or is about to. */
 bool target_has_ended(const struct target *t);
+/* Whether a thread of a task that does not run (frozen, seized) waits in vfork for its child. */
+bool target_in_vfork(struct op *op, const struct target *t);
 
 int target_read(struct op *op, const struct target *t, struct raddr from, void *buf, size_t n);
 int target_write(struct op *op, const struct target *t, struct raddr to, const void *buf, size_t n);
