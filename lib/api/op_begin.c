@@ -60,6 +60,9 @@ int op_check_external(struct op *op, const struct ckpt_strv *external)
 		const char *res = external->v[i];
 		bool known = false;
 
+		/* LXC says so where a container has no console. */
+		if (strcmp(res, "console:") == 0)
+			continue;
 		for (size_t j = 0; j < ARRAY_SIZE(kinds); j++)
 			known = known || strncmp(res, kinds[j], strlen(kinds[j])) == 0;
 		if (!known || !strchr(res, ']'))

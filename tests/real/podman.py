@@ -27,7 +27,7 @@ def checkpoint(podman):
         c.app.before(c)
         said = podman.call("container", "checkpoint", *options, c.id).out
         h.require(not c.running(), "runs on after the checkpoint")
-        figures(said, options, "checkpoint_time", "frozen_time")
+        figures(said, options, "freezing_time", "frozen_time", "pages_written")
         said = podman.call("container", "restore", *options, c.id).out
         figures(said, options, "restore_time")
         c.check()

@@ -666,7 +666,7 @@ class Runc:
         """Checkpoint, gone, restore, and what runs in it goes on."""
         self.app.before(self)
         self.checkpoint(*options)
-        h.require(not self.pids(), f"processes after the checkpoint: {self.pids()}")
+        h.wait_until(lambda: not self.pids(), "its processes to be gone after the checkpoint", 5)
         self.restore(*[o for o in options if o in ("--tcp-established", "--shell-job", "--ext-unix-sk")])
         h.require(self.running(), f"not running after the restore: {self.state()}")
         self.app.check(self)
