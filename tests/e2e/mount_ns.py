@@ -203,6 +203,7 @@ def container():
             mount(None, "/", None, REMOUNT | BIND | RDONLY)
         with Tree(make) as t:
             t.again(w, "--root", root)
+            t.again(w, "--root", root, "--mntns-compat-mode", rounds=1)
             h.require(t.text("/dev/shm/data") == "kept", "contents of a tmpfs are gone")
 
 

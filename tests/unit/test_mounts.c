@@ -676,6 +676,30 @@ static void umount_in(const struct other *o, const char *path)
 	MUST(status == 0);
 }
 
+/* By mount(2): what is no sharing group. */
+static void check_old_way(void)
+{
+	char why[512];
+	struct other o;
+
+	opts.mntns_compat_mode = true;
+	o = go(container, NULL);
+	end(&o);
+	sh(arena_printf(arena_new(), "rm -rf %s/*", img_path));
+	o = go(overmounts, NULL);
+	end(&o);
+	sh(arena_printf(arena_new(), "rm -rf %s/*", img_path));
+	o = go(bind_tree, NULL);
+	end(&o);
+	sh(arena_printf(arena_new(), "rm -rf %s/*", img_path));
+	o = start(shared_tree, NULL);
+	dump(&o);
+	end(&o);
+	o = start(NULL, NULL);
+	MUST(restore_to(&o, why, sizeof(why)) == CKPT_E_UNSUPPORTED && strstr(why, "in the old way"));
+	end(&o);
+}
+
 static void check_user(void)
 {
 	struct op *op = new_op();
@@ -849,6 +873,7 @@ static void run(void **state, void (*fn)(void))
 	}
 TEST(container)
 TEST(user)
+TEST(old_way)
 TEST(overmounts)
 TEST(binds)
 TEST(shared)
@@ -860,7 +885,7 @@ TEST(refused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(container_again), cmocka_unit_test(user_again), cmocka_unit_test(overmounts_again), cmocka_unit_test(binds_again),
+		cmocka_unit_test(container_again), cmocka_unit_test(user_again), cmocka_unit_test(old_way_again), cmocka_unit_test(overmounts_again), cmocka_unit_test(binds_again),
 		cmocka_unit_test(shared_again), cmocka_unit_test(two_again), cmocka_unit_test(overlay_again),
 		cmocka_unit_test(external_again), cmocka_unit_test(refused_again),
 	};

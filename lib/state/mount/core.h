@@ -160,9 +160,14 @@ struct mnt_make {
 	struct mnt_ns *ns;
 	int old;     /* root of the copy of our own mounts, which goes in the end */
 	int scratch; /* a file system in memory: bases are mounted in it */
+	bool old_way; /* without mount_setattr(2) and MOVE_MOUNT_SET_GROUP: make_old.c */
 };
 int mnt_make_base(struct op *op, struct mnt_make *k, struct mnt_base *b);
 int mnt_make_clone(struct op *op, struct mnt_make *k, struct mnt *m); /* m->fd, and the targets of its children */
+/* Of a mount in its place: flags and propagation by mount(2). */
+int mnt_old_furnish(struct op *op, const struct mnt *m);
+int mnt_old_groups(struct op *op, const struct mnt_make *k); /* what can be had; refuses the rest */
+int mnt_old_private(int fd);				     /* and writable */
 /* Not in an errand: */
 int mnt_make_group(struct op *op, const struct mnt_group *g);
 void mnt_unmake(struct mnt *m);				      /* any number of times */

@@ -84,8 +84,6 @@ static int fail(struct op *op, const char *what)
 
 static int enter(struct op *op, struct mnt_make *k)
 {
-	struct mount_attr attr = { .propagation = MS_PRIVATE };
-
 	if (k->ns->ns->fd < 0) {
 		if (unshare(CLONE_NEWNS) < 0)
 			return fail(op, "make a mount namespace");
@@ -93,7 +91,7 @@ static int enter(struct op *op, struct mnt_make *k)
 		if (k->ns->ns->fd < 0)
 			return fail(op, "open the new mount namespace");
 	}
-	if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return fail(op, "make the mounts of the new namespace private");
 	k->old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return k->old >= 0 ? 0 : fail(op, "open the root of the new namespace");
@@ -166,6 +164,8 @@ static int place_all(struct op *op, struct mnt_make *k, struct mnt **v, bool lat
 		if (m->fd < 0)
 			r = r ?: mnt_make_clone(op, k, m);
 		r = r ?: place(op, m);
+		if (k->old_way)
+			r = r ?: mnt_old_furnish(op, m);
 	}
 	return r;
 }
@@ -181,7 +181,7 @@ static int clone_others(struct op *op, struct mnt_make *k)
 		for (size_t j = 0; j < k->st->nss.v[i]->v.n && !r; j++)
 			r = (v[j]->base->fd < 0 ? mnt_make_base(op, k, v[j]->base) : 0) ?: mnt_make_clone(op, k, v[j]);
 	}
-	for (size_t i = 0; i < k->st->groups.n && !r; i++) {
+	for (size_t i = 0; i < k->st->groups.n && !r && !k->old_way; i++) {
 		struct mnt_group *g = k->st->groups.v[i];
 
 		g->fd = sys_open_tree(g->of->base->fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
@@ -207,7 +207,7 @@ static int fill_first(struct op *op, void *arg)
 	struct mnt **v;
 	int r = enter(op, k) ?: make_scratch(op, k) ?: make_bases(op, k) ?: in_order(op, k->ns, &v);
 
-	r = r ?: place_all(op, k, v, false) ?: place_all(op, k, v, true) ?: clone_others(op, k);
+	r = r ?: place_all(op, k, v, false) ?: place_all(op, k, v, true) ?: clone_others(op, k) ?: mnt_old_groups(op, k);
 	return r ?: go_in(op, k);
 }
 
@@ -217,14 +217,19 @@ static int fill_other(struct op *op, void *arg)
 	struct mnt **v;
 	int r = enter(op, k) ?: in_order(op, k->ns, &v);
 
-	return r ?: place_all(op, k, v, false) ?: go_in(op, k);
+	return r ?: place_all(op, k, v, false) ?: mnt_old_groups(op, k) ?: go_in(op, k);
 }
 
 /* -------------------------------------------------------------------------------------------------- stages */
 
+static bool old_way(const struct op *op)
+{
+	return op->opts->mntns_compat_mode || (op->features && !feature_has(op->features, FEATURE_MOVE_MOUNT_SET_GROUP));
+}
+
 static int fill(struct op *op, struct snapshot *s, struct mnt_ns *n)
 {
-	struct mnt_make k = { .s = s, .st = s->mounts, .ns = n, .old = -1, .scratch = -1 };
+	struct mnt_make k = { .s = s, .st = s->mounts, .ns = n, .old = -1, .scratch = -1, .old_way = old_way(op) };
 	struct errand_where where = ns_where(s);
 	int r;
 
@@ -283,7 +288,7 @@ int mounts_make(struct op *op, struct snapshot *s)
 	r = fetch_all(op, st);
 	for (size_t i = 0; i < st->nss.n && !r; i++)
 		r = fill(op, s, st->nss.v[i]);
-	for (size_t i = 0; i < st->groups.n && !r; i++)
+	for (size_t i = 0; i < st->groups.n && !r && !old_way(op); i++)
 		r = mnt_make_group(op, st->groups.v[i]);
 	for (size_t i = 0; i < st->all.n && !r; i++)
 		mnt_unmake(st->all.v[i]);

@@ -95,7 +95,7 @@ static int attach_base(struct op *op, const struct mnt_make *k, struct mnt_base 
 	struct mount_attr attr = { .attr_clr = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
 
 	if (sys_move_mount(b->fd, "", k->scratch, name, MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
-	    sys_mount_setattr(b->fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+	    (k->old_way ? mnt_old_private(b->fd) : sys_mount_setattr(b->fd, "", AT_EMPTY_PATH, &attr, sizeof(attr))) < 0)
 		return fail(op, b->of, "bring it in from outside");
 	return 0;
 }
@@ -305,5 +305,5 @@ int mnt_make_clone(struct op *op, struct mnt_make *k, struct mnt *m)
 	m->fd = sys_open_tree(part, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (m->fd < 0)
 		return fail(op, m, "clone what it shows");
-	return furnish(op, m) ?: find_targets(op, m);
+	return (k->old_way ? 0 : furnish(op, m)) ?: find_targets(op, m);
 }

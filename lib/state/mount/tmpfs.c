@@ -175,13 +175,12 @@ static bool uncover_all(struct op *op, const struct proc_mounts *copy, const str
 
 static int archive_hidden(struct op *op, void *arg)
 {
-	struct mount_attr attr = { .propagation = MS_PRIVATE };
 	struct proc_mounts copy = { 0 };
 	struct job *j = arg;
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	if (unshare(CLONE_NEWNS) < 0 || sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)) < 0)
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return op_errno(op, errno, AT(.kind = "mount"), "copy a mount namespace");
 	r = read_copy(op, j->s->mounts->proc, &copy);
 	if (r)
