@@ -34,6 +34,8 @@ class Inside(h.Target):
         self.files = os.path.join(work, "files")
         os.makedirs(self.files, exist_ok=True)
         os.chmod(self.files, 0o777)
+        if flags & NEWUSER:
+            os.chown(self.files, int(uids.split()[1]), int(gids.split()[1]))
         argv = [os.path.join(h.TARGETS, name), self.out] + ([variant] if variant else [])
         ask, told = os.pipe(), os.pipe()
         self.proc = subprocess.Popen([sys.executable, __file__, "--inside", str(flags), str(ask[1]), str(told[0]),

@@ -135,11 +135,11 @@ static int do_job(struct stand_in_job *j, int root)
 	}
 }
 
-static int become(const PeerCred *who, struct stand_in_job *j)
+static int become(const PeerCred *who, bool keep_groups, struct stand_in_job *j)
 {
 	if (!who)
 		return 0;
-	if (syscall(SYS_setgroups, who->n_groups, who->groups) < 0)
+	if (!keep_groups && syscall(SYS_setgroups, who->n_groups, who->groups) < 0)
 		return fail_at(j, "take the groups of whoever made it");
 	if (syscall(SYS_setresgid, who->gid, who->gid, who->gid) < 0 ||
 	    syscall(SYS_setresuid, who->uid, who->uid, who->uid) < 0)
@@ -147,13 +147,13 @@ static int become(const PeerCred *who, struct stand_in_job *j)
 	return 0;
 }
 
-static void do_jobs(const PeerCred *who, struct stand_in_job *jobs, size_t n)
+static void do_jobs(const PeerCred *who, bool keep_groups, struct stand_in_job *jobs, size_t n)
 {
 	int root;
 
 	umask(0);
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (become(who, &jobs[0]) == 0)
+	if (become(who, keep_groups, &jobs[0]) == 0)
 		for (size_t i = 0; i < n; i++)
 			if (do_job(&jobs[i], root) < 0 && !jobs[i].optional)
 				break;
@@ -164,7 +164,7 @@ __attribute__((noreturn)) static void child_main(const PeerCred *who, struct sta
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "ckpt-stand-in");
-	do_jobs(who, jobs, n);
+	do_jobs(who, false, jobs, n);
 	_exit(0);
 }
 
@@ -197,6 +197,7 @@ static void reap(pid_t pid)
 
 struct errand_of_root {
 	const PeerCred *who;
+	bool keep_groups;
 	struct stand_in_job *jobs;
 	size_t n;
 };
@@ -205,7 +206,39 @@ static void in_root(void *arg)
 {
 	const struct errand_of_root *e = arg;
 
-	do_jobs(e->who, e->jobs, e->n);
+	do_jobs(e->who, e->keep_groups, e->jobs, e->n);
+}
+
+/* The process that is to become the root task lives in the tree's user namespace, where numbers are others. */
+static PeerCred *inside(struct op *op, const struct snapshot *s, const PeerCred *who)
+{
+	PeerCred *c = arena_memdup(op->arena, who, sizeof(*who));
+	uint32_t *groups = op_alloc(op, (who->n_groups + 1) * sizeof(*groups));
+
+	if (!c || !groups)
+		return NULL;
+	c->uid = ns_uid_inside(s, who->uid);
+	c->gid = ns_gid_inside(s, who->gid);
+	c->groups = groups;
+	c->n_groups = 0;
+	for (size_t i = 0; i < who->n_groups; i++)
+		if ((groups[c->n_groups] = ns_gid_inside(s, who->groups[i])) != (uint32_t)-1)
+			c->n_groups++;
+	return c;
+}
+
+/* A change of user of who shares our memory makes us undumpable: put back. */
+static int run_in_root(struct op *op, const struct snapshot *s, const PeerCred *who, struct stand_in_job *jobs, size_t n)
+{
+	struct errand_of_root e = { inside(op, s, who), ns_groups_denied(s), jobs, n };
+	int dumpable = prctl(PR_GET_DUMPABLE), r;
+
+	if (!e.who)
+		return op_nomem(op);
+	r = s->ns->in_root(op, s->ns->in_root_arg, in_root, &e);
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
+	return r;
 }
 
 /* The root task's number has somebody already: the process that is to become it. */
@@ -232,9 +265,7 @@ int stand_in_run(struct op *op, const struct snapshot *s, const PeerCred *who, s
 		shared[i].result[0] = shared[i].result[1] = -1;
 	}
 	if (is_root(s, who)) {
-		struct errand_of_root e = { who, shared, n };
-
-		r = s->ns->in_root(op, s->ns->in_root_arg, in_root, &e);
+		r = run_in_root(op, s, who, shared, n);
 	} else {
 		pid = start(s, who, shared, n, number_taken);
 		if (pid < 0)

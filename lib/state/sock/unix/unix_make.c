@@ -37,10 +37,13 @@ static PeerCred *guess(struct op *op, struct unix_state *us, const struct unix_s
 	if (!m)
 		return NULL;
 	m->pid = (uint32_t)t->pid;
-	m->uid = c->euid;
-	m->gid = c->egid;
-	m->groups = c->groups;
-	m->n_groups = c->n_groups;
+	m->uid = ns_uid_outside(us->s, c->euid);
+	m->gid = ns_gid_outside(us->s, c->egid);
+	m->groups = op_alloc(op, (c->n_groups + 1) * sizeof(*m->groups));
+	if (!m->groups)
+		return NULL;
+	for (; m->n_groups < c->n_groups; m->n_groups++)
+		m->groups[m->n_groups] = ns_gid_outside(us->s, c->groups[m->n_groups]);
 	return m;
 }
 
