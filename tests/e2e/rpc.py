@@ -476,6 +476,56 @@ def events():
 
 
 @case
+def events_of_namespaces():
+    """Of a tree that has a network namespace of its own."""
+    dump_events = ["pre-dump", "network-lock", "query-ext-files", "post-dump"]
+    restore_events = ["pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "network-unlock", "pre-resume",
+                      "post-resume"]
+    with h.Workdir() as w:
+        images, out = w + "/images", w + "/out"
+        os.makedirs(w + "/files")
+        p = subprocess.Popen(["unshare", "--net", os.path.join(h.TARGETS, "mem"), out, "anon"], cwd=w + "/files",
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            h.wait_until(lambda: "ready" in h.read_text(out), "the target to be ready")
+            _, worker = good(P.DUMP, opts(images, pid=p.pid, notify_scripts=True, leave_running=True))
+            # one that runs on does so before its images are written
+            h.require([e for e in worker.events if e != "network-unlock"] == dump_events and
+                      worker.events.index("network-unlock") > worker.events.index("network-lock"), f"{worker.events}")
+            for event in dump_events:
+                no = P.criu_req(type=P.NOTIFY, notify_success=False)
+                resp, worker = once(P.DUMP, opts(w + "/no", pid=p.pid, notify_scripts=True), 1,
+                                    lambda n, e=event: no if n.script == e else None)
+                h.require(not resp.success and h.state(p.pid) in "SR", f"{event}: {resp}")
+                locked = event in ("query-ext-files", "post-dump")
+                h.require(worker.events[-1] == ("network-unlock" if locked else event), f"{event}: {worker.events}")
+            shutil.rmtree(images)
+            _, worker = good(P.DUMP, opts(images, pid=p.pid, notify_scripts=True))
+            h.require(worker.events == dump_events, f"{worker.events}")
+            h.reap(p.pid)
+            seen = {}
+
+            def reply(n):
+                if n.HasField("pid"):
+                    seen[n.script] = (n.pid, os.readlink(f"/proc/{n.pid}/ns/net"))
+
+            for event in restore_events[:4]:
+                no = P.criu_req(type=P.NOTIFY, notify_success=False)
+                resp, worker = once(P.RESTORE, opts(images, notify_scripts=True), 1, lambda n, e=event: no if n.script == e else None)
+                h.require(not resp.success and worker.events[-1] == event, f"{event}: {resp}, {worker.events}")
+                h.wait_until(lambda: not os.path.exists(f"/proc/{p.pid}"), f"{event}: the tree to be gone")
+            resp, worker = good(P.RESTORE, opts(images, notify_scripts=True, rst_sibling=True), reply=reply)
+            h.require(worker.events == restore_events, f"{worker.events}")
+            h.require(set(seen) == {"setup-namespaces", "post-restore"} and {v[0] for v in seen.values()} == {p.pid}, f"{seen}")
+            h.require({v[1] for v in seen.values()} != {os.readlink("/proc/self/ns/net")}, f"it is in ours: {seen}")
+            os.kill(p.pid, signal.SIGUSR1)
+            h.require(h.reap(p.pid) == 0 and "PASS" in h.read_text(out), h.read_text(out))
+        finally:
+            h.kill_hard(p.pid)
+            p.returncode = 0
+
+
+@case
 def events_refused():
     """A dump that a client refuses leaves the process alone; a restore leaves nothing."""
     no = [lambda: P.criu_req(type=P.NOTIFY, notify_success=False), lambda: P.criu_req(type=P.NOTIFY),
