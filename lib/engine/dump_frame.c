@@ -7,6 +7,7 @@
 #include "lib/engine/dump_parts.h"
 #include "lib/state/msg.h"
 #include "lib/state/pids.h"
+#include "lib/state/task/lsm.h"
 
 #define OWN_KOBJ_ID 1	/* of the dumping process; the tree starts at 2 */
 #define FIRST_KOBJ_ID 2
@@ -36,7 +37,7 @@ static int fill_inventory(struct op *op, struct dump *d)
 	inv->root_ids = ids;
 	msg_set(inv, ns_per_id, 1);
 	msg_set(inv, root_cg_set, 1);
-	msg_set(inv, lsmtype, LSMTYPE__NO_LSM);
+	msg_set(inv, lsmtype, lsm_here());
 	msg_set(inv, network_lock_method, NETWORK_LOCK_NONE);
 	inv->plugins_entry = msg_new(op, PluginsEntry, plugins_entry);
 	if (!inv->plugins_entry)

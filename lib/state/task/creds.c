@@ -2,6 +2,7 @@
 /* Credentials of a thread. Everything but the secure bits is in /proc/PID/task/TID/status. */
 #include "lib/state/msg.h"
 #include "lib/state/ns/ns.h"
+#include "lib/state/task/lsm.h"
 #include "lib/state/task/task.h"
 
 static int cap_words(struct op *op, uint64_t caps, size_t *n, uint32_t **words)
@@ -74,5 +75,5 @@ int creds_dump(struct op *op, const struct task_dump *d, const struct tracee *tr
 	if (st->no_new_privs)
 		msg_set(c, no_new_privs, 1);
 	*ret = c;
-	return 0;
+	return lsm_dump(op, d->task->host, tr->tid, c);
 }

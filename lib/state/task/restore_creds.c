@@ -79,10 +79,6 @@ int plan_creds(struct plan_build *b, const struct snap_thread *t, struct plan_cr
 	if (!e)
 		return op_fail(b->op, CKPT_E_IMAGE, AT(.pid = t->tid, .kind = "credentials"),
 			       "the credentials of thread %d are missing from the image", t->tid);
-	if ((e->lsm_profile && *e->lsm_profile) || (e->lsm_sockcreate && *e->lsm_sockcreate))
-		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = t->tid, .kind = "credentials"),
-			       "thread %d had the security label \"%s\"; labels are not supported yet", t->tid,
-			       e->lsm_profile && *e->lsm_profile ? e->lsm_profile : e->lsm_sockcreate);
 	*c = (struct plan_creds){
 		.uid = e->uid, .euid = e->euid, .suid = e->suid, .fsuid = e->fsuid,
 		.gid = e->gid, .egid = e->egid, .sgid = e->sgid, .fsgid = e->fsgid,

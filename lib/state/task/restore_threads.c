@@ -2,6 +2,7 @@
 /* Threads: from the image to the plan; seccomp filters, which threads can have in common. */
 #include <linux/seccomp.h>
 
+#include "lib/state/task/lsm.h"
 #include "lib/state/task/plan_build.h"
 
 #define BPF_INSTRUCTION 8
@@ -154,7 +155,7 @@ int plan_threads(struct plan_build *b)
 	if (!v)
 		return CKPT_E_NOMEM;
 	for (size_t i = 0; i < t->threads.n && !r; i++)
-		r = plan_thread(b, &t->threads.v[i], &v[i]);
+		r = plan_thread(b, &t->threads.v[i], &v[i]) ?: lsm_plan(b, i);
 	r = r ?: plan_seccomp(b, v);
 	r = r ?: plan_put_array(b, v, t->threads.n, sizeof(*v), &arr);
 	if (!r)
