@@ -335,7 +335,8 @@ static int set_all(struct rpc_opts *o, const CriuOpts *from, unsigned may, char 
 	o->images_dir_fd = from->images_dir_fd;
 	o->work_dir_fd = from->has_work_dir_fd ? from->work_dir_fd : -1;
 	o->status_fd = from->has_status_fd ? from->status_fd : -1;
-	o->log_to_stderr = from->has_log_to_stderr && from->log_to_stderr;
+	/* A service's is not for the words of everybody. */
+	o->log_to_stderr = may && from->has_log_to_stderr && from->log_to_stderr;
 	if (r)
 		return r;
 	set_rows(&o->opts, from);

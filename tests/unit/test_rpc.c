@@ -266,6 +266,12 @@ static void rights(void **state)
 	o.n_inherit_fd = 1, o.inherit_fd = fds;
 	assert_int_equal(apply(&o, NULL, 0), -1);
 	o = (CriuOpts)CRIU_OPTS__INIT;
+	o.has_log_to_stderr = o.log_to_stderr = true;
+	assert_int_equal(apply(&o, NULL, RPC_SCRIPTS), 0);
+	assert_true(set.log_to_stderr);
+	assert_int_equal(apply(&o, NULL, 0), 0);
+	assert_false(set.log_to_stderr);
+	o = (CriuOpts)CRIU_OPTS__INIT;
 	o.log_file = "a/b";
 	assert_int_equal(apply(&o, NULL, RPC_OWN_FDS), -1);
 }
