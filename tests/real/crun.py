@@ -11,7 +11,7 @@ def checkpoint():
         c = runtimes.Crun(site, runtimes.Shell()).start()
         for _ in range(2):
             c.again()
-        c.delete()
+        c.destroy()  # crun leaves a folder where v2 was mounted
 
 
 if __name__ == "__main__":

@@ -615,10 +615,10 @@ class Runc:
         return s.get("status") == "running" and h.alive(s["pid"])
 
     def pids(self, inside=False):
-        """All its processes, by the freezer's cgroup; with @inside, their numbers as they see them."""
+        """All its living processes, by the freezer's cgroup; with @inside, their numbers as they see them."""
         for path in (f"/sys/fs/cgroup/freezer/{self.id}", f"/sys/fs/cgroup/unified/{self.id}", f"/sys/fs/cgroup/{self.id}"):
             if os.path.exists(path):
-                pids = [int(p) for p in h.read_text(os.path.join(path, "cgroup.procs")).split()]
+                pids = [int(p) for p in h.read_text(os.path.join(path, "cgroup.procs")).split() if h.alive(p)]
                 break
         else:
             return []
