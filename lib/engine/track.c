@@ -9,6 +9,7 @@
 #include "lib/state/mem/aio.h"
 #include "lib/state/mem/uring_area.h"
 #include "lib/state/msg.h"
+#include "lib/state/ns/ns.h"
 
 /* ---------------------------------------------------------------------------------------------- the parent */
 
@@ -150,6 +151,24 @@ static int task_parent(struct op *op, struct dump *d, const struct dump_task *t,
 
 /* ------------------------------------------------------------------------------------------------- the stages */
 
+/* A tracker listens in our own network namespace, and we may be in the tree's. Whether we were. */
+static bool come_home(struct op *op, struct dump *d)
+{
+	bool away = d->s.ns && d->s.ns->home >= 0;
+
+	if (away && ns_visit(op, &d->s, false))
+		op_forget(op);
+	return away;
+}
+
+static int take_from_tracker(struct op *op, struct dump *d, const struct dump_task *root)
+{
+	bool away = come_home(op, d);
+	int r = tracker_take(op, root->pid, root->stat.starttime, &d->track.before);
+
+	return r < 0 || !away ? r : ns_visit(op, &d->s, true) ?: r;
+}
+
 static int take_over(struct op *op, struct dump *d)
 {
 	const struct dump_task *root = d->tasks.v[0];
@@ -158,7 +177,7 @@ static int take_over(struct op *op, struct dump *d)
 
 	if (op->trackings)
 		t->before = tracking_list_take(op->trackings, root->pid, root->stat.starttime);
-	r = t->before ? 0 : tracker_take(op, root->pid, root->stat.starttime, &t->before);
+	r = t->before ? 0 : take_from_tracker(op, d, root);
 	if (r < 0 || !t->parent)
 		return r < 0 ? r : 0;
 	if (!t->before) {
@@ -219,8 +238,9 @@ static bool notes_changed(const struct dump *d)
 	return false;
 }
 
-static void keep(struct op *op, struct tracking *t)
+static void keep(struct op *op, struct dump *d, struct tracking *t)
 {
+	bool away = come_home(op, d);
 	pid_t root = t->root;
 
 	if (!t->n) {
@@ -231,6 +251,8 @@ static void keep(struct op *op, struct tracking *t)
 		log_warn(op, "%s; the next dump of process %d will be a full one", ckpt_err_message(op->err), root);
 		op_forget(op);
 	}
+	if (away && ns_visit(op, &d->s, true))
+		op_forget(op);
 }
 
 /* All descriptors in use, to be kept since @since. NULL: out of memory, and they are closed. */
@@ -266,7 +288,7 @@ void track_undo(struct op *op, struct dump *d)
 	} else if (t->before) {
 		now = gather(d, t->before->since);
 		if (now)
-			keep(op, now);
+			keep(op, d, now);
 	} else {
 		tracking_free(gather(d, NULL));
 	}
@@ -284,7 +306,7 @@ void track_commit(struct op *op, struct dump *d)
 	now = gather(d, d->s.inventory->dump_criu_run_id);
 	/* A program that was ended needs no tracking, and one that runs on without it is not to be slowed down. */
 	if (now && t->wanted && now->since[0] && (op->opts->leave_running || op->opts->leave_stopped))
-		keep(op, now);
+		keep(op, d, now);
 	else
 		tracking_free(now);
 	t->before = tracking_free(t->before);
