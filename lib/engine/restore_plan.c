@@ -14,6 +14,7 @@
 #include "lib/kernel/depot.h"
 #include "lib/kernel/features.h"
 #include "lib/kernel/sys.h"
+#include "lib/state/cgroup/cgroup.h"
 #include "lib/state/mem/restore_inherit.h"
 #include "lib/state/ns/ns.h"
 
@@ -162,6 +163,7 @@ static int fill_task(struct new_task *t)
 	ret = ret ?: plan_task(b);
 	if (!ret && t->node == &r->tree.nodes.v[0] && ns_own(&r->s, NS_TIME) && ns_own(&r->s, NS_TIME)->joined)
 		ret = plan_fetch(b, ns_own(&r->s, NS_TIME)->fd, false, &PLAN(b)->time_ns);
+	ret = ret ?: cgroups_plan(b);
 	if (ret)
 		return ret;
 	PLAN(b)->restore_ids = PLAN(b)->timers.n && feature_has(b->op->features, FEATURE_TIMER_CR_IDS);

@@ -310,6 +310,50 @@ def namespace_below():
 
 
 @case
+def nested_namespaces():
+    """A child in another cgroup namespace than the root, and a grandchild in a third one."""
+    with h.Workdir() as w:
+        groups = [Group(n, NAME + below) for below in ("", "/a", "/a/b") for n in ("", "pids")]
+        for g in groups:
+            g.make()
+
+        def enter(below):
+            return "".join(f"echo $$ > {g.path}/cgroup.procs; " for g in groups if g.inside.endswith(NAME + below))
+        for name, script in (("run", f"{enter('')} exec unshare -C /bin/sh {w}/next"),
+                             ("next", f"/bin/sh {w}/middle & exec sleep 1000"),
+                             ("middle", f"{enter('/a')} exec unshare -C /bin/sh {w}/inner"),
+                             ("inner", f"{enter('/a/b')} sleep 1000 & exec unshare -C sleep 1000")):
+            with open(f"{w}/{name}", "w") as f:
+                f.write(script + "\n")
+        p = subprocess.Popen(["/bin/sh", w + "/run"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             start_new_session=True)
+        try:
+            def settled():
+                below = h.descendants(p.pid)
+                return len(below) == 2 and all(h.read_text(f"/proc/{x}/comm") == "sleep\n" for x in below)
+            h.wait_until(settled, "the tree")
+            tree = [p.pid, *h.descendants(p.pid)]
+            before = {x: (where(x), inside(x)) for x in tree}
+            h.require(len({os.readlink(f"/proc/{x}/ns/cgroup") for x in tree}) == 3, "not nested")
+            r = h.dump(p.pid, w + "/i", "--manage-cgroups=ignore")
+            h.require(r.rc == 1 and "cgroup namespace" in r.out, f"ignored: {r}")
+            h.must(h.dump(p.pid, w + "/i"), "dump")
+            p.wait()
+            h.gone(tree[1:])
+            for g in reversed(groups):
+                g.remove()
+            with open(w + "/i/inventory.img", "rb") as f:
+                h.require(b"ckpt-namespaces-below" in f.read(), "not marked")
+            h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+            h.require({x: (where(x), inside(x)) for x in tree} == before, f"{before} became {[(x, where(x), inside(x)) for x in tree]}")
+        finally:
+            for x in [*reversed(h.descendants(p.pid)), p.pid]:
+                h.kill_hard(x)
+            for g in reversed(groups):
+                g.remove()
+
+
+@case
 def namespace_mounts():
     """What is mounted in a cgroup namespace shows its root."""
     with h.Workdir() as w:

@@ -58,9 +58,10 @@ int cgroups_dump(struct op *op, struct snapshot *s)
 
 	if (!st)
 		return CKPT_E_NOMEM;
-	if (op->opts->manage_cgroups == CKPT_CGROUP_IGNORE)
-		return 0;
-	r = cg_hiers_find(op, s);
+	r = cg_nested_check(op, s);
+	if (r || op->opts->manage_cgroups == CKPT_CGROUP_IGNORE)
+		return r;
+	r = cg_nested_dump(op, s) ?: cg_hiers_find(op, s);
 	r = r ?: cg_sets_dump(op, s);
 	if (r || st->sets.n < 2)
 		return r;

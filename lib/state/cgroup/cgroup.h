@@ -23,9 +23,9 @@ int cgroups_note_freezer(struct op *op, struct snapshot *s, bool was_frozen);
 int cgroups_dump(struct op *op, struct snapshot *s);
 int cgroups_write(struct op *op, struct snapshot *s);
 
-/* ---- restore, in this order; with --manage-cgroups=ignore none of them does anything */
+/* ---- restore, in this order; with --manage-cgroups=ignore none of them does anything. After ns_read() */
 int cgroups_read(struct op *op, struct snapshot *s); /* and checks: a set that is not there, a hierarchy we do not have */
-/* Folders, as opts->manage_cgroups says. Before any task exists. */
+/* Folders, as opts->manage_cgroups says, and cgroup namespaces other than the root task's. Before any task exists. */
 int cgroups_make(struct op *op, struct snapshot *s);
 /*
  * The process that is to become the root task (@host: as we see it) goes into its cgroups; its children are born there. If it has
@@ -39,6 +39,9 @@ int cgroups_enter(struct op *op, struct snapshot *s, pid_t host);
 int cgroups_move(struct op *op, struct snapshot *s, pid_t (*host_of)(void *arg, pid_t tid), void *arg);
 /* All threads exist: those that are to be in others than their leaders. */
 int cgroups_move_threads(struct op *op, struct snapshot *s, pid_t (*host_of)(void *arg, pid_t tid), void *arg);
+/* With more than one cgroup namespace in the tree: each task enters its own. */
+struct plan_build;
+int cgroups_plan(struct plan_build *b);
 /* Nobody moves any more, nobody runs: the properties that wait for the tasks. */
 int cgroups_settle(struct op *op, struct snapshot *s);
 /* Freezes what was frozen. Nothing is to be asked of the tasks after this but to go on. */

@@ -131,6 +131,13 @@ int cg_note(struct op *op, struct cgroup_state *st, struct cg_hier *h, const cha
 /* The mode of the restore wants properties of this folder. */
 bool cg_wants_props(const struct op *op, const struct cg_dir *d);
 
+/* ---- nested.c; dump and restore */
+/* Refuses tasks in another cgroup namespace than the root where that cannot be restored. */
+int cg_nested_check(struct op *op, const struct snapshot *s);
+int cg_nested_dump(struct op *op, struct snapshot *s); /* marks the checkpoint */
+/* The folders are there. */
+int cg_nested_make(struct op *op, const struct snapshot *s);
+
 /* ---- freeze.c; restore */
 /* Folders that tasks are to enter must not be frozen: those of the image are thawed, others are in the way. */
 int cg_thaw(struct op *op, struct cgroup_state *st);

@@ -280,7 +280,7 @@ int cgroups_make(struct op *op, struct snapshot *s)
 		return 0;
 	for (size_t i = 0; i < st->dirs.n && !r; i++)
 		r = cg_hier_open(op, st, st->dirs.v[i].hier) ?: make_dir(op, s, &st->dirs.v[i]) ?: op_check_cancel(op);
-	return r ?: need_places(op, st) ?: cg_thaw(op, st);
+	return r ?: need_places(op, st) ?: cg_thaw(op, st) ?: cg_nested_make(op, s);
 }
 
 /* ------------------------------------------------------------------------------------------------ back again */

@@ -335,10 +335,10 @@ int cgroups_read(struct op *op, struct snapshot *s)
 {
 	ProtobufCMessage *msg = NULL;
 	struct cgroup_state *st;
-	int r;
+	int r = cg_nested_check(op, s);
 
-	if (op->opts->manage_cgroups == CKPT_CGROUP_IGNORE)
-		return 0;
+	if (r || op->opts->manage_cgroups == CKPT_CGROUP_IGNORE)
+		return r;
 	st = cg_state(op, s);
 	if (!st)
 		return CKPT_E_NOMEM;

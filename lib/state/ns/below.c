@@ -25,7 +25,7 @@ static bool is_made_here(enum ns_kind kind)
 
 bool ns_may_be_below(enum ns_kind kind)
 {
-	return kind == NS_MNT /* lib/state/mount */ || is_made_here(kind);
+	return kind == NS_MNT /* lib/state/mount */ || kind == NS_CGROUP /* lib/state/cgroup */ || is_made_here(kind);
 }
 
 bool ns_is_below(const struct snapshot *s, const struct snap_ns *ns)
@@ -76,7 +76,7 @@ int ns_below_make(struct op *op, struct snapshot *s)
 	return r;
 }
 
-static int enter(struct plan_build *b, const struct snap_ns *ns)
+int ns_plan_enter(struct plan_build *b, const struct snap_ns *ns)
 {
 	const char *what = arena_printf(b->op->arena, "enter a %s namespace", ns_info[ns->kind].word);
 	struct plan_call get = { .nr = SYS_pidfd_getfd, .fd = -1, .engine_args = 1, .args = { 0, (uint64_t)ns->fd, 0 } };
@@ -107,7 +107,7 @@ int ns_plan(struct plan_build *b)
 		for (size_t i = 0; i < s->ns->v.n; i++)
 			any |= s->ns->v.v[i]->kind == kinds[k] && ns_is_below(s, s->ns->v.v[i]);
 		if (any && own->fd >= 0)
-			r = enter(b, own);
+			r = ns_plan_enter(b, own);
 	}
 	return r;
 }

@@ -90,6 +90,7 @@ bool ns_is_below(const struct snapshot *s, const struct snap_ns *ns);
 int ns_below_make(struct op *op, struct snapshot *s);
 /* The task enters its own, where there are such. */
 int ns_plan(struct plan_build *b);
+int ns_plan_enter(struct plan_build *b, const struct snap_ns *ns); /* that one, which is open */
 
 /* Dump and restore; never fails, any number of times. */
 void ns_done(struct snapshot *s);
