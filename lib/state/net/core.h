@@ -53,6 +53,7 @@ struct net_state {
 	ARRAY(struct net_outer) outers;
 	int host_fd; /* restore: the namespace that we are in; -1 */
 	struct netlink *host; /* spoken to it */
+	int watch;	      /* tells of devices that go there; -1 */
 };
 
 /* "eth0 of network namespace 9", for messages; in the arena. */

@@ -10,10 +10,12 @@
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include "lib/state/net/core.h"
 
+#define GOING_NS 2000000000ull
 #define NEW_IFINDEX 49 /* IFLA_NEW_IFINDEX: newer than the headers of some */
 #define FLAGS_SET (IFF_DEBUG | IFF_NOTRAILERS | IFF_NOARP | IFF_DYNAMIC | IFF_MULTICAST | IFF_PORTSEL | IFF_AUTOMEDIA | IFF_ALLMULTI | IFF_PROMISC)
 
@@ -217,11 +219,42 @@ static struct net_outer *outer(struct op *op, struct net_state *st, struct net_n
 	return o;
 }
 
+static bool tells_of_end(const char *bytes, size_t n, const char *name)
+{
+	struct nlattr *a[IFLA_MAX + 1];
+	const struct nlmsghdr *h;
+
+	for (size_t at = 0; (h = nl_next(bytes, n, &at));)
+		if (h->nlmsg_type == RTM_DELLINK && nl_attrs(h, sizeof(struct ifinfomsg), a, IFLA_MAX) && nl_text(a[IFLA_IFNAME]) &&
+		    !strcmp(nl_text(a[IFLA_IFNAME]), name))
+			return true;
+	return false;
+}
+
+/* A program that was checkpointed just now has ended, but the kernel takes its network apart a little later. */
+static bool goes_away(int watch, const char *name, uint64_t until)
+{
+	struct pollfd p = { .fd = watch, .events = POLLIN };
+	_Alignas(struct nlmsghdr) char bytes[16384];
+
+	for (uint64_t now = now_ns(); now < until; now = now_ns()) {
+		ssize_t n;
+
+		if (poll(&p, 1, (int)((until - now) / 1000000) + 1) <= 0)
+			continue;
+		n = recv(watch, bytes, sizeof(bytes), 0);
+		if ((n < 0 && errno == ENOBUFS) || (n > 0 && tells_of_end(bytes, (size_t)n, name)))
+			return true;
+	}
+	return false;
+}
+
 /* The other end is to be outside: "NAME" or "NAME@BRIDGE". */
 static int make_outer_pair(struct op *op, struct net_state *st, struct net_ns *n, struct net_link *l, struct netlink *nl)
 {
 	const char *given = net_external(op, "veth", l->dev->name), *at = strchr(given, '@');
 	char *name = arena_strndup(op->arena, given, at ? (size_t)(at - given) : strlen(given));
+	uint64_t until = now_ns() + GOING_NS;
 	struct nl_request r;
 	struct net_outer *o;
 	int ret;
@@ -230,11 +263,13 @@ static int make_outer_pair(struct op *op, struct net_state *st, struct net_ns *n
 		return op_nomem(op);
 	if (!*name || strlen(name) >= IFNAMSIZ)
 		return op_fail(op, CKPT_E_INVAL, AT(.kind = "network device"), "'%s' is no name for a network device", name);
-	r = request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, l->dev->ifindex);
-	put_identity(&r, l);
-	put_copied(&r, l);
-	put_peer(&r, 0, name, NULL, st->host_fd);
-	ret = netlink_do(op, nl, &r);
+	do {
+		r = request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, l->dev->ifindex);
+		put_identity(&r, l);
+		put_copied(&r, l);
+		put_peer(&r, 0, name, NULL, st->host_fd);
+		ret = netlink_do(op, nl, &r);
+	} while (ret == EEXIST && goes_away(st->watch, name, until));
 	if (ret == EEXIST)
 		return op_fail(op, CKPT_E_EXISTS, AT(.kind = "network device", .hint = "give another name, or remove the one that is there"),
 			       "network device %s cannot be made with its other end %s: one of them is there already",

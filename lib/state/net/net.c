@@ -59,7 +59,7 @@ const char *net_external(struct op *op, const char *what, const char *name)
 static struct net_state *net_state(struct op *op, struct snapshot *s)
 {
 	if (!s->net && (s->net = op_new(op, struct net_state)))
-		s->net->host_fd = -1;
+		s->net->host_fd = s->net->watch = -1;
 	return s->net;
 }
 
@@ -483,6 +483,16 @@ static int make_links(struct op *op, struct snapshot *s)
 	return r;
 }
 
+static int watch_links(struct op *op, struct net_state *st)
+{
+	struct sockaddr_nl all = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK };
+
+	st->watch = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (st->watch < 0 || bind(st->watch, (struct sockaddr *)&all, sizeof(all)) < 0)
+		return op_errno(op, errno, AT(.kind = "network"), "watch network devices");
+	return 0;
+}
+
 static uint32_t file_ns_id(const FileEntry *m)
 {
 	if (m->isk)
@@ -524,7 +534,7 @@ int net_make(struct op *op, struct snapshot *s)
 	st->host_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (st->host_fd < 0)
 		return op_errno(op, errno, AT(.kind = "namespace"), "open our network namespace");
-	r = netlink_open(op, NETLINK_ROUTE, &st->host);
+	r = netlink_open(op, NETLINK_ROUTE, &st->host) ?: watch_links(op, st);
 	r = r ?: for_all(op, s, settings_inside, NULL);
 	r = r ?: make_links(op, s);
 	r = r ?: for_all(op, s, fill_inside, NULL);
@@ -544,7 +554,8 @@ void net_done(struct op *op, struct snapshot *s, bool success)
 		net_outers_undo(op, st);
 	st->host = netlink_close(st->host);
 	close_fd_p(&st->host_fd);
-	st->host_fd = -1;
+	close_fd_p(&st->watch);
+	st->host_fd = st->watch = -1;
 	op_forget(op);
 	op->err = first;
 }
