@@ -582,6 +582,29 @@ static void ramfs_tree(void)
 	t("ram", "/a", "ramfs", 0, NULL);
 }
 
+static void idmapped_tree(void)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
+	struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
+	pid_t pid = sys_clone3(&args, sizeof(args));
+	int tree;
+
+	if (!pid)
+		for (;;)
+			pause();
+	MUST(pid > 0);
+	write_map(pid, "uid_map");
+	write_map(pid, "gid_map");
+	attr.userns_fd = (uint64_t)other_fd(pid, "user");
+	go_in();
+	t("tmp", "/a", "tmpfs", 0, NULL);
+	tree = sys_open_tree(AT_FDCWD, "/a", OPEN_TREE_CLONE);
+	MUST(tree >= 0 && sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) == 0);
+	MUST(sys_move_mount(tree, "", AT_FDCWD, "/b", MOVE_MOUNT_F_EMPTY_PATH) == 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
 static void part_tree(void)
 {
 	go_in();
@@ -825,6 +848,7 @@ static void check_refused(void)
 		const char *why;
 	} v[] = {
 		{ ramfs_tree, "(ramfs on /a): a file system of this kind cannot be made again" },
+		{ idmapped_tree, "(tmpfs on /b) shows files with other owners than they have (idmapped)" },
 		{ part_tree, "(tmpfs on /b): only /in of its file system is mounted" },
 		{ deleted_tree, "shows a deleted file, whose 1 bytes would be lost" },
 	};

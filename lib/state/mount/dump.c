@@ -112,6 +112,14 @@ static int fill_options(struct op *op, const struct snapshot *s, const struct mn
 	return r;
 }
 
+/* The kernel does not say (before 6.15) which owners it shows instead of which. */
+static bool idmapped(const char *options)
+{
+	const char *p = strstr(options, "idmapped");
+
+	return p && (p == options || p[-1] == ',') && (!p[8] || p[8] == ',');
+}
+
 static int fill(struct op *op, const struct snapshot *s, struct mnt *m, const struct proc_mount *p)
 {
 	size_t n = strlen(p->root), tail = strlen(DELETED);
@@ -137,6 +145,9 @@ static int fill(struct op *op, const struct snapshot *s, struct mnt *m, const st
 		msg_set(e, deleted, 1);
 		n -= tail;
 	}
+	if (idmapped(p->options))
+		return op_fail(op, CKPT_E_UNSUPPORTED, MNT_AT("mount it without mapped owners, or leave it out: --skip-mnt"),
+			       "%s shows files with other owners than they have (idmapped), which cannot be made again", mnt_name(op, m));
 	e->root = arena_strndup(op->arena, p->root, n);
 	return e->root ? fill_options(op, s, m, p) : op_nomem(op);
 }

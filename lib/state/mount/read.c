@@ -111,6 +111,19 @@ static int check_external(struct op *op, const struct mnt *m)
 	return 0;
 }
 
+/* What our own dump refuses, others save: formats that belong to a user namespace. */
+static int check_formats(struct op *op, const struct snapshot *s, const struct mnt_base *b)
+{
+	struct img_in *in;
+	int r = b->of->e->fstype == FSTYPE__BINFMT_MISC ? img_open(op, s->dir, IMG_BINFMT_MISC, 0, &in) : IMG_ABSENT;
+
+	if (r)
+		return r < 0 ? r : 0;
+	img_in_close(in);
+	return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "mount"), "%s: there are binary formats in it, which cannot be restored",
+		       mnt_name(op, b->of));
+}
+
 int mounts_read(struct op *op, struct snapshot *s)
 {
 	struct mount_state *st;
@@ -129,6 +142,7 @@ int mounts_read(struct op *op, struct snapshot *s)
 			r = check_external(op, b->of);
 		else if (b->kind == MNT_BASE_NEW && b->of->fs->traits & MNT_FS_CONTENT)
 			r = mnt_tmpfs_find(op, s, b);
+		r = r ?: check_formats(op, s, b);
 	}
 	return r ?: check_root(op, s);
 }
