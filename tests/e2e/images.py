@@ -29,7 +29,7 @@ KINDS = {
     0x64413049: ("seccomp_entry", None), 0x56303138: ("file_entry", "file_entry"), 0x43114433: ("timens_entry", None),
     0x56264026: ("sk_packet_entry", "sk_packet_entry"), 0x51465506: ("tcp_stream_entry", None),
     0x59383330: ("cgroup_entry", None), 0x61404013: ("cpuinfo_entry", None), 0x54504b43: ("ckpt_extra_entry", None), 0x57093306: ("stats_entry", None),
-    0x53115007: ("ipc_var_entry", None), 0x46283044: ("ipc_shm_entry", "ipc_shm_entry"),
+    0x55474906: ("userns_entry", None), 0x54473203: ("utsns_entry", None), 0x53115007: ("ipc_var_entry", None), 0x46283044: ("ipc_shm_entry", "ipc_shm_entry"),
 }
 PIPE = 2  # fd_types
 _compiled = []

@@ -5,11 +5,15 @@ they see of themselves, and what is seen from outside, is after a restore as it 
 import ctypes
 import functools
 import os
+import random
 import re
+import shutil
 import subprocess
 import sys
+import time
 
 import harness as h
+import images as img
 
 CASES = []
 NEWTIME, NEWUSER, NEWPID, NEWIPC, NEWUTS, NEWNET, NEWNS = 0x80, 0x10000000, 0x20000000, 0x8000000, 0x4000000, 0x40000000, 0x20000
@@ -205,6 +209,93 @@ def failed(work):
             h.require(not depots(), f"after a failure at {stage}: a depot is left")
         t.restored(images)
         h.require(not depots(), "a depot is left")
+        t.go()
+
+
+@case
+def killed(work):
+    """An engine that is killed leaves no depot, and no process of the tree; the next restore works."""
+    with Inside(work, "tree", "many") as t:
+        t.ready()
+        images = os.path.join(work, "images")
+        h.require(h.dump(t.pid, images).rc == 0, "dump")
+        h.gone([t.pid])
+        for i in range(20):
+            p = subprocess.Popen([h.CKPT, "restore", "-D", images], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+            time.sleep(random.uniform(0.001, 0.05))
+            p.kill()
+            p.wait()
+            h.gone(h.descendants(os.getpid()))
+            h.require(not depots(), "a depot is left")
+        t.restored(images)
+        t.go()
+
+
+@case
+def lies(work):
+    """Maps and names that make no sense, and images that are missing: an error that names them, and nothing is left."""
+    with Inside(work, "size", "1M") as t:
+        t.ready()
+        images = os.path.join(work, "images")
+        h.require(h.dump(t.pid, images).rc == 0, "dump")
+        h.gone([t.pid])
+
+        def none(m):
+            m.uid_map[0].count = 0
+
+        def beyond(m):
+            m.gid_map[0].first = 0xffffffff
+
+        def many(m):
+            m.uid_map.extend([m.uid_map[0]] * 400)
+
+        def twice_the_same(m):
+            m.uid_map.extend([m.uid_map[0]])
+
+        def nobody(m):
+            del m.uid_map[:]
+
+        def long(m):
+            m.nodename = "x" * 65
+
+        for kind, fn, why in (("userns", none, "makes no sense"), ("userns", beyond, "makes no sense"), ("userns", many, "makes no sense"),
+                              ("userns", twice_the_same, "uid_map"), ("userns", nobody, ""), ("utsns", long, "more than 64"),
+                              ("userns", None, "is missing"), ("utsns", None, "is missing")):
+            with h.Workdir() as folder:
+                copy = os.path.join(folder, "images")
+                shutil.copytree(images, copy)
+                name = next(f for f in os.listdir(copy) if f.startswith(kind))
+                if fn:
+                    img.change(os.path.join(copy, name), fn)
+                else:
+                    os.unlink(os.path.join(copy, name))
+                    h.without_sums(copy)
+                r = h.ckpt("restore", "-d", "-D", copy)
+                h.require(r.rc == 1 and why in r.out, f"{kind} {fn and fn.__name__}: {r}")
+                h.require(not depots(), "a depot is left")
+        t.restored(images)
+        t.go()
+
+
+@case
+def labels(work):
+    """A label of a security module that is not here is refused, or dropped."""
+    if os.path.exists("/sys/fs/selinux/enforce") or os.path.exists("/sys/kernel/security/apparmor/profiles"):
+        raise h.Skip("there is a security module")
+    with h.Target(work, "size", "1M") as t:
+        t.ready()
+        images = os.path.join(work, "images")
+        h.require(h.dump(t.pid, images).rc == 0, "dump")
+        h.gone([t.pid])
+        img.change(os.path.join(images, "inventory.img"), lambda m: setattr(m, "lsmtype", 2))
+        img.change(os.path.join(images, f"core-{t.pid}.img"), lambda m: setattr(m.thread_core.creds, "lsm_profile", "docker-default"))
+        for args, why in (([], 'had the label "docker-default" of apparmor'), (["--lsm-profile", "apparmor:x"], "the security module here is none"),
+                          (["--lsm-profile", "smack:x"], "apparmor:NAME"), (["--lsm-profile", "apparmor"], "apparmor:NAME")):
+            r = h.ckpt("restore", "-d", "-D", images, *args)
+            h.require(r.rc == 1 and why in r.out, f"{args}: {r}")
+        r = h.ckpt("restore", "-d", "-D", images, "--lsm-profile", "none")
+        h.require(r.rc == 0, str(r))
         t.go()
 
 

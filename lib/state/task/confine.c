@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 
 #include "lib/kernel/sys.h"
+#include "lib/state/task/lsm.h"
 
 /* ------------------------------------------------------------------------------------------------------ the peer */
 
@@ -182,6 +183,8 @@ void label_check(struct op *op, pid_t pid)
 {
 	char theirs[256], ours[256];
 
+	if (lsm_here() != LSMTYPE__NO_LSM)
+		return; /* recorded */
 	read_label(pid, theirs, sizeof(theirs));
 	read_label(getpid(), ours, sizeof(ours));
 	if (strcmp(theirs, ours))
