@@ -16,6 +16,16 @@ def place(fn):
     return case
 
 
+def start(docker, c, name):
+    """containerd may still have the contents of the checkpoint that docker gives it anew, and refuses them until it has cleaned up."""
+    def started():
+        r = docker.call("start", "--checkpoint", name, c.id, must=False)
+        if r.rc != 0 and "already exists" in r.out:
+            return False
+        return h.must(r, "docker start --checkpoint")
+    h.wait_until(started, "containerd to clean up", 60, 1)
+
+
 def checkpoint(docker):
     """Ended and started from its checkpoint, twice; docker's default seccomp profile is on."""
     c = docker.start(runtimes.Shell())
@@ -23,7 +33,7 @@ def checkpoint(docker):
         c.app.before(c)
         docker.call("checkpoint", "create", c.id, f"c{i}")
         h.wait_until(lambda: not c.running(), "the container to end", 20)
-        docker.call("start", "--checkpoint", f"c{i}", c.id)
+        start(docker, c, f"c{i}")
         c.check()
     listed = docker.call("checkpoint", "ls", c.id).out
     h.require("c0" in listed and "c1" in listed, f"checkpoints: {listed}")
@@ -39,7 +49,7 @@ def leave_running(docker):
     c.check()
     docker.call("kill", c.id)
     h.wait_until(lambda: not c.running(), "the container to end", 20)
-    docker.call("start", "--checkpoint", "one", c.id)
+    start(docker, c, "one")
     c.check()
 
 
