@@ -224,6 +224,35 @@ def machine():
 
 
 @case
+def slaves():
+    """As services are started: all mounts are slaves of the machine's, and are again, with --external 'mnt[]'."""
+    with h.Workdir() as w:
+        for line in h.read_text("/proc/self/mountinfo").splitlines():
+            if " - overlay " in line:
+                umount(line.split(" ")[4])
+        for place in ("one", "two"):
+            os.mkdir(f"{w}/{place}")
+        mount("vol", f"{w}/one", "tmpfs")
+        os.mkdir(f"{w}/one/in")
+        mount(None, "/", None, REC | SHARED)
+        try:
+            with Tree(lambda: mount(None, "/", None, REC | SLAVE), pidns=False) as t:
+                r = h.dump(t.pid, w + "/img")
+                h.require(r.rc == 1 and "slave of mounts outside" in r.out, f"not refused: {r}")
+                h.must(h.dump(t.pid, w + "/img", "--external", "mnt[]"), "dump")
+                h.reap(t.pid)
+                t.restore(w + "/img", "--root", "/", "--external", "mnt[]")
+                mount("later", f"{w}/one/in", "tmpfs")
+                mount("later", f"{w}/two", "tmpfs")
+                for place in ("one/in", "two"):
+                    h.require(f" {w}/{place} " in h.read_text(f"/proc/{t.pid}/mountinfo"), f"{place} did not arrive")
+        finally:
+            mount(None, "/", None, REC | PRIVATE)
+            for place in ("one/in", "one", "two"):
+                LIBC.umount2(f"{w}/{place}".encode(), 2)
+
+
+@case
 def nested():
     """A child in a second mount namespace, with peers and slaves in the first."""
     with h.Workdir() as w:

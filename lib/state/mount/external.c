@@ -3,6 +3,7 @@
  * External mounts: what they show belongs to somebody outside. The image has a key instead, and who restores says what the
  * key stands for. Keys and places may have any characters, so options are not divided, but compared with what is asked for.
  */
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -95,14 +96,23 @@ static bool same_file(const struct mnt *m, const char *path)
 	       there.st_dev == here.st_dev && there.st_ino == here.st_ino;
 }
 
+/* It listens to mounts outside: only what is external can do that again. */
+static bool listens(const struct mount_state *st, const struct mnt *m)
+{
+	for (size_t i = 0; m->e->master_id && i < st->all.n; i++)
+		if (st->all.v[i]->e->shared_id == m->e->master_id)
+			return false;
+	return m->e->master_id;
+}
+
 /* A file system that we see, too, and that is neither the kernel's nor that of the root. */
 static void detect(struct op *op, struct mount_state *st, struct mnt *m)
 {
 	const struct mnt *root = st->nss.v[0]->root;
 	const char *path;
 
-	if ((m->fs->traits & MNT_FS_KERNELS && strcmp(m->e->root, "/") == 0) ||
-	    (m->e->root_dev == root->e->root_dev && mnt_below(m->e->root, root->e->root)))
+	if (!listens(st, m) && ((m->fs->traits & MNT_FS_KERNELS && strcmp(m->e->root, "/") == 0) ||
+				(m->e->root_dev == root->e->root_dev && mnt_below(m->e->root, root->e->root))))
 		return;
 	path = find_here(op, st, m);
 	if (!path || !same_file(m, path))
@@ -122,6 +132,17 @@ static bool shared_here(const struct mount_state *st, uint32_t id)
 	return false;
 }
 
+/* Nobody sees what would be mounted on a hidden one, and there is no way to it by which it could be external. */
+static void forget_master(struct op *op, const struct mount_state *st, struct mnt *m)
+{
+	if (m->e->shared_id || !m->parent || !listens(st, m) || !mnt_hidden(m))
+		return;
+	log_info(op, "%s is hidden, and will no longer be a slave of mounts outside", mnt_name(op, m));
+	m->e->has_master_id = false;
+	m->e->master_id = 0;
+	m->e->flags &= ~(uint32_t)MS_SLAVE;
+}
+
 int mnt_ext_dump(struct op *op, struct mount_state *st)
 {
 	bool autos = mnt_ext_auto(op, 0);
@@ -130,6 +151,7 @@ int mnt_ext_dump(struct op *op, struct mount_state *st)
 		struct mnt *m = st->all.v[i];
 		const char *key = m->parent && !covered(m) ? find_option(op, m->e->mountpoint) : NULL;
 
+		forget_master(op, st, m);
 		if (key && !*key)
 			return op_fail(op, CKPT_E_INVAL, MNT_AT("say --external mnt[PLACE]:KEY"), "%s is to be external, but has no key",
 				       mnt_name(op, m));
