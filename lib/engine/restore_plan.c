@@ -143,6 +143,14 @@ static int fill_place(struct new_task *t)
 	return 0;
 }
 
+/* Faults of the kernel are for root of the machine, or for who has this device open. Without it the task will say so. */
+static int fetch_uffd_device(struct plan_build *b)
+{
+	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? 0 : plan_fetch(b, fd, true, &PLAN(b)->uffd_device);
+}
+
 static int fill_task(struct new_task *t)
 {
 	struct plan_build *b = &t->build;
@@ -161,6 +169,8 @@ static int fill_task(struct new_task *t)
 		ret = plan_memory(b) ?: plan_vdso(b);
 	ret = ret ?: ns_plan(b);
 	ret = ret ?: plan_task(b);
+	if (!ret && PLAN(b)->lazy && ns_own(&r->s, NS_USER))
+		ret = fetch_uffd_device(b);
 	if (!ret && t->node == &r->tree.nodes.v[0] && ns_own(&r->s, NS_TIME) && ns_own(&r->s, NS_TIME)->joined)
 		ret = plan_fetch(b, ns_own(&r->s, NS_TIME)->fd, false, &PLAN(b)->time_ns);
 	ret = ret ?: cgroups_plan(b);

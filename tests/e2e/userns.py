@@ -213,6 +213,19 @@ def failed(work):
 
 
 @case
+def lazily(work):
+    """Pages that come later: inside nobody has the right to wait for those that the kernel needs."""
+    with Inside(work, "size", "20M") as t:
+        t.ready()
+        images = os.path.join(work, "images")
+        h.require(h.dump(t.pid, images).rc == 0, "dump")
+        h.gone([t.pid])
+        t.restored(images, "--lazy-pages")
+        h.lazy_done([t.pid])
+        t.go()
+
+
+@case
 def killed(work):
     """An engine that is killed leaves no depot, and no process of the tree; the next restore works."""
     with Inside(work, "tree", "many") as t:

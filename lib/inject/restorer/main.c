@@ -68,6 +68,13 @@ static void join_others(struct plan *p)
 		group_join(p);
 }
 
+static long make_uffd(struct plan *p)
+{
+	if (p->uffd_device >= 0)
+		return sys(__NR_ioctl, fetched(p, p->uffd_device), 0xaa00 /* USERFAULTFD_IOC_NEW */, O_CLOEXEC | O_NONBLOCK);
+	return sys(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+}
+
 _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
 {
 	p->vdso_now = vdso;
@@ -84,7 +91,7 @@ _Noreturn void restorer_go_on(struct plan *p, uint64_t vdso)
 		calls_make(p, p->phases[PLAN_MEMORY]);
 		task_restore(p);
 		if (p->lazy)
-			p->uffd = (int32_t)must(p, PLAN_STEP_UFFD, 0, sys(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+			p->uffd = (int32_t)must(p, PLAN_STEP_UFFD, 0, make_uffd(p));
 		if (p->last_pid_file < 0)
 			fetch_close(p);
 	}

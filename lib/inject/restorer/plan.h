@@ -393,6 +393,7 @@ struct plan {
 	uint32_t membarrier;
 	uint32_t restore_ids; /* the kernel takes timer ids */
 	uint32_t lazy;	    /* makes a userfaultfd, and has it until the barrier of the tree */
+	int32_t uffd_device; /* made by /dev/userfaultfd, where the task itself has not the right to; index of a fetch, -1: not */
 	int32_t uffd;	    /* that, written by the restorer */
 	uint32_t share_filters; /* all threads have the leader's filters: it installs them before it makes them */
 	struct plan_mm mm;

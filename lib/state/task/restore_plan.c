@@ -36,7 +36,7 @@ int plan_begin(struct plan_build *b, struct op *op, struct snapshot *s, struct s
 		return op_nomem(op);
 	b->len = ALIGN_UP(sizeof(struct plan), 8ul);
 	PLAN(b)->task_size = TASK_SIZE;
-	PLAN(b)->root_file = PLAN(b)->time_ns = PLAN(b)->last_pid_file = PLAN(b)->highest = -1;
+	PLAN(b)->root_file = PLAN(b)->uffd_device = PLAN(b)->time_ns = PLAN(b)->last_pid_file = PLAN(b)->highest = -1;
 	return 0;
 }
 
