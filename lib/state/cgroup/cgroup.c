@@ -89,6 +89,22 @@ int cgroups_note_freezer(struct op *op, struct snapshot *s, bool was_frozen)
 	return 0;
 }
 
+/* A folder is frozen with all that it is in. *@at: which of them is. */
+static int find_frozen(struct op *op, const struct cg_hier *h, const char *path, const char **at)
+{
+	char *level = arena_strdup(op->arena, path), *value;
+	int r = level ? 0 : op_nomem(op);
+
+	for (*at = NULL; !r && !*at && level[0] && level[1]; *strrchr(level, '/') = '\0') {
+		_cleanup_close_ int dir = cg_open_dir(h, level, O_PATH);
+
+		r = dir < 0 ? 0 : cg_value(op, dir, cg_is_v2(h) ? "cgroup.freeze" : "freezer.self_freezing", &value);
+		if (!r && dir >= 0 && value && !strcmp(value, "1"))
+			*at = arena_strdup(op->arena, level);
+	}
+	return r;
+}
+
 int cgroups_check_running(struct op *op, struct snapshot *s, pid_t pid)
 {
 	struct proc_cgroups groups;
@@ -98,20 +114,18 @@ int cgroups_check_running(struct op *op, struct snapshot *s, pid_t pid)
 		return r < 0 ? r : 0; /* it is gone, which others tell better */
 	for (size_t i = 0; i < groups.v.n && !r; i++) {
 		struct cg_hier *h = cg_hier(s->cgroups, groups.v.v[i].controllers);
-		_cleanup_close_ int dir = -1;
-		char *value = NULL;
+		const char *at;
 
-		if (!h || (!cg_is_v2(h) && !cg_has_word(h->name, "freezer")) || !groups.v.v[i].path[1])
+		if (!h || (!cg_is_v2(h) && !cg_has_word(h->name, "freezer")))
 			continue;
-		if (cg_hier_open(op, s->cgroups, h))
+		if (cg_hier_open(op, s->cgroups, h)) {
 			op_forget(op); /* then it is not asked */
-		else
-			dir = cg_open_dir(h, groups.v.v[i].path, O_PATH);
-		if (dir >= 0)
-			r = cg_value(op, dir, cg_is_v2(h) ? "cgroup.events" : "freezer.state", &value);
-		if (!r && value && strstr(value, cg_is_v2(h) ? "frozen 1" : "FROZEN"))
+			continue;
+		}
+		r = find_frozen(op, h, groups.v.v[i].path, &at);
+		if (!r && at)
 			r = op_fail(op, CKPT_E_BUSY, AT(.pid = pid, .kind = "cgroup", .hint = "thaw it, or name its folder with --freeze-cgroup"),
-				    "process %d is in the cgroup %s of %s, which is frozen", pid, groups.v.v[i].path, cg_word(h));
+				    "process %d is in the cgroup %s of %s, which is frozen", pid, at, cg_word(h));
 	}
 	return r;
 }
