@@ -270,7 +270,7 @@ static int collect_ipc(struct op *op, void *arg)
 {
 	struct dump *d = arg;
 
-	return ipc_dump(op, &d->s) ?: ns_dump(op, &d->s);
+	return ipc_dump(op, &d->s) ?: ns_dump(op, &d->s) ?: tree_check_nested(op, &d->s);
 }
 
 static void ipc_undo(struct op *op, void *arg)

@@ -133,7 +133,7 @@ static bool same_ns(pid_t a, const char *name_a, pid_t b, const char *name_b)
 /* Children to come would live in another namespace than the process itself. */
 static struct ckpt_err *check_namespaces(struct op *op, const struct subject *s)
 {
-	static const char *const names[][2] = { { "pid", "pid_for_children" }, { "time", "time_for_children" } };
+	static const char *const names[][2] = { { "time", "time_for_children" } };
 
 	(void)op;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)

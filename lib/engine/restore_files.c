@@ -8,6 +8,7 @@
 #include "lib/engine/restore_parts.h"
 #include "lib/state/file/file.h"
 #include "lib/state/mount/mount.h"
+#include "lib/state/ns/nested.h"
 
 #define LOCK_POSIX_FLAG 1
 
@@ -108,7 +109,8 @@ static int plan_owners(struct plan_build *b)
 			continue;
 		if (o->signum > 64 || o->pid_type > 2)
 			return bad_fd(b, t->fds.v[i]->fd, "its owner makes no sense");
-		v[n++] = (struct plan_fown){ (int32_t)t->fds.v[i]->fd, o->uid, o->euid, o->signum, o->pid_type, (int32_t)o->pid };
+		v[n++] = (struct plan_fown){ (int32_t)t->fds.v[i]->fd, o->uid, o->euid, o->signum, o->pid_type,
+					    (int32_t)nested_seen(b->s, t, (pid_t)o->pid) };
 	}
 	r = plan_put_array(b, v, n, sizeof(*v), &arr);
 	PLAN(b)->fowns = arr;

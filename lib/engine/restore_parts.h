@@ -33,6 +33,7 @@ struct new_task {
 	pid_t pid;	     /* as we see it; 0: there is none (any more) */
 	bool ended;	     /* as it should */
 	int uffd;	     /* lazy pages: ours of its userfaultfd; -1: none */
+	pid_t own_number;    /* what it calls itself; not of the root */
 	pid_t zombie;	     /* what its number was; its parent's to wait for, and ours when that is gone */
 	bool stop_wanted;    /* somebody sent it a SIGSTOP meanwhile */
 	struct new_thread *threads;

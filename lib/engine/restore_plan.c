@@ -17,6 +17,7 @@
 #include "lib/state/cgroup/cgroup.h"
 #include "lib/state/mem/restore_inherit.h"
 #include "lib/state/ns/ns.h"
+#include "lib/state/ns/nested.h"
 
 extern const char blob_restorer_start[], blob_restorer_end[];
 #define BLOB_LEN ((size_t)(blob_restorer_end - blob_restorer_start))
@@ -98,6 +99,24 @@ static pid_t step_pid(const struct restore *r)
 	return highest + 1;
 }
 
+/* In a PID namespace below the root task's a process has more numbers than one; its init makes that. */
+static int fill_numbers(struct new_task *t, struct new_task *k, struct plan_child *c)
+{
+	int32_t v[NESTED_MAX + 1];
+	size_t n = k->node->pid ? nested_numbers(&t->r->s, k->node->pid, v) : 1;
+
+	k->own_number = n > 1 ? v[0] : k->node->pid;
+	if (n > 1 && (!t->task || t->node->kind == TREE_STEP || k->node->as_sibling))
+		return op_fail(t->build.op, CKPT_E_UNSUPPORTED, AT(.pid = k->node->pid, .kind = "namespace"),
+			       "process %d of a nested PID namespace cannot be made again: its parent did not fork it", k->node->pid);
+	if (n > 1 && k->node->kind == TREE_TASK && nested_is_init(&t->r->s, k->node->pid))
+		c->flags |= CLONE_NEWPID;
+	if (n == 1 && t->task && nested_seen(&t->r->s, t->task, t->task->pid) != t->task->pid)
+		return op_fail(t->build.op, CKPT_E_UNSUPPORTED, AT(.pid = k->node->pid, .kind = "namespace"),
+			       "process %d of a nested PID namespace cannot be made again: its numbers are not known", k->node->pid);
+	return n > 1 ? plan_put_array(&t->build, v, n, sizeof(*v), &c->tids) : 0;
+}
+
 static int fill_place(struct new_task *t)
 {
 	struct plan_build *b = &t->build;
@@ -117,9 +136,12 @@ static int fill_place(struct new_task *t)
 			.pid = k->kind == TREE_STEP ? step_pid(t->r) : k->pid, .when = k->when, .flags = k->shares | (k->as_sibling ? CLONE_PARENT : 0),
 			.await = k->kind == TREE_STEP,
 		};
+		r = fill_numbers(t, t->kids[i], &v[i]);
+		if (r)
+			return r;
 		late_session = late_session || k->when == TREE_LATE_OUTSIDE;
 		if (k->kind == TREE_LEADER)
-			helpers[n++] = k->pid;
+			helpers[n++] = nested_seen(&t->r->s, t->task, k->pid);
 	}
 	r = plan_put_array(b, v, t->n_kids, sizeof(*v), &children);
 	r = r ?: plan_put_array(b, helpers, n, sizeof(*helpers), &awaited);
@@ -132,7 +154,7 @@ static int fill_place(struct new_task *t)
 	ns_user_first(&t->r->s, &PLAN(b)->become_uid, &PLAN(b)->become_gid);
 	PLAN(b)->setsid = t->node->setsid;
 	PLAN(b)->leads_group = t->node->leads_group;
-	PLAN(b)->join = join_of(t->r, t->node);
+	PLAN(b)->join = nested_seen(&t->r->s, t->task, join_of(t->r, t->node));
 	PLAN(b)->kind = t->node->kind == TREE_TASK ? PLAN_TASK : t->node->kind == TREE_STEP ? PLAN_FORKS : PLAN_ENDS;
 	if (t->node->kind == TREE_ZOMBIE) {
 		const TaskCoreEntry *tc = t->task->threads.v[0].core->tc;

@@ -601,7 +601,7 @@ static void reap(struct new_task *t)
 
 void restore_kill(struct op *op, struct restore *r)
 {
-	bool init_last = ns_clone_flags(&r->s) & CLONE_NEWPID;
+	bool init_last = ns_clone_flags(&r->s) & CLONE_NEWPID || (r->s.extra && r->s.extra->n_nested_pids);
 
 	for (size_t i = 0; i < r->n_tasks; i++)
 		if (r->tasks[i].pid && r->tasks[i].n_kids_born < r->tasks[i].n_kids)

@@ -105,7 +105,7 @@ static int on_signal(struct op *op, struct new_task *t, pid_t tid)
 	if (ptrace(PTRACE_GETSIGINFO, tid, NULL, &si) < 0)
 		return restore_resume(op, t, tid, PTRACE_CONT, 0);
 	/* One that ends by a signal, as the original did. */
-	if (t->node->kind == TREE_ZOMBIE && si.si_code == SI_TKILL && si.si_pid == t->node->pid)
+	if (t->node->kind == TREE_ZOMBIE && si.si_code == SI_TKILL && si.si_pid == t->own_number)
 		return restore_resume(op, t, tid, PTRACE_CONT, si.si_signo);
 	switch (si.si_signo) {
 	case SIGTRAP:

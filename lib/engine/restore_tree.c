@@ -9,6 +9,7 @@
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/sys.h"
 #include "lib/state/cgroup/cgroup.h"
+#include "lib/state/ns/nested.h"
 
 #define EACH_TASK(r, ret, t) for (struct new_task *t = (r)->tasks; t < (r)->tasks + (r)->n_tasks && !ret; t++)
 
@@ -145,7 +146,7 @@ static int stop_tasks(struct op *op, struct restore *r)
 			continue;
 		ret = task_stop(op, t);
 		if (!ret && parent)
-			ret = task_forget_stop(op, parent, t->node->pid);
+			ret = task_forget_stop(op, parent, nested_seen(&r->s, parent->task, t->node->pid));
 	}
 	return ret;
 }

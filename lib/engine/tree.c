@@ -460,3 +460,30 @@ int tree_plan(struct op *op, struct snapshot *s, struct tree *ret)
 	moments(&p);
 	return order(&p);
 }
+
+static bool is_nested(const struct snapshot *s, pid_t number)
+{
+	for (size_t i = 0; i < s->extra->n_nested_pids; i++)
+		if (s->extra->nested_pids[i]->pid == (uint32_t)number)
+			return true;
+	return false;
+}
+
+int tree_check_nested(struct op *op, struct snapshot *s)
+{
+	struct tree tree;
+	int r = s->extra->n_nested_pids ? tree_plan(op, s, &tree) : 1;
+
+	for (size_t i = 1; !r && i < tree.nodes.n; i++) {
+		const struct tree_node *n = &tree.nodes.v[i], *c = &tree.nodes.v[n->creator];
+
+		if (!is_nested(s, n->pid) && !is_nested(s, c->pid))
+			continue;
+		/* Processes in between would have numbers of their own in each namespace. */
+		if (c->kind != TREE_TASK || n->kind == TREE_STEP || n->as_sibling || !is_nested(s, n->pid))
+			r = op_fail(op, CKPT_E_UNSUPPORTED, AT(.pid = n->pid, .kind = "namespace"),
+				    "task %d is in a nested PID namespace and an orphan, or in a session whose leader has ended: not supported",
+				    n->pid);
+	}
+	return MIN(r, 0);
+}

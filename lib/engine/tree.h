@@ -54,5 +54,7 @@ struct tree {
 
 /* Fails where a process could not be made with the session, group or objects that it has. */
 int tree_plan(struct op *op, struct snapshot *s, struct tree *ret);
+/* Dump: whether processes of PID namespaces below the root task's can have their numbers; when those are in s->extra. */
+int tree_check_nested(struct op *op, struct snapshot *s);
 
 #endif

@@ -582,7 +582,8 @@ int img_dir_publish(struct op *op, struct img_dir *dir)
 static bool is_own(const char *plugin)
 {
 	static const char *const own[] = { IMG_OWN_SHARED_VM, IMG_OWN_SHARED_FS, IMG_OWN_IO_URING, IMG_OWN_SYSV_IPC,
-					   IMG_OWN_MQUEUE, IMG_OWN_BELOW, IMG_OWN_PENDING, IMG_OWN_PACKED, IMG_OWN_NET_DEVICES, IMG_OWN_NET_FILTER };
+					   IMG_OWN_MQUEUE, IMG_OWN_BELOW, IMG_OWN_NESTED_PIDNS,
+					   IMG_OWN_PENDING, IMG_OWN_PACKED, IMG_OWN_NET_DEVICES, IMG_OWN_NET_FILTER };
 
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		if (!strcmp(plugin, own[i]))

@@ -53,6 +53,7 @@ struct img_dir;
 #define IMG_OWN_NET_DEVICES "ckpt-net-devices" /* kinds of network devices that the format has no type for */
 #define IMG_OWN_NET_FILTER "ckpt-packet-filter" /* rules of a network namespace that are not there as text */
 #define IMG_OWN_BELOW "ckpt-namespaces-below" /* tasks have other namespaces than the root task */
+#define IMG_OWN_NESTED_PIDNS "ckpt-nested-pid-namespaces"
 #define IMG_OWN_MQUEUE "ckpt-mqueue"	 /* POSIX message queues: others look for the files, and miss the messages */
 
 /* ---- writing */

@@ -119,6 +119,7 @@ struct snapshot {
 	ARRAY(struct pagein *) sources; /* restore: page images that were opened (lib/state/pieces.h) */
 	uint32_t next_ns_id; /* dump: the next free one; 0 before the first */
 	struct pids *pids; /* dump: numbers of processes (lib/state/pids.h); NULL: all are what we see */
+	struct nested *nested; /* restore: numbers in nested PID namespaces (lib/state/ns/nested.h) */
 	struct ns_state *ns; /* lib/state/ns; NULL: all namespaces are ours */
 	struct ipc_state *ipc; /* lib/state/ipc; NULL at first */
 	struct mount_state *mounts; /* lib/state/mount; NULL at first */

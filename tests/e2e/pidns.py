@@ -5,6 +5,7 @@ import fcntl
 import glob
 import json
 import os
+import signal
 import subprocess
 
 import harness as h
@@ -121,6 +122,63 @@ def external():
         os.close(fd)
         h.require(r.rc == 1 and f"PID {number} is in use" in r.out, f"a taken number: {r}")
         t.go()
+
+
+def there_and_back(work, t, *opts):
+    """Through a dump and a restore of whoever started target @t: the numbers of all stay. The new root."""
+    root = t.proc.pid
+    before = h.settled_snapshot(root)
+    numbers = sorted(h.levels(p)[1:] for p in h.descendants(root))
+    h.must(h.dump(root, work + "/i"), "dump")
+    t.proc.wait()
+    h.gone([t.pid])
+    h.must(h.ckpt("restore", "-d", "-D", work + "/i", "--pidfile", work + "/pid", *opts), "restore")
+    new = int(h.read_text(work + "/pid"))
+    h.same_process(before, new, "after the restore")
+    again = sorted(h.levels(p)[1:] for p in h.descendants(new))
+    h.require(again == numbers, f"numbers {numbers} became {again}")
+    return new
+
+
+@case
+def nested():
+    """A namespace below that of the root task, with a whole tree in it: unshare(1) is the root, and its children go there."""
+    for variant in ("basic", "zombies", "threads", "stopped"):
+        with h.Workdir() as w, h.Target(w, "tree", variant, enter=["unshare", "--fork", "--pid", "setsid"]) as t:
+            t.ready()
+            root = there_and_back(w, t)
+            t.pid = h.children(root)[0]
+            h.require(os.stat(f"/proc/{root}/ns/pid_for_children").st_ino == os.stat(f"/proc/{t.pid}/ns/pid").st_ino,
+                      "children to come would be elsewhere")
+            os.kill(t.pid, signal.SIGUSR1)
+            h.wait_until(t.verdict, "the verdict")
+            h.require(t.verdict() == "PASS", f"{variant}: {t.verdict()}")
+            h.reap(root)
+
+
+@case
+def nested_orphans():
+    """What could not be made again is refused while it lives."""
+    with h.Workdir() as w, h.Target(w, "tree", "deadsession", enter=["unshare", "--fork", "--pid", "setsid"]) as t:
+        t.ready()
+        r = h.dump(t.proc.pid, w + "/i")
+        h.require(r.rc == 1 and "nested PID namespace" in r.out, f"it was not refused: {r}")
+        h.untouched(t.pid)
+
+
+@case
+def namespace_to_come():
+    """After unshare(2) the next child is the first one of a new namespace."""
+    code = "syscall(272, 0x20000000) == 0 or die; sleep 1 while 1"  # unshare(CLONE_NEWPID)
+    with h.Workdir() as w:
+        p = subprocess.Popen(["perl", "-e", code], cwd=w, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, start_new_session=True)
+        h.wait_until(lambda: not os.path.exists(f"/proc/{p.pid}/ns/pid_for_children"), "the unshare")
+        h.must(h.dump(p.pid, w + "/i"), "dump")
+        p.wait()
+        h.must(h.ckpt("restore", "-d", "-D", w + "/i"), "restore")
+        h.require(not os.path.exists(f"/proc/{p.pid}/ns/pid_for_children"), "children to come would be in its own namespace")
+        h.kill_hard(p.pid)
 
 
 @case

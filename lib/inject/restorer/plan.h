@@ -208,6 +208,7 @@ struct plan_inherited {
 /* A process that this one forks. */
 struct plan_child {
 	int32_t pid;	   /* of a step (@await): the lowest that it may have */
+	struct plan_array tids; /* int32_t: all numbers of it, the innermost PID namespace's first; empty: @pid alone */
 	uint32_t when;	   /* enum tree_when of lib/engine/tree.h: 0 to 3 */
 	uint64_t flags;	   /* of clone3, besides the exit signal */
 	uint32_t await;	   /* a step: is waited for at once */
@@ -312,7 +313,7 @@ struct plan_creds {
 };
 
 struct plan_thread {
-	int32_t tid;
+	int32_t tid;	/* in its own PID namespace */
 	uint32_t seccomp_mode;	    /* 0, 1 strict, 2: filters below */
 	struct plan_array filters; /* struct plan_filter, in the order of installation; empty where the leader's are inherited */
 	uint64_t robust_list, robust_len;
@@ -325,6 +326,7 @@ struct plan_thread {
 	uint32_t pdeath_sig;
 	char comm[16];
 	struct plan_array signals;     /* struct plan_siginfo, directed at this thread */
+	struct plan_array tids;	       /* as in plan_child */
 	struct plan_array thread_area; /* struct plan_user_desc */
 	struct plan_array calls;       /* uint32_t, numbers of calls; made by the thread itself, before filters and credentials */
 	struct plan_creds creds;
@@ -375,7 +377,7 @@ struct plan {
 	uint32_t late_session; /* the session begins after the late children that are outside of it */
 	uint64_t bounce;    /* offset from base of PLAN_BOUNCE bytes, 0: no area is inherited */
 	uint64_t child_stacks; /* offset from base */
-	int32_t pid;
+	int32_t pid; /* in its own PID namespace */
 	int32_t engine_fd; /* pidfd of the engine, or of a process that has the same descriptors (lib/kernel/depot.h), inherited; the restorer moves it out of the way of the program's */
 	uint32_t become;   /* born in a user namespace, in which it is nobody: it becomes these at first */
 	uint32_t become_uid, become_gid;

@@ -81,8 +81,8 @@ void threads_create(struct plan *p)
 			create_by_last_pid(p, &args, &t[i], i);
 			continue;
 		}
-		args.set_tid = (uint64_t)&t[i].tid;
-		args.set_tid_size = 1;
+		args.set_tid = t[i].tids.n ? (uint64_t)PLAN_AT(p, int32_t, t[i].tids) : (uint64_t)&t[i].tid;
+		args.set_tid_size = t[i].tids.n ?: 1;
 		must(p, PLAN_STEP_THREAD, i, clone_when_free(&args, p, &t[i]));
 	}
 }

@@ -88,8 +88,8 @@ static void create(struct plan *p, struct plan_child *c, uint64_t index)
 	if (p->last_pid_file >= 0) {
 		create_by_last_pid(p, &args, c, index);
 	} else {
-		args.set_tid = (uint64_t)&c->pid;
-		args.set_tid_size = 1;
+		args.set_tid = c->tids.n ? (uint64_t)PLAN_AT(p, int32_t, c->tids) : (uint64_t)&c->pid;
+		args.set_tid_size = c->tids.n ?: 1;
 		c->pid = (int32_t)must(p, PLAN_STEP_CHILD, index, clone_numbered(p, &args, c));
 	}
 	if (c->await)

@@ -15,6 +15,7 @@
 #include "lib/state/ns/ns.h"
 #include "lib/state/pids.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/nested.h"
 
 /* Dump: what has to wait until all tasks were looked at. */
 struct pidfd_dump {
@@ -230,11 +231,16 @@ static int pidfd_open_file(struct op *op, struct snapshot *s, struct snap_file *
 static int plan_open(struct plan_build *b, const PidfdEntry *m, const FdinfoEntry *e, enum plan_phase phase)
 {
 	const char *what = arena_printf(b->op->arena, "fd %u: pidfd: open process %d", e->fd, m->nspid);
+	pid_t seen = nested_seen(b->s, b->task, m->nspid);
 	const struct plan_call c = {
 		.nr = __NR_pidfd_open, .flags = PLAN_CALL_FD | (e->flags & FD_CLOEXEC ? PLAN_CALL_CLOEXEC : 0),
-		.fd = (int32_t)e->fd, .args = { (uint64_t)m->nspid, open_flags(m) },
+		.fd = (int32_t)e->fd, .args = { (uint64_t)seen, open_flags(m) },
 	};
 
+	if (!seen)
+		return op_fail(b->op, CKPT_E_UNSUPPORTED, AT(.pid = b->task->pid, AT_FD(e->fd), .kind = "pidfd"),
+			       "task %d: fd %u is of process %d, which it does not see from its PID namespace: not supported",
+			       b->task->pid, e->fd, m->nspid);
 	return what ? plan_call(b, phase, &c, what) : op_nomem(b->op);
 }
 

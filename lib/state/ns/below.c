@@ -25,7 +25,7 @@ static bool is_made_here(enum ns_kind kind)
 
 bool ns_may_be_below(enum ns_kind kind)
 {
-	return kind == NS_MNT /* lib/state/mount */ || kind == NS_CGROUP /* lib/state/cgroup */ || is_made_here(kind);
+	return kind == NS_MNT /* lib/state/mount */ || kind == NS_PID /* nested.c */ || kind == NS_CGROUP /* lib/state/cgroup */ || is_made_here(kind);
 }
 
 bool ns_is_below(const struct snapshot *s, const struct snap_ns *ns)

@@ -12,6 +12,7 @@
 #include "lib/kernel/sys.h"
 #include "lib/state/file/core.h"
 #include "lib/state/msg.h"
+#include "lib/state/ns/nested.h"
 
 #define MANY 4096
 #define STAND_IN_ID 0xffffff00u /* no checkpoint has such ids */
@@ -266,7 +267,7 @@ int ns_dump_begin(struct op *op, struct snapshot *s)
 
 int ns_dump(struct op *op, struct snapshot *s)
 {
-	return each_content(op, s, offsetof(struct ns_content, dump));
+	return nested_dump(op, s) ?: each_content(op, s, offsetof(struct ns_content, dump));
 }
 
 int ns_write(struct op *op, struct snapshot *s)
@@ -330,6 +331,7 @@ int ns_read(struct op *op, struct snapshot *s)
 		for (unsigned k = 0; k < NS_N && !r && s->tasks.v[i].ids; k++)
 			r = read_ns(op, s, &s->tasks.v[i], k);
 	r = r ?: ns_join(op, s);
+	r = r ?: nested_read(op, s);
 	return r ?: each_content(op, s, offsetof(struct ns_content, read));
 }
 

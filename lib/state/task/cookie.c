@@ -11,6 +11,7 @@
 #include "lib/state/msg.h"
 #include "lib/state/task/plan_build.h"
 #include "lib/state/task/task.h"
+#include "lib/state/ns/nested.h"
 
 #define SCOPE_THREAD 0
 #define SCOPE_PROCESS 1
@@ -56,9 +57,9 @@ int cookie_plan(struct plan_build *b)
 	if (!x->has_core_cookie || !x->core_cookie)
 		return 0;
 	first = first_with(b->s, x->core_cookie);
-	if (first == b->task->pid)
+	if (first == b->task->pid || !nested_seen(b->s, b->task, first))
 		return core_call(b, PLAN_OPEN, PR_SCHED_CORE_CREATE, 0, SCOPE_PROCESS);
 	/* Taking one gives it to the calling thread only, which then gives it to the others. */
-	r = core_call(b, PLAN_LINK, PR_SCHED_CORE_SHARE_FROM, first, SCOPE_THREAD);
-	return r ?: core_call(b, PLAN_LINK, PR_SCHED_CORE_SHARE_TO, b->task->pid, SCOPE_PROCESS);
+	r = core_call(b, PLAN_LINK, PR_SCHED_CORE_SHARE_FROM, nested_seen(b->s, b->task, first), SCOPE_THREAD);
+	return r ?: core_call(b, PLAN_LINK, PR_SCHED_CORE_SHARE_TO, nested_seen(b->s, b->task, b->task->pid), SCOPE_PROCESS);
 }

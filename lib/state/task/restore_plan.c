@@ -6,6 +6,7 @@
 
 #include "lib/kernel/sys.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/nested.h"
 
 #define N_SIGACTIONS 62
 #define TASK_SIZE 0x7ffffffff000ull
@@ -206,7 +207,7 @@ int plan_task(struct plan_build *b)
 	if (r)
 		return r;
 	PLAN(b)->signals = arr;
-	PLAN(b)->pid = t->pid;
+	PLAN(b)->pid = nested_seen(b->s, t, t->pid);
 	PLAN(b)->personality = tc->personality;
 	PLAN(b)->set_personality = tc->personality != 0 || b->s->has_rings; /* restore_spawn.c */
 	PLAN(b)->subreaper = tc->has_child_subreaper && tc->child_subreaper;

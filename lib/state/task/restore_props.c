@@ -4,6 +4,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/mem/uring_area.h"
+#include "lib/state/ns/nested.h"
 #include "lib/state/task/plan_build.h"
 
 static int plan_thread_props(struct plan_build *b, size_t thread)
@@ -34,6 +35,7 @@ int plan_props(struct plan_build *b)
 
 	for (size_t i = 0; i < b->task->threads.n && !r; i++)
 		r = plan_thread_props(b, i);
+	r = r ?: nested_plan(b);
 	r = r ?: uring_areas_plan(b);
 	if (r || !b->task->extra)
 		return r;

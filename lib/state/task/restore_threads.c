@@ -4,6 +4,7 @@
 
 #include "lib/state/task/lsm.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/nested.h"
 
 #define BPF_INSTRUCTION 8
 #define MAX_FILTERS 1024
@@ -115,13 +116,22 @@ static int plan_thread_area(struct plan_build *b, const struct snap_thread *t, s
 	return plan_put_array(b, v, n, sizeof(*v), arr);
 }
 
+/* Numbers in several PID namespaces; one alone is its own. */
+static int plan_numbers(struct plan_build *b, pid_t tid, struct plan_array *arr)
+{
+	int32_t v[NESTED_MAX + 1];
+	size_t n = nested_numbers(b->s, tid, v);
+
+	return n > 1 ? plan_put_array(b, v, n, sizeof(*v), arr) : 0;
+}
+
 static int plan_thread(struct plan_build *b, const struct snap_thread *t, struct plan_thread *p)
 {
 	const ThreadCoreEntry *tc = t->core->thread_core;
 	const char *comm = tc->comm ?: t->core->tc ? t->core->tc->comm : NO_COMM;
 	int r;
 
-	p->tid = t->tid;
+	p->tid = nested_seen(b->s, b->task, t->tid);
 	snprintf(p->comm, sizeof(p->comm), "%s", tc->comm ?: comm);
 	p->robust_list = tc->futex_rla;
 	p->robust_len = tc->futex_rla_len;
@@ -141,6 +151,7 @@ static int plan_thread(struct plan_build *b, const struct snap_thread *t, struct
 	p->pdeath_sig = tc->has_pdeath_sig ? tc->pdeath_sig : 0;
 	p->timerslack_ns = t->extra && t->extra->has_timerslack_ns ? t->extra->timerslack_ns : 0;
 	r = plan_signals(b, tc->signals_p, t->tid, &p->signals);
+	r = r ?: plan_numbers(b, t->tid, &p->tids);
 	r = r ?: plan_thread_area(b, t, &p->thread_area);
 	return r ?: plan_creds(b, t, &p->creds);
 }

@@ -5,6 +5,7 @@
 
 #include "lib/kernel/uapi.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/nested.h"
 
 #define NSEC 1000000000u
 #define USEC 1000000u
@@ -121,6 +122,7 @@ static int one_timer(struct plan_build *b, const PosixTimerEntry *e, struct plan
 			return bad(b, "the thread that a POSIX timer notifies");
 	}
 	plan_overruns(b, e, t);
+	t->tid = t->tid ? nested_seen(b->s, b->task, t->tid) : 0;
 	return 0;
 }
 

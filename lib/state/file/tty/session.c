@@ -10,6 +10,7 @@
 
 #include "lib/state/file/tty/tty.h"
 #include "lib/state/task/plan_build.h"
+#include "lib/state/ns/nested.h"
 
 static const struct snap_task *first_with(const struct snapshot *s, uint32_t file_id)
 {
@@ -111,7 +112,7 @@ static bool has_group(const struct snapshot *s, uint32_t pgrp)
 static int plan_leader(struct plan_build *b, const TtyInfoEntry *info, int fd, uint32_t flags)
 {
 	const char *what = arena_printf(b->op->arena, "make terminal %u the controlling one", info->id >> 1);
-	int32_t pgrp = (int32_t)info->pgrp;
+	int32_t pgrp = (int32_t)nested_seen(b->s, b->task, (pid_t)info->pgrp);
 	int r = plan_ioctl(b, PLAN_SESSION, fd, TIOCSCTTY, NULL, 0, flags, what);
 
 	if (r || !pgrp || !has_group(b->s, info->pgrp) || info->pgrp == info->sid)
@@ -132,7 +133,7 @@ static int given_fd(const struct snapshot *s, const TtyInfoEntry *info)
 /* A job of a shell whose new terminal has another size is told so, as it would have been if that had changed under it. */
 static int plan_resized(struct plan_build *b, const struct tty_state *ts)
 {
-	const struct plan_call call = { .nr = SYS_kill, .flags = PLAN_CALL_MAY_FAIL, .args = { (uint64_t)b->task->pid, SIGWINCH } };
+	const struct plan_call call = { .nr = SYS_kill, .flags = PLAN_CALL_MAY_FAIL, .args = { (uint64_t)nested_seen(b->s, b->task, b->task->pid), SIGWINCH } };
 	int r = 0;
 
 	for (size_t i = 0; ts->own_resized && i < b->task->fds.n; i++) {
