@@ -108,7 +108,7 @@ def settled(pid):
         time.sleep(0.3)
         now = network(pid)
         was, last[0] = last[0], now
-        return now if was == now else None
+        return now if was == now and "tentative" not in inside(pid, "ip addr") else None
     return h.wait_until(still, "the network to come to rest")
 
 
@@ -148,7 +148,7 @@ def outer_up():
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-RICH = ("ip link add br0 type bridge; ip link add p0 type veth peer name p1; ip link set p0 master br0; ip link set p0 up; ip link set p1 up; "
+RICH = ("ip link add br0 type bridge forward_delay 0; ip link add p0 type veth peer name p1; ip link set p0 master br0; ip link set p0 up; ip link set p1 up; "
         "ip link set br0 up; ip addr add 10.78.0.1/24 dev br0; ip -6 addr add fd00:78::1/64 dev br0 nodad; ip link add mac0 link p1 type macvlan "
         "mode bridge; ip link set mac0 up; ip tuntap add tap0 mode tap; ip link set tap0 up; ip route add 10.79.0.0/16 via 10.78.0.9; "
         "ip route add 10.80.0.0/16 via 10.78.0.9 table 50; ip rule add fwmark 5 lookup 50; ip -6 rule add fwmark 6 lookup 60; "
@@ -387,6 +387,37 @@ def device_of_no_known_kind():
             t.go()
         finally:
             h.run(["ip", "link", "del", "low"])
+
+
+@case
+def nested():
+    """A child that lives in another one, linked to its parent's by a pair."""
+    with h.Workdir() as work:
+        images = os.path.join(work, "images")
+        script = "ip link set lo up; unshare -n sleep 1000 & exec sleep 1000"
+        p = subprocess.Popen(["unshare", "-n", "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            def two():
+                kids = h.children(p.pid)
+                return kids if kids and h.read_text(f"/proc/{kids[0]}/comm") == "sleep\n" and h.read_text(f"/proc/{p.pid}/comm") == "sleep\n" \
+                    else None
+            child = h.wait_until(two, "the child in a namespace of its own")[0]
+            inside(p.pid, f"ip link add up0 type veth peer name down0 netns {child}; ip addr add 10.9.0.1/24 dev up0; ip link set up0 up")
+            inside(child, "ip link set lo up; ip addr add 10.9.0.2/24 dev down0; ip link set down0 up; ip route add default via 10.9.0.1")
+            before = [settled(p.pid), settled(child)]
+            h.must(h.dump(p.pid, images), "dump")
+            h.reap(p.pid)
+            h.gone([child])
+            h.must(h.ckpt("restore", "-d", "-D", images), "restore")
+            spaces = {os.readlink(f"/proc/{pid}/ns/net") for pid in (p.pid, child, "self")}
+            h.require(len(spaces) == 3, f"they live in {spaces}")
+            same(before[0], p.pid)
+            same(before[1], child)
+        finally:
+            for pid in h.children(p.pid) + [p.pid]:
+                h.kill_hard(pid)
+            p.returncode = 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@
 #include "lib/state/task/plan_build.h"
 
 /* In this order: the network of a mount namespace's sysfs is the one that it was mounted in. */
-static const enum ns_kind kinds[] = { NS_UTS };
+static const enum ns_kind kinds[] = { NS_NET, NS_UTS };
 
 static bool is_made_here(enum ns_kind kind)
 {
