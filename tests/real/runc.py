@@ -66,6 +66,19 @@ def cgroupns(site):
     c.delete()
 
 
+def cgroup_modes(site):
+    """runc has made the cgroups, and put the engine into them, before it asks: so does strict not mind that they are there."""
+    c = site.runc(runtimes.Shell()).start()
+    before = h.read_text(f"/proc/{c.pid()}/cgroup")
+    for mode in ("soft", "full", "strict"):
+        c.checkpoint("--manage-cgroups-mode", mode)
+        h.wait_until(lambda: not c.pids(), "its processes to be gone", 5)
+        c.restore("--manage-cgroups-mode", mode)
+        after = h.read_text(f"/proc/{c.pid()}/cgroup")
+        h.require(before == after, f"{mode}: {before}\nbecame\n{after}")
+    c.delete()
+
+
 def limits(site):
     """Limits of its cgroups are as they were."""
     def edit(config):
@@ -288,7 +301,7 @@ def v2only(site):
 
 
 CASES = [app(name) for name in ("idle", "shell", "redis", "nginx", "postgres", "mariadb", "node", "java")] + [place(f) for f in (
-    seccomp, userns, cgroupns, limits, tty, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, v2only)]
+    seccomp, userns, cgroupns, cgroup_modes, limits, tty, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, v2only)]
 
 if __name__ == "__main__":
     h.run_cases(CASES)
