@@ -2,6 +2,8 @@
 #include "lib/state/view.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/syscall.h>
 
 #include "lib/kernel/sys.h"
 
@@ -19,7 +21,55 @@ bool view_is_ours(const struct fs_view *v)
 	return !v || v->root == AT_FDCWD;
 }
 
-int view_open(const struct fs_view *v, const char *path, int flags, mode_t mode)
+/* Capabilities for files are lost with the user id, and may be had again as long as they are permitted. */
+static void set_capabilities(const struct view_self *want, struct view_self *had)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
+		if (had)
+			had->effective[i] = caps[i].effective;
+		caps[i].effective = want ? want->effective[i] : caps[i].permitted;
+	}
+	syscall(SYS_capset, &head, caps);
+}
+
+bool view_become(const struct fs_view *v, struct view_self *self)
+{
+	if (!v || (!v->uid && !v->gid) || v->uid == (uint32_t)-1 || v->gid == (uint32_t)-1)
+		return false;
+	set_capabilities(NULL, self);
+	syscall(SYS_setfsgid, v->gid);
+	syscall(SYS_setfsuid, v->uid);
+	set_capabilities(NULL, NULL);
+	return true;
+}
+
+void view_come_back(const struct view_self *self)
+{
+	int saved = errno;
+
+	syscall(SYS_setfsuid, geteuid());
+	syscall(SYS_setfsgid, getegid());
+	set_capabilities(self, NULL);
+	errno = saved;
+}
+
+#define AS_OWNER(v, call)                                                \
+	({                                                               \
+		struct view_self _self;                                  \
+		int _r = (call);                                         \
+		if (_r < 0 && errno == EOVERFLOW && view_become(v, &_self)) { \
+			_r = (call);                                     \
+			view_come_back(&_self);                          \
+		}                                                        \
+		_r;                                                      \
+	})
+
+static int open_once(const struct fs_view *v, const char *path, int flags, mode_t mode)
 {
 	struct open_how how = { .flags = (uint64_t)(unsigned)(flags & OPEN_FLAGS), .resolve = RESOLVE_IN_ROOT };
 	int fd = -1;
@@ -37,6 +87,11 @@ int view_open(const struct fs_view *v, const char *path, int flags, mode_t mode)
 			break;
 	}
 	return fd;
+}
+
+int view_open(const struct fs_view *v, const char *path, int flags, mode_t mode)
+{
+	return AS_OWNER(v, open_once(v, path, flags, mode));
 }
 
 int view_lstat(const struct fs_view *v, const char *path, struct stat *st)
@@ -114,48 +169,48 @@ static struct place place_of(const struct fs_view *v, const char *path)
 }
 
 /* Without the folder errno is why. */
-#define AT_PLACE(p, call) ((p).dir == -1 ? -1 : (call))
+#define AT_PLACE(v, p, call) ((p).dir == -1 ? -1 : AS_OWNER(v, call))
 
 int view_mkdir(const struct fs_view *v, const char *path, mode_t mode)
 {
 	_cleanup_place_ struct place p = place_of(v, path);
 
-	return AT_PLACE(p, mkdirat(p.dir, p.name, mode));
+	return AT_PLACE(v, p, mkdirat(p.dir, p.name, mode));
 }
 
 int view_mknod(const struct fs_view *v, const char *path, mode_t mode, dev_t dev)
 {
 	_cleanup_place_ struct place p = place_of(v, path);
 
-	return AT_PLACE(p, mknodat(p.dir, p.name, mode, dev));
+	return AT_PLACE(v, p, mknodat(p.dir, p.name, mode, dev));
 }
 
 int view_symlink(const struct fs_view *v, const char *target, const char *path)
 {
 	_cleanup_place_ struct place p = place_of(v, path);
 
-	return AT_PLACE(p, symlinkat(target, p.dir, p.name));
+	return AT_PLACE(v, p, symlinkat(target, p.dir, p.name));
 }
 
 int view_unlink(const struct fs_view *v, const char *path)
 {
 	_cleanup_place_ struct place p = place_of(v, path);
 
-	return AT_PLACE(p, unlinkat(p.dir, p.name, 0));
+	return AT_PLACE(v, p, unlinkat(p.dir, p.name, 0));
 }
 
 int view_rmdir(const struct fs_view *v, const char *path)
 {
 	_cleanup_place_ struct place p = place_of(v, path);
 
-	return AT_PLACE(p, unlinkat(p.dir, p.name, AT_REMOVEDIR));
+	return AT_PLACE(v, p, unlinkat(p.dir, p.name, AT_REMOVEDIR));
 }
 
 int view_link(const struct fs_view *v, const char *have, const char *want)
 {
 	_cleanup_place_ struct place a = place_of(v, have), b = place_of(v, want);
 
-	return a.dir == -1 || b.dir == -1 ? -1 : linkat(a.dir, a.name, b.dir, b.name, 0);
+	return a.dir == -1 || b.dir == -1 ? -1 : AS_OWNER(v, linkat(a.dir, a.name, b.dir, b.name, 0));
 }
 
 int view_link_fd(const struct fs_view *v, int fd, const char *want)
@@ -164,5 +219,5 @@ int view_link_fd(const struct fs_view *v, int fd, const char *want)
 	char own[64];
 
 	snprintf(own, sizeof(own), "/proc/self/fd/%d", fd);
-	return AT_PLACE(p, linkat(AT_FDCWD, own, p.dir, p.name, AT_SYMLINK_FOLLOW));
+	return AT_PLACE(v, p, linkat(AT_FDCWD, own, p.dir, p.name, AT_SYMLINK_FOLLOW));
 }

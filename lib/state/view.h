@@ -14,8 +14,10 @@
 
 struct fs_view {
 	int root; /* O_PATH descriptor of the root of the mount namespace; AT_FDCWD: ours */
+	/* Whom we are where our own ids have no place: root of the user namespace that file systems in there belong to. 0: we. */
+	uint32_t uid, gid;
 };
-#define FS_VIEW_OURS { AT_FDCWD }
+#define FS_VIEW_OURS { .root = AT_FDCWD }
 extern const struct fs_view fs_view_ours;
 
 /* Whether it is that of ourselves, so that a name can be given to any call as it is. */
@@ -31,7 +33,18 @@ int view_statfs(const struct fs_view *v, const char *path, struct statfs *st);
  */
 int view_parent(const struct fs_view *v, const char *path, const char **last);
 
-/* What changes names; the last component of a name is never followed. */
+/*
+ * What makes files may fail with EOVERFLOW, where the file system belongs to a user namespace that does not know us. Then this thread
+ * becomes @v's owner for what makes files, with all its capabilities; false: that is no other than we. *@self: what it was. Plain
+ * system calls.
+ */
+struct view_self {
+	uint32_t effective[2]; /* capabilities */
+};
+bool view_become(const struct fs_view *v, struct view_self *self);
+void view_come_back(const struct view_self *self);
+
+/* What changes names, as owner of the view where it must be; the last component of a name is never followed. */
 int view_mkdir(const struct fs_view *v, const char *path, mode_t mode);
 int view_mknod(const struct fs_view *v, const char *path, mode_t mode, dev_t dev);
 int view_symlink(const struct fs_view *v, const char *target, const char *path);

@@ -181,7 +181,7 @@ static int read_ns(struct op *op, struct snapshot *s, struct mnt_ns *n)
 	where.mnt = n->ns->fd;
 	where.cgroup = cg ? cg->fd : -1;
 	r = errand_run(op, &where, look, &l);
-	n->view.root = l.root;
+	n->view = (struct fs_view){ l.root, ns_uid_outside(s, 0), ns_gid_outside(s, 0) };
 	if (r)
 		return r;
 	if (proc_parse_mountinfo(op->arena, l.text.v, l.text.n, &all))
@@ -278,7 +278,7 @@ static int add_ns(struct op *op, struct mount_state *st, struct snap_ns *ns)
 
 	if (!slot)
 		return op_nomem(op);
-	*n = (struct mnt_ns){ .ns = ns, .view = { -1 } };
+	*n = (struct mnt_ns){ .ns = ns, .view = { .root = -1 } };
 	*slot = n;
 	return 0;
 }

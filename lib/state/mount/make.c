@@ -234,6 +234,8 @@ static int fill(struct op *op, struct snapshot *s, struct mnt_ns *n)
 	int r;
 
 	where.mnt = n->ns->fd;
+	n->view.uid = ns_uid_outside(s, 0);
+	n->view.gid = ns_gid_outside(s, 0);
 	r = errand_run(op, &where, n == s->mounts->nss.v[0] ? fill_first : fill_other, &k);
 	close_fd_p(&k.old);
 	close_fd_p(&k.scratch);

@@ -69,11 +69,14 @@ enum stand_in_call {
 	STAND_IN_CONNECT, /* fd: to addr, or to the file that @file refers to; @listener >= 0: accepted there, result[0] */
 };
 
+struct fs_view; /* lib/state/view.h */
+
 struct stand_in_job {
 	enum stand_in_call call;
 	int fd, type, backlog;
 	int listener, file;
 	int root, dir;	   /* BIND: -1: ours */
+	const struct fs_view *view; /* BIND: whose owner makes the file where we may not; NULL: nobody */
 	bool make_parents; /* BIND: the folders of the name are made */
 	bool unlink;	   /* BIND: the name goes again at once */
 	bool optional;	   /* the others go on where this one fails */

@@ -16,6 +16,7 @@
 
 #include "lib/state/ns/ns.h"
 #include "lib/state/sock/sock.h"
+#include "lib/state/view.h"
 
 /*
  * Everything up to stand_in_run() runs in the child: a fork of a program that may have other threads, so system calls and
@@ -60,11 +61,23 @@ static void remove_parents(const char *path)
 	}
 }
 
+static int bind_as(const struct stand_in_job *j)
+{
+	int r = bind(j->fd, (const struct sockaddr *)&j->addr, j->addr_len);
+	struct view_self self;
+
+	if (r < 0 && errno == EOVERFLOW && view_become(j->view, &self)) {
+		r = bind(j->fd, (const struct sockaddr *)&j->addr, j->addr_len);
+		view_come_back(&self);
+	}
+	return r;
+}
+
 static int bind_name(struct stand_in_job *j, const char *name)
 {
 	if (j->make_parents && make_parents(name) < 0)
 		return fail_at(j, "make its folders");
-	if (bind(j->fd, (struct sockaddr *)&j->addr, j->addr_len) < 0)
+	if (bind_as(j) < 0)
 		return fail_at(j, "bind it");
 	if (name[0]) {
 		j->result[0] = open(name, O_PATH | O_NOFOLLOW | O_CLOEXEC);

@@ -102,8 +102,8 @@ static int dump_peer_cred(struct op *op, const struct snapshot *s, const struct 
 	if (!m)
 		return CKPT_E_NOMEM;
 	m->pid = (uint32_t)c.pid;
-	m->uid = c.uid;
-	m->gid = c.gid;
+	m->uid = ns_uid_inside(s, c.uid);
+	m->gid = ns_gid_inside(s, c.gid);
 	if (getsockopt(v->copy, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE) {
 		m->groups = op_alloc(op, len);
 		if (!m->groups)
@@ -111,6 +111,8 @@ static int dump_peer_cred(struct op *op, const struct snapshot *s, const struct 
 		if (getsockopt(v->copy, SOL_SOCKET, SO_PEERGROUPS, m->groups, &len) < 0)
 			return file_errno(op, v, "read the groups of its peer");
 		m->n_groups = len / sizeof(gid_t);
+		for (size_t i = 0; i < m->n_groups; i++)
+			m->groups[i] = ns_gid_inside(s, m->groups[i]);
 	}
 	u->extra->peer = m;
 	u->noted = true;

@@ -27,6 +27,24 @@ static bool same_cred(const PeerCred *a, const PeerCred *b)
 	       (!a->n_groups || memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)) == 0);
 }
 
+/* As we call users and groups; one that has no place in the tree's user namespace is nobody in particular: ours stays. */
+static PeerCred *outside(struct op *op, const struct unix_state *us, const PeerCred *c)
+{
+	PeerCred *m = arena_memdup(op->arena, c, sizeof(*c));
+
+	if (!m)
+		return NULL;
+	m->uid = ns_uid_outside(us->s, c->uid);
+	m->gid = ns_gid_outside(us->s, c->gid);
+	m->groups = op_alloc(op, (c->n_groups + 1) * sizeof(*m->groups));
+	m->n_groups = 0;
+	for (size_t i = 0; m->groups && i < c->n_groups; i++) {
+		m->groups[m->n_groups] = ns_gid_outside(us->s, c->groups[i]);
+		m->n_groups += m->groups[m->n_groups] != (uint32_t)-1;
+	}
+	return m->groups ? m : NULL;
+}
+
 /* The credentials of a task that has the socket: the best guess where the images have none, as those of others. */
 static PeerCred *guess(struct op *op, struct unix_state *us, const struct unix_sk *sk)
 {
@@ -64,7 +82,7 @@ static int index_owners(struct op *op, struct snapshot *s, struct unix_state *us
 /* Those that @told shows as its peer's; they are of whoever made @made. In a new pid namespace no number can be had yet. */
 static const PeerCred *maker(struct op *op, struct unix_state *us, const struct unix_sk *made, const struct unix_sk *told)
 {
-	PeerCred *m = told->x ? told->x->peer : NULL, *copy;
+	PeerCred *m = told->x && told->x->peer ? outside(op, us, told->x->peer) : NULL, *copy;
 
 	m = m ? m : guess(op, us, made);
 	if (!m || !m->pid || !op->opts->new_pidns)

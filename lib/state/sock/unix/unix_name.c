@@ -260,8 +260,9 @@ static int bind_in_place(struct op *op, struct unix_state *us, struct unix_sk *s
 			return r;
 		sk->bind->dir = base;
 	}
-	if (!view_is_ours(view_of(us, sk)))
-		sk->bind->root = view_of(us, sk)->root;
+	sk->bind->view = view_of(us, sk);
+	if (!view_is_ours(sk->bind->view))
+		sk->bind->root = sk->bind->view->root;
 	r = open_parent(op, us, sk, base, name, &dir, &last);
 	r = r ? r : make_way(op, us, sk, dir, last);
 	sk->name_at = dir;
