@@ -105,7 +105,8 @@ static size_t put_text(uint8_t *buf, const char *text)
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t cap)
 {
 	static const char pax[] = "18 path=./one/two\n28 SCHILY.xattr.user.a=bytes\n19 mtime=-5.250000\n",
-			  sparse[] = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=./gap\n28 GNU.sparse.realsize=4096\n";
+			  sparse[] = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=./gap\n"
+				     "28 GNU.sparse.realsize=4096\n";
 	size_t n = 0;
 
 	if (cap < 16 * TAR_BLOCK_SIZE || i > 3)

@@ -72,16 +72,16 @@ static int refuse(struct op *op, const struct mnt *m, int code)
 	const char *hint = arena_printf(op->arena, "make it external: --external 'mnt[%s]:KEY'", m->e->mountpoint);
 
 	if (m->fs->traits & MNT_FS_REFUSED)
-		return op_fail(op, code, MNT_AT(hint), "%s: file systems of this kind are served by a program, and cannot be made again",
-			       mnt_name(op, m));
+		return op_fail(op, code, MNT_AT(hint),
+			       "%s: file systems of this kind are served by a program, and cannot be made again", mnt_name(op, m));
 	if (strcmp(m->e->root, "/") != 0)
 		return op_fail(op, code, MNT_AT(hint),
 			       "%s: only %s of its file system is mounted, and there is no mount of all of it to take that from",
 			       mnt_name(op, m), m->e->root);
 	if (m->fsname)
 		hint = arena_printf(op->arena, "%s; or, where mounting it by its name is enough, --enable-fs %s", hint ?: "", m->fsname);
-	return op_fail(op, code, MNT_AT(hint), "%s: a file system of this kind cannot be made again, and its contents are not dumped",
-		       mnt_name(op, m));
+	return op_fail(op, code, MNT_AT(hint),
+		       "%s: a file system of this kind cannot be made again, and its contents are not dumped", mnt_name(op, m));
 }
 
 int mnt_bases(struct op *op, struct mount_state *st, int code)

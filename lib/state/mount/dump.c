@@ -247,7 +247,8 @@ static int check_mount(struct op *op, const struct snapshot *s, const struct mnt
 		return op_fail(op, CKPT_E_UNSUPPORTED, MNT_AT(remedy), "%s shows the processes of another PID namespace than the tree's",
 			       mnt_name(op, m));
 	if (m->fs->traits & MNT_FS_LATE && dev_here(s->mounts, m->e->root_dev))
-		return op_fail(op, CKPT_E_UNSUPPORTED, MNT_AT("make it external, or all that is mounted here, too: --external 'mnt[]'"),
+		return op_fail(op, CKPT_E_UNSUPPORTED,
+			       MNT_AT("make it external, or all that is mounted here, too: --external 'mnt[]'"),
 			       "%s is mounted outside of the tree, too: a second one of it would spoil the files of both", mnt_name(op, m));
 	if (m->fs->traits & MNT_FS_CONTENT && dev_here(s->mounts, m->e->root_dev))
 		log_warn(op, "%s is mounted outside of the tree, too: the tree will have a copy of its own", mnt_name(op, m));

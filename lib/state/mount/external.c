@@ -178,7 +178,8 @@ int mnt_ext_restore(struct op *op, struct mount_state *st)
 		if (!key)
 			continue;
 		if (strcmp(key, MNT_EXT_DEVICE) == 0)
-			return op_fail(op, CKPT_E_UNSUPPORTED, MNT_AT("mount the device, and dump the mount as --external mnt[PLACE]:KEY"),
+			return op_fail(op, CKPT_E_UNSUPPORTED,
+				       MNT_AT("mount the device, and dump the mount as --external mnt[PLACE]:KEY"),
 				       "%s is of an external device", mnt_name(op, m));
 		if (strcmp(key, MNT_EXT_AUTO) != 0) {
 			m->ext_path = find_option(op, key);

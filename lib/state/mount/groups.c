@@ -82,7 +82,8 @@ static int find_master(struct op *op, struct mount_state *st, struct mnt_group *
 	if (!g->master || g->from || g->outside)
 		return 0;
 	return op_fail(op, code, MNT_AT("make it private, or external"),
-		       "%s is a slave of mounts outside of the tree (group %u), which it cannot be again", mnt_name(op, g->of), g->master);
+		       "%s is a slave of mounts outside of the tree (group %u), which it cannot be again", mnt_name(op, g->of),
+		       g->master);
 }
 
 /* Masters before slaves. */

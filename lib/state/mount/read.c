@@ -40,8 +40,8 @@ static int check_fs(struct op *op, struct mnt *m)
 	if (e->fstype == FSTYPE__AUTO && (!e->fsname || !e->fsname[0] || strchr(e->fsname, '/')))
 		return bad(op, m, "its file system has no name");
 	if (e->has_with_plugin && e->with_plugin)
-		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "mount"), "%s is to be mounted by a plugin, of which there are none",
-			       mnt_name(op, m));
+		return op_fail(op, CKPT_E_UNSUPPORTED, AT(.kind = "mount"),
+			       "%s is to be mounted by a plugin, of which there are none", mnt_name(op, m));
 	return 0;
 }
 

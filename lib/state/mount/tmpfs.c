@@ -255,8 +255,8 @@ static int open_archive(struct op *op, struct snapshot *s, const struct mnt_base
 		if (s->mounts->all.v[i]->base == b)
 			r = img_open(op, s->dir, IMG_TMPFS, s->mounts->all.v[i]->e->mnt_id, in);
 	if (r == IMG_ABSENT)
-		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "tmpfs"), "%s: there is no image of what was in it (tmpfs-dev-%u.tar.gz.img)",
-			       mnt_name(op, b->of), b->of->e->root_dev);
+		return op_fail(op, CKPT_E_IMAGE, AT(.kind = "tmpfs"),
+			       "%s: there is no image of what was in it (tmpfs-dev-%u.tar.gz.img)", mnt_name(op, b->of), b->of->e->root_dev);
 	return r;
 }
 
