@@ -180,6 +180,13 @@ static int check_task(struct op *op, struct snapshot *s, const struct snap_task 
 	const PidLevelsEntry *m = find(s, t->pid), *above = p ? find(s, p->pid) : NULL;
 	size_t depth = above ? above->n_inner : 0;
 
+	if (t->dead && (m ? m->n_inner : 0) != depth)
+		return bad(op, (uint32_t)t->pid, "are not as many as those of its parent");
+	if (t->dead)
+		return 0;
+	for (size_t i = 0; own == s->nested->root && i < t->threads.n; i++)
+		if (find(s, t->threads.v[i].tid))
+			return bad(op, (uint32_t)t->threads.v[i].tid, "are of a namespace that it is not in");
 	if (own == s->nested->root)
 		return m ? bad(op, m->pid, "are of a namespace that it is not in") : 0;
 	if (!m || m->ns_id != own->id || !p)
@@ -223,8 +230,8 @@ int nested_read(struct op *op, struct snapshot *s)
 	for (size_t i = 1; i < s->nested->v.n && !r; i++)
 		if (s->nested->v.v[i]->pid == s->nested->v.v[i - 1]->pid)
 			r = bad(op, s->nested->v.v[i]->pid, "are there twice");
-	for (size_t i = 1; i < s->tasks.n && !r; i++)
-		if (s->tasks.v[i].ids)
+	for (size_t i = 0; i < s->tasks.n && !r; i++)
+		if (s->tasks.v[i].ids || s->tasks.v[i].dead)
 			r = check_task(op, s, &s->tasks.v[i]);
 	return r;
 }
