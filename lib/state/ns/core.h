@@ -23,7 +23,7 @@ extern const struct ns_content ns_uts, ns_user, ns_pid, ns_time;
 
 /* Dump: maps, and whose namespaces they are; after it is known who lives where. */
 int ns_user_begin(struct op *op, struct snapshot *s);
-/* Dump: its clocks, as they are now. */
+/* Dump: how far its clocks are from ours. */
 int ns_time_begin(struct op *op, struct snapshot *s);
 
 /* Restore: an entry for one that all tasks of ours are to live in instead; NULL: out of memory (recorded). */
