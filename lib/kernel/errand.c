@@ -50,10 +50,7 @@ static int enter(struct errand *e)
 		if (fd >= 0 && setns(fd, kinds[i].flag) < 0)
 			return op_errno(e->op, errno, AT(.kind = "namespace"), "enter the %s namespace of the tree", kinds[i].name);
 	}
-	/*
-	 * Whoever is mapped to nobody in there could make no file. That takes the memory, which is ours, out of reach of those who are
-	 * that user outside; errand_run() gives it back. EINVAL: the namespace has no root, or nobody yet.
-	 */
+	/* Whoever is mapped to nobody in there could make no file. EINVAL: the namespace has no root, or nobody yet. */
 	if (e->where->user >= 0 && ((setresgid(0, 0, 0) < 0 && errno != EINVAL) || (setresuid(0, 0, 0) < 0 && errno != EINVAL)))
 		return op_errno(e->op, errno, AT(.kind = "namespace"), "become root in the user namespace of the tree");
 	return 0;
@@ -127,6 +124,9 @@ int errand_run(struct op *op, const struct errand_where *where, int (*fn)(struct
 		return op_errno(op, errno, NULL, "allocate a stack");
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	/* What it shares with us is out of reach of those who have all rights in there, or are that user outside. */
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 0);
 	r = start(e, 0);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (dumpable == 1)

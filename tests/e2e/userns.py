@@ -141,6 +141,20 @@ def credentials(work):
 
 
 @case
+def running(work):
+    """It runs on after a dump, as it was."""
+    for name, variant in (("creds", "caps"), ("tree", "basic"), ("ipc", "queue")):
+        with h.Workdir() as folder, Inside(folder, name, variant) as t:
+            t.ready()
+            before = t.seen()
+            for i in range(2):
+                r = h.dump(t.pid, os.path.join(folder, f"images{i}"), "-R")
+                h.require(r.rc == 0, f"dump: {r}")
+            h.require(t.seen() == before, f"{t.seen()}")
+            t.go()
+
+
+@case
 def twice(work):
     there_and_back(work, "creds", "ids", times=2)
 
