@@ -17,7 +17,8 @@ static int parse_props(struct op *op, struct cgroup_state *st, const char *text,
 		return op_nomem(op);
 	return op_fail(op, CKPT_E_INVAL,
 		       AT(.kind = "cgroup",
-			  .hint = "the form is: \"CONTROLLER\":, then  - \"strategy\": \"merge\", then  - \"properties\": [\"FILE\", \"FILE\"]"),
+			  .hint = "the form is: \"CONTROLLER\":, then  - \"strategy\": \"merge\", "
+				  "then  - \"properties\": [\"FILE\", \"FILE\"]"),
 		       "%s: line %u is not of the form that is known", where, line);
 }
 
@@ -66,7 +67,8 @@ int cgroups_dump(struct op *op, struct snapshot *s)
 	if (r || st->sets.n < 2)
 		return r;
 	if (op->opts->unprivileged) {
-		log_warn(op, "the tree is in other cgroups than we are; with --unprivileged they are not recorded, and restore leaves it in its own");
+		log_warn(op, "the tree is in other cgroups than we are; with --unprivileged they are not recorded, and restore leaves "
+			     "it in its own");
 		return cg_sets_forget(s);
 	}
 	return cg_dirs_dump(op, s);
@@ -124,7 +126,8 @@ int cgroups_check_running(struct op *op, struct snapshot *s, pid_t pid)
 		}
 		r = find_frozen(op, h, groups.v.v[i].path, &at);
 		if (!r && at)
-			r = op_fail(op, CKPT_E_BUSY, AT(.pid = pid, .kind = "cgroup", .hint = "thaw it, or name its folder with --freeze-cgroup"),
+			r = op_fail(op, CKPT_E_BUSY,
+				    AT(.pid = pid, .kind = "cgroup", .hint = "thaw it, or name its folder with --freeze-cgroup"),
 				    "process %d is in the cgroup %s of %s, which is frozen", pid, at, cg_word(h));
 	}
 	return r;

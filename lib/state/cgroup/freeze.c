@@ -85,7 +85,8 @@ static int freeze_one(struct op *op, struct cgroup_state *st, const struct cg_di
 	r = d->made ? 0 : cg_note(op, st, d->hier, d->path, f->state, now ?: f->thawed);
 	if (r || (dir >= 0 && cg_write_value(op, dir, f->state, value, false) == 0))
 		return r;
-	return op_errno(op, errno, AT(.kind = "cgroup"), "set %s of the cgroup %s of %s to %s", f->state, d->path, cg_word(d->hier), value);
+	return op_errno(op, errno, AT(.kind = "cgroup"), "set %s of the cgroup %s of %s to %s", f->state, d->path, cg_word(d->hier),
+			value);
 }
 
 int cgroups_freeze(struct op *op, struct snapshot *s)

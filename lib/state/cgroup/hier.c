@@ -184,7 +184,8 @@ int cg_hier_open(struct op *op, struct cgroup_state *st, struct cg_hier *h)
 		h->fd = open_mounted(&st->mounts, h, true);
 	if (h->fd >= 0)
 		return 0;
-	return op_errno(op, eno, AT(.kind = "cgroup", .hint = "--manage-cgroups=ignore leaves cgroups alone, --cgroup-yard says where they are"),
+	return op_errno(op, eno,
+			AT(.kind = "cgroup", .hint = "--manage-cgroups=ignore leaves cgroups alone, --cgroup-yard says where they are"),
 			"get at the cgroup hierarchy %s, which is not mounted here", cg_word(h));
 }
 

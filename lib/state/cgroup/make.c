@@ -231,12 +231,14 @@ static int make_dir(struct op *op, const struct snapshot *s, struct cg_dir *d)
 
 	/* Where we are ourselves it cannot be new: a runtime puts whoever restores a container into its cgroups. */
 	if (dir >= 0 && op->opts->manage_cgroups == CKPT_CGROUP_STRICT && !cg_is_below(d->hier->ours, d->path))
-		return op_fail(op, CKPT_E_EXISTS, AT(.kind = "cgroup", .hint = "remove it, or choose another mode than --manage-cgroups=strict"),
+		return op_fail(op, CKPT_E_EXISTS,
+			       AT(.kind = "cgroup", .hint = "remove it, or choose another mode than --manage-cgroups=strict"),
 			       "the cgroup %s of %s is there already", d->path, cg_word(d->hier));
 	if (dir < 0 && errno != ENOENT)
 		return op_errno(op, errno, AT(.kind = "cgroup"), "open the cgroup %s of %s", d->path, cg_word(d->hier));
 	if (dir < 0 && !makes_folders(op))
-		return op_fail(op, CKPT_E_SYS, AT(.kind = "cgroup", .hint = "make it, or choose another mode than --manage-cgroups=none and props"),
+		return op_fail(op, CKPT_E_SYS,
+			       AT(.kind = "cgroup", .hint = "make it, or choose another mode than --manage-cgroups=none and props"),
 			       "the cgroup %s of %s is not there", d->path, cg_word(d->hier));
 	if (dir < 0) {
 		r = make_folder(op, st, d->hier, d->path, &d->made);

@@ -25,8 +25,9 @@ static const char *joined(struct op *op, const CgControllerEntry *c)
 static int missing(struct op *op, const char *name, const char *path)
 {
 	return op_fail(op, CKPT_E_UNSUPPORTED,
-		       AT(.kind = "cgroup", .hint = "restore with --manage-cgroups=ignore: the tree then is in the cgroups of whoever restores it"),
-		       "the tree was in the cgroup %s of the hierarchy %s, and there is no such hierarchy here", path, *name ? name : "unified");
+		       AT(.kind = "cgroup", .hint = "with --manage-cgroups=ignore the tree is in the cgroups of whoever restores it"),
+		       "the tree was in the cgroup %s of the hierarchy %s, and there is no such hierarchy here", path,
+		       *name ? name : "unified");
 }
 
 /* ------------------------------------------------------------------------------------------------ folders */

@@ -75,12 +75,17 @@ static bool split(const char *path, const char *inside, size_t *ns)
 	return true;
 }
 
+static int bad_form(struct op *op, pid_t tid)
+{
+	return op_fail(op, CKPT_E_KERNEL, AT(.pid = tid, .kind = "cgroup"), "/proc/%d/cgroup is not of the form that is known", tid);
+}
+
 static int add_places(struct op *op, const struct cgroup_state *st, struct cg_set *set, pid_t tid, const char *text, size_t len)
 {
 	struct proc_cgroups groups;
 
 	if (proc_parse_cgroup(op->arena, text, len, &groups))
-		return op_fail(op, CKPT_E_KERNEL, AT(.pid = tid, .kind = "cgroup"), "/proc/%d/cgroup is not of the form that is known", tid);
+		return bad_form(op, tid);
 	for (size_t i = 0; i < st->hiers.n; i++) {
 		const char *path = find_path(&groups, st->hiers.v[i]->name);
 		struct cg_place *p;
@@ -112,7 +117,7 @@ static int add_roots(struct op *op, struct cg_set *set, pid_t pid, pid_t tid)
 	if (r)
 		return r;
 	if (proc_parse_cgroup(op->arena, text, len, &groups))
-		return op_fail(op, CKPT_E_KERNEL, AT(.pid = tid, .kind = "cgroup"), "/proc/%d/cgroup is not of the form that is known", tid);
+		return bad_form(op, tid);
 	for (size_t i = 0; i < set->places.n; i++) {
 		struct cg_place *p = &set->places.v[i];
 		const char *inside = find_path(&groups, p->hier->name);
