@@ -106,9 +106,10 @@ def settled(pid):
 
     def still():
         time.sleep(0.3)
-        now = network(pid)
-        was, last[0] = last[0], now
-        return now if was == now and "tentative" not in inside(pid, "ip addr") else None
+        if "tentative" in inside(pid, "ip addr"):
+            return None
+        was, last[0] = last[0], network(pid)
+        return was if was == last[0] else None
     return h.wait_until(still, "the network to come to rest")
 
 

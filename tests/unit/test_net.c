@@ -143,10 +143,12 @@ static void compare(int a, int b, const char *what)
 
 	char *save_x = NULL, *save_y = NULL, *p = x, *q = y;
 
-	/* The kernel notices a carrier a little later. */
+	/* The kernel notices carriers, and makes addresses, a little later, in both. */
 	for (int i = 0; i < 50 && strcmp(x, y); i++) {
 		usleep(100000);
+		free(x);
 		free(y);
+		p = x = shell(a, what);
 		q = y = shell(b, what);
 	}
 	if (strcmp(x, y) == 0)
