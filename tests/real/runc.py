@@ -291,6 +291,17 @@ def migrate(site):
     other.delete()
 
 
+def images(site):
+    """The field's decoder reads every image of a container."""
+    crit = runtimes.tool("crit")
+    c = site.runc(runtimes.Nginx()).start()
+    c.checkpoint()
+    names = [n for n in sorted(os.listdir(c.images())) if n.endswith(".img") and not n.startswith(("pages-", "tmpfs-"))]
+    h.require({"mountpoints-", "cgroup.img", "ipcns-var-", "utsns-"} <= {re.sub(r"\d+\.img$", "", n) for n in names}, f"images: {names}")
+    for n in names:
+        h.must(h.run([crit, "decode", "-i", os.path.join(c.images(), n)]), f"crit decode {n}")
+
+
 def v2only(site):
     """With nothing but cgroup v2 to see: runc takes the other ways."""
     runtimes.only_v2()
@@ -301,7 +312,7 @@ def v2only(site):
 
 
 CASES = [app(name) for name in ("idle", "shell", "redis", "nginx", "postgres", "mariadb", "node", "java")] + [place(f) for f in (
-    seccomp, userns, cgroupns, cgroup_modes, limits, tty, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, v2only)]
+    seccomp, userns, cgroupns, cgroup_modes, limits, tty, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, images, v2only)]
 
 if __name__ == "__main__":
     h.run_cases(CASES)
