@@ -176,10 +176,15 @@ static int check_entry(struct op *op, const struct snapshot *s, const PidLevelsE
 static int check_task(struct op *op, struct snapshot *s, const struct snap_task *t)
 {
 	struct snap_ns *own = ns_of(s, t, NS_PID);
-	const struct snap_task *p = parent_of(s, t);
-	const PidLevelsEntry *m = find(s, t->pid), *above = p ? find(s, p->pid) : NULL;
-	size_t depth = above ? above->n_inner : 0;
+	const PidLevelsEntry *m = find(s, t->pid), *above;
+	const struct snap_task *p;
+	size_t depth;
 
+	if (!s->nested->v.n && (t->dead || own == s->nested->root))
+		return 0;
+	p = parent_of(s, t);
+	above = p ? find(s, p->pid) : NULL;
+	depth = above ? above->n_inner : 0;
 	if (t->dead && (m ? m->n_inner : 0) != depth)
 		return bad(op, (uint32_t)t->pid, "are not as many as those of its parent");
 	if (t->dead)
