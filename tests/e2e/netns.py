@@ -293,6 +293,7 @@ def failed_restore_leaves_no_device():
 def device_moved_in():
     with box("timers") as t:
         dumped(t)
+        h.wait_until(lambda: h.run(["ip", "link", "show", "outer"]).rc, "the old one to go")
         sh("ip link add mine type veth peer name outer; ip link set outer up")
         index = index_of("mine")
         r = h.ckpt("restore", "-d", "-D", t.images, "--external", "netdev[eth0]:mine", "--fault-stage", "open files")

@@ -415,22 +415,30 @@ static void hold_chain(struct nft_batch *b, const char *name, uint32_t hook)
 	nft_rule_end(b);
 }
 
+/* A kernel without nftables, or without owners of tables (before Linux 5.12). */
+static int not_held(struct op *op, const struct net_ns *n, int err)
+{
+	log_warn(op, "packets that come before the connections of network %u are there are answered with a reset: %s", n->ns->id, strerror(err));
+	return 0;
+}
+
 /* It goes with its socket. */
 static int hold(struct op *op, struct net_ns *n)
 {
 	_cleanup_(nft_batch_free) struct nft_batch b = NFT_BATCH_INIT;
 	int r = nft_open(op, &n->hold);
 
+	if (r == CKPT_E_KERNEL) {
+		op_forget(op);
+		r = EPROTONOSUPPORT;
+	}
 	if (r)
-		return r;
+		return r < 0 ? r : not_held(op, n, r);
 	nft_table_add(&b, NFPROTO_INET, HOLD_TABLE, NFT_TABLE_F_OWNER);
 	hold_chain(&b, "input", NF_INET_LOCAL_IN);
 	hold_chain(&b, "output", NF_INET_LOCAL_OUT);
 	r = nft_commit(op, n->hold, &b);
-	if (r > 0)
-		return op_errno(op, r, AT(.kind = "network lock", .hint = "the kernel needs nftables with owners of tables (Linux 5.12)"),
-				"hold back TCP of network %u until its connections are there", n->ns->id);
-	return r;
+	return r > 0 ? not_held(op, n, r) : r;
 }
 
 void net_open(struct snapshot *s)
