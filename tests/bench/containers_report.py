@@ -7,16 +7,16 @@ from report import find, median
 
 PAGE = os.path.join(report.ROOT, "docs", "design", "containers.md")
 BY = "containers.py"
-EACH = ["checkpoint", "engine, checkpoint", "frozen", "frozen, -R", "restore", "engine, restore", "MB"]
+EACH = ["checkpoint", "process, checkpoint", "engine, checkpoint", "frozen", "frozen, -R", "restore", "process, restore", "engine, restore", "MB"]
 OTHERS = ["redis", "nginx", "postgres", "mariadb", "java"]
 
 
 def limits(results):
     """(name, limit, measured) of every goal that was measured."""
-    alone = find(results, "each", "idle", "engine, checkpoint")
+    alone = find(results, "each", "idle", "process, checkpoint")
     back = find(results, "each", "idle", "engine, restore")
-    yield "idle container, the engine's part of the checkpoint", 40, alone
-    yield "idle container, the engine's part of the restore", 40, back
+    yield "idle container, the engine's part of the checkpoint (its process)", 40, alone
+    yield "idle container, the engine's part of the restore (from the request)", 40, back
     yield "redis of 500 MB, frozen with `--leave-running`", 40, find(results, "each", "redis", "frozen, -R")
     small = find(results, "many", "0", "idle")
     if small:
@@ -82,6 +82,6 @@ def write(results):
     texts = {"machine": head, "goals": goals(results), "each": report.table(results, "each", EACH),
              "one": report.table(results, "one", ["idle", "idle, frozen", *OTHERS]), "many": report.table(results, "many", ["idle", "idle, frozen", *OTHERS]),
              "programs": report.table(results, "programs", ["checkpoint", "restore"]),
-             "docker": report.table(results, "docker", ["checkpoint", "engine, checkpoint", "restore", "engine, restore"])}
+             "docker": report.table(results, "docker", ["checkpoint", "process, checkpoint", "restore", "process, restore"])}
     report.write_parts({k: v for k, v in texts.items() if k in ("machine", "goals") or report.of(results, k)}, BY, PAGE)
     pictures(results)
