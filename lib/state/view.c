@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "lib/kernel/sys.h"
@@ -42,6 +43,7 @@ bool view_become(const struct fs_view *v, struct view_self *self)
 	if (!v || (!v->uid && !v->gid) || v->uid == (uint32_t)-1 || v->gid == (uint32_t)-1)
 		return false;
 	set_capabilities(NULL, self);
+	self->dumpable = prctl(PR_GET_DUMPABLE);
 	syscall(SYS_setfsgid, v->gid);
 	syscall(SYS_setfsuid, v->uid);
 	set_capabilities(NULL, NULL);
@@ -55,6 +57,8 @@ void view_come_back(const struct view_self *self)
 	syscall(SYS_setfsuid, geteuid());
 	syscall(SYS_setfsgid, getegid());
 	set_capabilities(self, NULL);
+	if (self->dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	errno = saved;
 }
 

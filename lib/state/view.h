@@ -40,6 +40,7 @@ int view_parent(const struct fs_view *v, const char *path, const char **last);
  */
 struct view_self {
 	uint32_t effective[2]; /* capabilities */
+	int dumpable;	       /* whether others may look into us: the kernel takes that back when ids change */
 };
 bool view_become(const struct fs_view *v, struct view_self *self);
 void view_come_back(const struct view_self *self);

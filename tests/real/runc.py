@@ -137,6 +137,53 @@ def tty(site):
     c.delete()
 
 
+class Names(runtimes.App):
+    """Things with names, and some that have lost theirs, in a tmpfs of the container: it looks at them again and again."""
+    name, root = "names", "base"
+    args = ["perl", "-e", r"""
+        use Socket; $| = 1; chdir "/dev/shm"; mkdir "sub"; mkdir "lost"; open($in, "<", "sub/..");
+        open($gone, "+>", "lost/gone") or die; syswrite($gone, "what was written"); chmod 0640, "lost/gone";
+        unlink "lost/gone"; rmdir "lost";
+        open($kept, "+>", "sub/kept") or die;
+        socket($l, PF_UNIX, SOCK_STREAM, 0); bind($l, pack_sockaddr_un("/dev/shm/sock")) or die; listen($l, 5);
+        for ($i = 0; ; $i++) {
+            seek($gone, 0, 0); sysread($gone, $text, 100); @s = stat($gone);
+            socket($c, PF_UNIX, SOCK_STREAM, 0); $r = connect($c, pack_sockaddr_un("/dev/shm/sock")) ? "heard" : "deaf: $!";
+            accept($a, $l) if $r eq "heard"; close($a); close($c);
+            @k = stat($kept); @n = stat("/dev/shm/sub/kept");
+            open($f, ">", "/count.new"); printf $f "$i|$text|%o %d %d|$r|%s", $s[2], $s[4], $s[3], $k[1] == $n[1] ? "same" : "other";
+            close($f); rename "/count.new", "/count"; select(undef, undef, undef, 0.05);
+        }"""]
+
+    def state(self, c):
+        return c.file("/count").split("|")
+
+    def ready(self, c):
+        h.wait_until(lambda: len(self.state(c)) == 5, "the program to look", 10)
+        self.want = ["what was written", "100640 0 0", "heard", "same"]
+        h.require(self.state(c)[1:] == self.want, f"it sees {self.state(c)}")
+
+    def before(self, c):
+        self.seen = int(self.state(c)[0])
+
+    def check(self, c):
+        h.wait_until(lambda: int(self.state(c)[0]) > self.seen, "the program to look again", 10)
+        h.require(self.state(c)[1:] == self.want, f"it sees {self.state(c)}")
+
+
+def names(site, userns=False):
+    """Files, a deleted one in a folder that is deleted, too, and a socket, in the container's own tmpfs."""
+    c = site.runc(Names(), userns=userns).start()
+    for _ in range(2):
+        c.again()
+    c.delete()
+
+
+def names_userns(site):
+    """The same where the tmpfs belongs to a user namespace."""
+    names(site, userns=True)
+
+
 class Echo(runtimes.App):
     """Answers every line with its number on that connection."""
     name = "echo"
@@ -312,7 +359,7 @@ def v2only(site):
 
 
 CASES = [app(name) for name in ("idle", "shell", "redis", "nginx", "postgres", "mariadb", "node", "java")] + [place(f) for f in (
-    seccomp, userns, cgroupns, cgroup_modes, limits, tty, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, images, v2only)]
+    seccomp, userns, cgroupns, cgroup_modes, limits, tty, names, names_userns, tcp, netns, leave_running, pre_dump, failed_checkpoint, failed_restore, migrate, images, v2only)]
 
 if __name__ == "__main__":
     h.run_cases(CASES)

@@ -208,7 +208,7 @@ static void views(void **state)
 {
 	char dir[] = "/tmp/ckpt-view-XXXXXX", path[256];
 	const char *last;
-	struct fs_view v;
+	struct fs_view v = { 0 };
 	struct stat st;
 	int fd;
 
@@ -245,11 +245,45 @@ static void views(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* What makes and removes names stays below the root, whatever a symbolic link says. */
+static void names_in_views(void **state)
+{
+	char dir[] = "/tmp/ckpt-view-XXXXXX";
+	struct fs_view v = { 0 };
+	struct stat a, b;
+	struct statfs fs;
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	v.root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert_false(view_is_ours(&v));
+	assert_true(view_is_ours(NULL) && view_is_ours(&fs_view_ours));
+	assert_int_equal(view_mkdir(&v, "/d", 0700), 0);
+	assert_int_equal(view_symlink(&v, "/d", "/to"), 0);
+	assert_int_equal(view_mknod(&v, "/to/one", S_IFREG | 0600, 0), 0);
+	assert_int_equal(view_link(&v, "/d/one", "/to/two"), 0);
+	assert_int_equal(view_stat(&v, "/to/two", &a), 0);
+	assert_int_equal(view_lstat(&v, "/d/one", &b), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	assert_int_equal(view_statfs(&v, "/to", &fs), 0);
+	fd = view_open(&v, "/d/one", O_PATH | O_CLOEXEC, 0);
+	assert_int_equal(view_link_fd(&v, fd, "/d/three"), 0);
+	close(fd);
+	assert_true(view_mkdir(&v, "/none/x", 0700) < 0 && errno == ENOENT);
+	assert_true(view_unlink(&v, "/") < 0 && errno == EINVAL);
+	assert_int_equal(view_unlink(&v, "/to/one") | view_unlink(&v, "/d/two") | view_unlink(&v, "/d/three"), 0);
+	assert_int_equal(view_unlink(&v, "/to"), 0); /* the link, not what it leads to */
+	assert_int_equal(view_rmdir(&v, "/d"), 0);
+	close(v.root);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(here),	       cmocka_unit_test(elsewhere), cmocka_unit_test(other_pids),
-		cmocka_unit_test(no_namespace), cmocka_unit_test(views),
+		cmocka_unit_test(no_namespace), cmocka_unit_test(views), cmocka_unit_test(names_in_views),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
