@@ -468,7 +468,8 @@ static bool will_be_opened(const struct fd_view *v)
 	return strncmp(v->link, "/dev/zero", 9) != 0;
 }
 
-static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, struct known_mapping **ret)
+static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, const char *known_as,
+		       struct known_mapping **ret)
 {
 	_cleanup_view_ struct fd_view v = { .copy = -1 };
 	struct known_mapping *k = op_new(op, struct known_mapping);
@@ -491,7 +492,7 @@ static int mapping_new(struct op *op, struct snapshot *s, pid_t pid, const struc
 	k->is_shmem = f->kind == &file_memfd;
 	*ret = k;
 	return index_add(op, &s->file_state->mappings,
-			 KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, vma->name), k);
+			 KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, known_as), k);
 }
 
 /* How the mapped file was opened shows in the mode of the link. */
@@ -508,18 +509,34 @@ static int mapping_flags(struct op *op, pid_t pid, const struct proc_vma *vma, u
 	return 0;
 }
 
+/* By which name a mapping is remembered: the same name may be another file in another mount namespace of the tree. */
+static const char *mapping_name(struct op *op, const struct snapshot *s, pid_t pid, const struct proc_vma *vma)
+{
+	bool several = false;
+	uint32_t id = 0;
+
+	for (size_t i = 0; mounts_own(s) && i < s->tasks.n; i++) {
+		uint32_t ns = ns_id_of(s->tasks.v[i].ids, NS_MNT);
+
+		several = several || ns != ns_id_of(s->tasks.v[0].ids, NS_MNT);
+		id = s->tasks.v[i].host == pid ? ns : id;
+	}
+	return several ? arena_printf(op->arena, "%u %s", id, vma->name ?: "") : vma->name;
+}
+
 int files_dump_mapping(struct op *op, struct snapshot *s, pid_t pid, const struct proc_vma *vma, uint32_t *id,
 		       bool *is_shmem, uint32_t *fdflags)
 {
 	bool private = vma->perms[3] != 's';
+	const char *name = mapping_name(op, s, pid, vma);
 	struct known_mapping *k;
 	int r = 0;
 
 	if (!files_state(op, s))
 		return CKPT_E_NOMEM;
-	k = index_find(&s->file_state->mappings, KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, vma->name));
+	k = index_find(&s->file_state->mappings, KEY(makedev(vma->dev_major, vma->dev_minor), vma->inode, name));
 	if (!k)
-		r = mapping_new(op, s, pid, vma, &k);
+		r = mapping_new(op, s, pid, vma, name, &k);
 	if (r)
 		return r;
 	*id = k->id;
