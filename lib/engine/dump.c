@@ -466,8 +466,9 @@ static const struct stage stages[] = {
 	/* from here on the tree is stopped */
 	{ "freeze", freeze, stage_thaw, 2 },
 	{ "clocks", frame, NULL, 1 },
-	{ "namespaces", enter_namespaces, namespaces_undo, 1 },
+	/* who tracks memory is found by a name in our own network namespace: before we enter another one */
 	{ "tracking", stage_begin_tracking, stage_tracking_undo, 1 },
+	{ "namespaces", enter_namespaces, namespaces_undo, 1 },
 	{ "memory areas", read_areas, files_undo, 2 },
 	{ "inject", inject, cure_undo, 1 },
 	{ "tasks", collect_core, NULL, 2 },
@@ -512,7 +513,6 @@ int dump_run(struct op *op, pid_t pid)
 	freezer_done(op, &d->freezer);
 	if (r)
 		return op_wrap(op, d->running ? r : tree_explain(op, d, r), "checkpoint of process %d", pid);
-	track_commit(op, d);
 	if (op->opts->auto_dedup && op->opts->prev_images_dir && !op->opts->page_server)
 		dedup_after_dump(op, d->s.dir);
 	stage_stop_guardian(op, d);
@@ -521,6 +521,7 @@ int dump_run(struct op *op, pid_t pid)
 	ipc_done(op, &d->s, true);
 	cgroups_done(op, &d->s, true);
 	leave_namespaces(op, d, true);
+	track_commit(op, d);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);
 	return 0;
