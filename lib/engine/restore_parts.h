@@ -52,7 +52,7 @@ struct restore {
 	int source_fd; /* pidfd of whom tasks take our descriptors from: ourselves, or a depot */
 	struct depot *depot; /* lib/kernel/depot.h; NULL: there is none */
 	char argv[4][24]; /* of the restorer */
-	struct child *child; /* what the root goes by until then: restore_spawn.c */
+	struct child *child; /* what the root goes by until then: restore_child.h */
 	int root_go[2]; /* pipe that it waits on */
 	int timens_fd;	/* of its offsets, -1: not open */
 	void *stack; /* the root's, until it has executed the restorer */
@@ -98,7 +98,7 @@ int restore_pidns_enter(struct op *op, struct restore *r, bool enter); /* the ca
 int restore_pidns_go(struct op *op, struct restore *r);	/* the root task exists */
 void restore_pidns_done(struct restore *r, bool success);
 void restore_spawn_done(struct restore *r); /* after restore_drive() or restore_kill() */
-void restore_kill(struct op *op, struct restore *r);
+void restore_kill(struct op *op, struct restore *r); /* restore_kill.c; any number of times */
 /* restore_trace.c: the tracer's part, for one process */
 /* Follows it until it stands at its next barrier or is ready, with all its threads; or ends, if that is its part. */
 int restore_follow(struct op *op, struct new_task *t);

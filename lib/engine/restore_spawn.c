@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The new process. It shares our memory and descriptors until it executes the restorer (as posix_spawn does), so that a large
- * host is not copied, and makes raw system calls on prepared data only, because the host may have other threads. We trace it
- * with EXITKILL: it cannot outlive us unfinished. Born into the namespaces that the tree is to have, it waits there while they
- * are filled and everything else is prepared.
+ * How the root process is made (what it does itself is restore_child.c): with its PID, in new namespaces, traced with EXITKILL, so
+ * that it cannot outlive us unfinished. Then it waits, may be asked to call something for us, and is told to go.
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -20,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "lib/engine/restore_child.h"
 #include "lib/engine/restore_parts.h"
 #include "lib/kernel/arch/x86_64/clone_vm.h"
 #include "lib/kernel/features.h"
@@ -32,188 +31,8 @@
 #define LAST_PID "/proc/sys/kernel/ns_last_pid"
 /* Others fork between the write and the clone at any time; an attempt takes some ten microseconds. */
 #define LAST_PID_TRIES 1000
-#define EXEC_TRIES 50
-#define VISIT_STACK (128u << 10)
-enum { GO = 'g', VISIT = 'v' }; /* bytes in the pipe */
 #define FREE_TRIES 300 /* of a millisecond */
-#define SMALL_STACK (8u << 20)
 #define TRACE_OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
-
-struct child {
-	int go;		/* pipe: a byte comes when all below is filled in */
-	int self_pidfd; /* of the engine */
-	int inherit[2]; /* the plan, and a pidfd of us */
-	int elf_fd;
-	bool fixed_layout; /* the kernel is to look for free addresses from the very top: lib/state/mem/uring_area.c */
-	const char *argv[6];
-	int *err; /* why the restorer was not executed */
-	const char **step;
-	struct {
-		int fd, flag;
-	} join[NS_N]; /* namespaces that are there already, which it enters first of all */
-	size_t n_join;
-	bool in_user_ns;     /* has all capabilities, and is nobody there */
-	int cgroup_ns;	     /* that it enters; -1: stays in ours */
-	int init_pidfd;	     /* whose mount namespace it joins; -1: stays in ours */
-	/* What it is asked to do before it goes: in a thread of its own, so that its credentials and folders stay as they are. */
-	void (*visit)(void *arg);
-	void *visit_arg;
-	char *visit_stack;
-	volatile pid_t visiting; /* the thread; 0 when it is gone */
-	const char *timens;
-	size_t timens_len;
-	int timens_fd;	     /* its own /proc/PID/timens_offsets: it may have no /proc by then */
-};
-
-#define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
-
-/* Ends the new process with a word on what failed. */
-IN_CHILD static void child_fail(struct child *c, const char *step, long ret)
-{
-	*c->step = step;
-	*c->err = (int)-ret;
-	for (;;)
-		raw_syscall(__NR_exit, 127, 0, 0, 0, 0);
-}
-
-IN_CHILD static void join_namespaces(struct child *c)
-{
-	for (size_t i = 0; i < c->n_join; i++) {
-		long ret = raw_syscall(__NR_setns, c->join[i].fd, c->join[i].flag, 0, 0, 0);
-
-		if (ret < 0)
-			child_fail(c, "enter a namespace that was given", ret);
-	}
-}
-
-IN_CHILD static void enter_namespaces(struct child *c)
-{
-	long ret;
-
-	if (c->timens_len) {
-		ret = raw_syscall(__NR_unshare, CLONE_NEWTIME, 0, 0, 0, 0);
-		if (ret == 0)
-			ret = raw_syscall(__NR_write, c->timens_fd, (long)c->timens, (long)c->timens_len, 0, 0);
-		if (ret < 0)
-			child_fail(c, "make a time namespace", ret);
-	}
-	if (c->cgroup_ns >= 0) {
-		ret = raw_syscall(__NR_setns, c->cgroup_ns, CLONE_NEWCGROUP, 0, 0, 0);
-		if (ret < 0)
-			child_fail(c, "enter its cgroup namespace", ret);
-	}
-	if (c->init_pidfd < 0)
-		return;
-	ret = raw_syscall(__NR_setns, c->init_pidfd, CLONE_NEWNS, 0, 0, 0);
-	if (ret < 0)
-		child_fail(c, "join the mount namespace of the new pid namespace", ret);
-}
-
-/* Who is not root loses his capabilities when he executes something, but for the ambient ones. */
-IN_CHILD static void keep_capabilities(struct child *c)
-{
-	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	struct __user_cap_data_struct data[2];
-	long ret = raw_syscall(__NR_capget, (long)&head, (long)data, 0, 0, 0);
-
-	for (int i = 0; i < 2; i++)
-		data[i].inheritable = data[i].permitted;
-	if (ret == 0)
-		ret = raw_syscall(__NR_capset, (long)&head, (long)data, 0, 0, 0);
-	for (long cap = 0; cap < 64 && ret == 0; cap++)
-		if (data[cap / 32].permitted >> cap % 32 & 1)
-			ret = raw_syscall(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
-	if (ret < 0)
-		child_fail(c, "keep its capabilities", ret);
-}
-
-/* Both are the program's own again when the restorer has set its personality and limits. */
-IN_CHILD static void fix_layout(struct child *c)
-{
-	long old = raw_syscall(__NR_personality, 0xffffffff, 0, 0, 0, 0);
-	struct rlimit limit;
-	long ret = raw_syscall(__NR_prlimit64, 0, RLIMIT_STACK, 0, (long)&limit, 0);
-
-	if (ret == 0) {
-		limit.rlim_cur = MIN(limit.rlim_cur, (rlim_t)SMALL_STACK);
-		ret = raw_syscall(__NR_prlimit64, 0, RLIMIT_STACK, (long)&limit, 0, 0);
-	}
-	if (ret == 0)
-		ret = raw_syscall(__NR_personality, old | ADDR_NO_RANDOMIZE, 0, 0, 0, 0);
-	if (ret < 0)
-		child_fail(c, "have no randomization", ret);
-}
-
-IN_CHILD static void visit_main(void *arg)
-{
-	struct child *c = arg;
-
-	c->visit(c->visit_arg);
-	for (;;)
-		raw_syscall(__NR_exit, 0, 0, 0, 0, 0);
-}
-
-IN_CHILD static void visit(struct child *c)
-{
-	struct clone_args args = {
-		.flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_UNTRACED | CLONE_CHILD_CLEARTID,
-		.child_tid = (uintptr_t)&c->visiting,
-		.stack = (uintptr_t)c->visit_stack,
-		.stack_size = VISIT_STACK,
-	};
-
-	if (clone_vm(&args, sizeof(args), visit_main, c) < 0)
-		raw_syscall(__NR_exit, 125, 0, 0, 0, 0);
-}
-
-/*
- * Until the engine says that all is ready, or ends. Descriptors are shared with it up to here: what it opened meanwhile is
- * there, and the other end of the pipe would not be closed by its end.
- */
-IN_CHILD static void await_go(struct child *c)
-{
-	char byte = VISIT;
-
-	while (byte == VISIT) {
-		struct pollfd p[2] = { { .fd = c->go, .events = POLLIN }, { .fd = c->self_pidfd, .events = POLLIN } };
-
-		while (!p[0].revents && !p[1].revents)
-			raw_syscall(__NR_poll, (long)p, ARRAY_SIZE(p), -1, 0, 0);
-		if (p[1].revents || raw_syscall(__NR_read, c->go, (long)&byte, 1, 0, 0) != 1)
-			raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
-		if (byte == VISIT)
-			visit(c);
-	}
-	if (raw_syscall(__NR_unshare, CLONE_FILES, 0, 0, 0, 0) < 0)
-		raw_syscall(__NR_exit, 126, 0, 0, 0, 0);
-}
-
-/* Runs in the new process. */
-IN_CHILD static void child_main(void *arg)
-{
-	struct child *c = arg;
-	static const char *const env[] = { NULL };
-	long ret;
-
-	join_namespaces(c);
-	await_go(c);
-	enter_namespaces(c);
-	for (size_t i = 0; i < ARRAY_SIZE(c->inherit); i++)
-		raw_syscall(__NR_fcntl, c->inherit[i], F_SETFD, 0, 0, 0);
-	if (c->fixed_layout)
-		fix_layout(c);
-	if (c->in_user_ns)
-		keep_capabilities(c);
-	ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
-	/* ETXTBSY: another thread of the host forked while we had the file open for writing; that child is about to exec. */
-	for (int i = 0; ret == -ETXTBSY && i < EXEC_TRIES; i++) {
-		const struct timespec ts = { 0, 1000000 };
-
-		raw_syscall(__NR_nanosleep, (long)&ts, 0, 0, 0, 0);
-		ret = raw_syscall(__NR_execveat, c->elf_fd, (long)"", (long)c->argv, (long)env, AT_EMPTY_PATH);
-	}
-	child_fail(c, "execute the restorer", ret);
-}
 
 static bool use_set_tid(struct op *op)
 {
@@ -258,13 +77,13 @@ static long clone_in_groups(struct op *op, struct restore *r, struct clone_args 
 	long pid;
 
 	if (!ns_groups_denied(&r->s))
-		return clone_vm(args, sizeof(*args), child_main, c);
+		return clone_vm(args, sizeof(*args), restore_child_main, c);
 	own = op_alloc(op, ((size_t)MAX(n_own, 0) + 1) * sizeof(*own));
 	if (!own || getgroups(n_own, own) != n_own)
 		return -ENOMEM;
 	if (syscall(SYS_setgroups, n, groups) < 0)
 		return -errno;
-	pid = clone_vm(args, sizeof(*args), child_main, c);
+	pid = clone_vm(args, sizeof(*args), restore_child_main, c);
 	syscall(SYS_setgroups, (size_t)n_own, own);
 	return pid;
 }
@@ -549,80 +368,4 @@ void restore_spawn_done(struct restore *r)
 	}
 	close_fd_p(&r->timens_fd);
 	r->timens_fd = -1;
-}
-
-/* Children that were forked a moment ago, of which we did not hear yet. They are ours, too: they are traced. */
-static void kill_unknown(struct op *op, const struct new_task *t)
-{
-	struct proc_numbers children = { 0 };
-
-	if (proc_list_children(op, t->pid, &children) != 0)
-		op_forget(op);
-	for (size_t i = 0; i < children.v.n; i++) {
-		bool known = false;
-
-		for (size_t k = 0; k < t->r->n_tasks && !known; k++)
-			known = t->r->tasks[k].pid == children.v.v[i];
-		if (known)
-			continue;
-		kill(children.v.v[i], SIGKILL);
-		waitpid(children.v.v[i], NULL, __WALL);
-	}
-}
-
-/*
- * Threads that we trace are ours to reap; the leader's end comes after all of theirs. Those in any order: the last one of the
- * threads of a PID namespace's init ends when the others were waited for.
- */
-static void reap(struct new_task *t)
-{
-	bool more = true;
-
-	for (unsigned round = 0; more; round++) {
-		more = false;
-		for (size_t i = 1; i < t->n_threads; i++) {
-			struct new_thread *th = &t->threads[i];
-			int status = 0;
-			pid_t got;
-
-			if (!th->tid || th->gone)
-				continue;
-			got = waitpid(th->tid, &status, __WALL | WNOHANG);
-			th->gone = got < 0 ? errno != EINTR : got > 0 && !WIFSTOPPED(status);
-			more = more || !th->gone;
-		}
-		if (more)
-			usleep(round < 20 ? 20 : 500);
-	}
-	while (waitpid(t->pid, NULL, __WALL) < 0 && errno == EINTR)
-		;
-	t->pid = 0;
-}
-
-void restore_kill(struct op *op, struct restore *r)
-{
-	bool init_last = ns_clone_flags(&r->s) & CLONE_NEWPID || (r->s.extra && r->s.extra->n_nested_pids);
-
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if (r->tasks[i].pid && r->tasks[i].n_kids_born < r->tasks[i].n_kids)
-			kill_unknown(op, &r->tasks[i]);
-	/* A process that we trace keeps its number until we have waited for it. */
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if (r->tasks[i].pid)
-			kill(r->tasks[i].pid, SIGKILL);
-	/*
-	 * Parents first: what a dead parent leaves goes to the next subreaper. Where that is our own process, what was waited
-	 * for before would become a zombie of ours, which nobody knows of; so do the zombies of the tree. The init of a PID
-	 * namespace is the subreaper of all in there, and ends when all of them have: it comes last.
-	 */
-	for (size_t i = 0; i < r->n_tasks; i++) {
-		struct new_task *t = &r->tasks[init_last ? r->n_tasks - 1 - i : i];
-
-		if (t->pid)
-			reap(t);
-	}
-	for (size_t i = 0; i < r->n_tasks; i++)
-		if (r->tasks[i].zombie)
-			waitpid(r->tasks[i].zombie, NULL, __WALL | WNOHANG);
-	r->pid = 0;
 }

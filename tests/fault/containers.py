@@ -111,7 +111,7 @@ def disturb_dump(rounds, rnd, signals):
                 h.require(not os.listdir(images), f"{what}: left in the folder: {os.listdir(images)}")
             shutil.rmtree(images)
             os.mkdir(images)
-        h.require(early > rounds // 4, f"only {early} of {rounds} rounds met a dump under way")
+        h.require(early > rounds // 10, f"only {early} of {rounds} rounds met a dump under way")
         print(f"#   {early} of {rounds} dumps were cut short")
 
 
@@ -202,7 +202,7 @@ def kill_restore(rounds, rnd):
             gone.check(what, False)
             # folders of cgroups that a killed engine made, and nobody is in, are taken as they are by the next one
             runtimes.remove_cgroups(bed.c.id)
-        h.require(early > rounds // 4, f"only {early} of {rounds} rounds met a restore under way")
+        h.require(early > rounds // 10, f"only {early} of {rounds} rounds met a restore under way")
         print(f"#   {early} of {rounds} restores were cut short")
         in_earnest(bed)
 
