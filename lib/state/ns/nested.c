@@ -151,7 +151,7 @@ static const PidLevelsEntry *find(const struct snapshot *s, pid_t number)
 {
 	const PidLevelsEntry key = { .pid = (uint32_t)number }, *k = &key, *const *hit;
 
-	if (!s->nested || number <= 0)
+	if (!s->nested || !s->nested->v.n || number <= 0)
 		return NULL;
 	hit = bsearch(&k, s->nested->v.v, s->nested->v.n, sizeof(k), by_pid);
 	return hit ? *hit : NULL;
