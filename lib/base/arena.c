@@ -73,7 +73,7 @@ char *arena_strndup(struct arena *a, const char *s, size_t n)
 {
 	char *q = arena_alloc(a, n + 1);
 
-	if (q)
+	if (q && n)
 		memcpy(q, s, n);
 	return q;
 }
