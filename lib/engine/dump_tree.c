@@ -162,6 +162,56 @@ static int walk(struct op *op, struct walk *w)
 	return r;
 }
 
+/* Takes out a task that is gone. Whom its children have for a parent now has to be one of the tree, too. */
+static int drop(struct op *op, struct dump *d, size_t i)
+{
+	pid_t pid = d->tasks.v[i]->pid;
+
+	for (size_t k = i + 1; k < d->tasks.n; k++) {
+		struct dump_task *t = d->tasks.v[k];
+		struct proc_stat st;
+		size_t p = 0;
+
+		if (t->parent != i)
+			continue;
+		if (proc_read_stat(op, t->pid, &st) != 0)
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = t->pid), "task %d ended meanwhile", t->pid);
+		while (p < d->tasks.n && d->tasks.v[p]->pid != st.ppid)
+			p++;
+		if (p == d->tasks.n)
+			return op_fail(op, CKPT_E_NO_PROCESS, AT(.pid = pid), "task %d ended meanwhile, and left task %d behind", pid, t->pid);
+		t->parent = p;
+	}
+	memmove(&d->tasks.v[i], &d->tasks.v[i + 1], (d->tasks.n - i - 1) * sizeof(*d->tasks.v));
+	d->tasks.n--;
+	for (size_t k = 0; k < d->tasks.n; k++)
+		d->tasks.v[k]->parent -= d->tasks.v[k]->parent > i;
+	return 0;
+}
+
+/* One that was about to end when the freezer caught it. Its parent stands still by now, but may have waited for it before. */
+static int ended_when_thawed(struct op *op, struct walk *w, size_t i)
+{
+	struct dump_task *t = w->d->tasks.v[i];
+	struct proc_stat st;
+	int r;
+
+	do {
+		r = proc_read_stat(op, t->pid, &st);
+		if (r < 0)
+			return r;
+		if (r || st.state == 'X') {
+			w->held--;
+			return drop(op, w->d, i);
+		}
+		r = op_check_cancel(op);
+		sched_yield();
+	} while (!r && (st.state != 'Z' || st.num_threads > 1));
+	t->zombie = true;
+	t->stat = st;
+	return r;
+}
+
 /* The stops of those that were seized while the freezer held them. */
 static int await_stops(struct op *op, struct walk *w)
 {
@@ -169,9 +219,17 @@ static int await_stops(struct op *op, struct walk *w)
 
 	for (size_t i = 0; i < w->held && !r; i++) {
 		struct dump_task *t = w->d->tasks.v[i];
+		size_t held = w->held;
 
-		r = t->zombie ? 0 : target_stop(op, &t->target, &w->sleepers);
-		t->stat = t->zombie ? t->stat : t->target.stat;
+		if (t->zombie)
+			continue;
+		r = target_stop(op, &t->target, &w->sleepers);
+		t->stat = t->target.stat;
+		if (r != CKPT_E_NO_PROCESS || i == 0)
+			continue;
+		op_forget(op);
+		r = ended_when_thawed(op, w, i);
+		i -= w->held < held; /* the next one is in its place */
 	}
 	return r;
 }
