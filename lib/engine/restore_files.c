@@ -34,7 +34,8 @@ static int check_fds(struct plan_build *b)
 {
 	struct snap_task *t = b->task;
 
-	qsort(t->fds.v, t->fds.n, sizeof(*t->fds.v), by_fd);
+	if (t->fds.n)
+		qsort(t->fds.v, t->fds.n, sizeof(*t->fds.v), by_fd);
 	for (size_t i = 0; i < t->fds.n; i++) {
 		const FdinfoEntry *e = t->fds.v[i];
 		const struct snap_file *f = file_of(b, e);

@@ -391,7 +391,7 @@ def tolerate(c, path, name, cut):
         h.kill_hard(c.pid)
         return
     h.require(r.rc == 1 and len(r.out.strip()) > 10, f"{name} cut at {cut}: {r}")
-    h.require(h.state(c.pid) == "gone", f"{name} cut at {cut}: left a process")
+    h.require(h.state(c.pid) == "gone", f"{name} cut at {cut}: left a process in state {h.state(c.pid)}: {r}")
 
 
 @case
