@@ -186,7 +186,7 @@ static const struct ckpt_option table[] = {
 	  "dump: record what the processor can do; restore: this one must do the same: fpu (state of the same layout), ins (no "
 	  "instruction less), cpu (in everything), all; ^WORD takes one away" },
 
-	/* not implemented yet */
+	/* refused by name */
 	LATER_FLAG("log-pid", 0, DRP | NEG, "a log file per task"),
 	LATER("libdir", 'L', STRING, DRP, "DIR", "folder of plugins"),
 	LATER("close", 0, U32, DRP, "FD", "close an inherited descriptor first"),

@@ -8,8 +8,7 @@
 
 #include "lib/base/base.h"
 
-static int is_wrong(char **wrong, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static int is_wrong(char **wrong, const char *fmt, ...)
+int config_wrong(char **wrong, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -105,12 +104,12 @@ static int read_lines(struct config *config, FILE *f, const char *path, char **w
 
 		if (what) {
 			free(word);
-			return is_wrong(wrong, "%s:%d: %s", path, number, what);
+			return config_wrong(wrong, "%s:%d: %s", path, number, what);
 		}
 		if (word && add_word(config, word) != 0)
 			return -1;
 	}
-	return ferror(f) ? is_wrong(wrong, "cannot read the configuration file %s: %s", path, strerror(errno)) : 0;
+	return ferror(f) ? config_wrong(wrong, "cannot read the configuration file %s: %s", path, strerror(errno)) : 0;
 }
 
 int config_read(struct config *config, const char *path, char **wrong)
@@ -121,7 +120,7 @@ int config_read(struct config *config, const char *path, char **wrong)
 	if (!f && (errno == ENOENT || errno == ENOTDIR))
 		return 0;
 	if (!f)
-		return is_wrong(wrong, "cannot read the configuration file %s: %s", path, strerror(errno));
+		return config_wrong(wrong, "cannot read the configuration file %s: %s", path, strerror(errno));
 	return read_lines(config, f, path, wrong);
 }
 
@@ -181,14 +180,14 @@ static int apply_word(const char *word, unsigned for_flag, const char *const *sk
 		negated = true;
 	}
 	if (!opt || ambiguous || (negated && (!(opt->flags & CKPT_OPTF_NEGATABLE) || value)))
-		return is_wrong(wrong, "option '%s' is %s", word, ambiguous ? "ambiguous" : "not known");
+		return config_wrong(wrong, "option '%s' is %s", word, ambiguous ? "ambiguous" : "not known");
 	if (!(opt->flags & for_flag))
 		return 0;
 	if (opt->type == CKPT_OPT_BOOL && !(opt->flags & CKPT_OPTF_OPTIONAL_ARG) && value)
-		return is_wrong(wrong, "option '--%s' does not take an argument", opt->name);
+		return config_wrong(wrong, "option '--%s' does not take an argument", opt->name);
 	r = ckpt_opts_set(opts, opt, negated ? "0" : value ? value + 1 : NULL, &err);
 	if (r)
-		is_wrong(wrong, "%s", ckpt_err_message(err));
+		config_wrong(wrong, "%s", ckpt_err_message(err));
 	ckpt_err_free(err);
 	return r ? -1 : 0;
 }

@@ -7,6 +7,7 @@
 #define CKPT_FRONT_CONFIG_H
 
 #include "ckpt/ckpt.h"
+#include "lib/base/base.h"
 
 /* The words of files, "--name" or "--name=value" each; ended by NULL. They have to live as long as options made of them. */
 struct config {
@@ -19,6 +20,8 @@ struct config {
  * where there was no memory.
  */
 int config_read(struct config *config, const char *path, char **wrong);
+/* Says what is wrong, in that way; always -1. */
+int config_wrong(char **wrong, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void config_clear(struct config *config);
 
 /*

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/base/base.h"
+#include "lib/front/config.h"
 
 /* ------------------------------------------------------------------------------------------------- rows */
 
@@ -67,18 +68,6 @@ static void set_rows(struct ckpt_opts *to, const CriuOpts *from)
 }
 
 /* ------------------------------------------------------------------------------------------------- words */
-
-static int is_wrong(char **wrong, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static int is_wrong(char **wrong, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(wrong, fmt, ap) < 0)
-		*wrong = NULL;
-	va_end(ap);
-	return -1;
-}
 
 static int strv_add(struct ckpt_strv *strv, const char *value)
 {
@@ -204,7 +193,7 @@ static int set_cgroup_mode(struct ckpt_opts *to, const CriuOpts *from, char **wr
 	if (!from->has_manage_cgroups_mode)
 		return 0;
 	if ((size_t)from->manage_cgroups_mode >= ARRAY_SIZE(modes))
-		return is_wrong(wrong, "manage_cgroups_mode: there is no mode %d", (int)from->manage_cgroups_mode);
+		return config_wrong(wrong, "manage_cgroups_mode: there is no mode %d", (int)from->manage_cgroups_mode);
 	to->manage_cgroups = modes[from->manage_cgroups_mode];
 	return 0;
 }
@@ -213,17 +202,17 @@ static int set_choices(struct ckpt_opts *to, const CriuOpts *from, char **wrong)
 {
 	if (from->has_network_lock) {
 		if (from->network_lock < CRIU_NETWORK_LOCK_METHOD__IPTABLES || from->network_lock > CRIU_NETWORK_LOCK_METHOD__SKIP)
-			return is_wrong(wrong, "network_lock: there is no method %d", (int)from->network_lock);
+			return config_wrong(wrong, "network_lock: there is no method %d", (int)from->network_lock);
 		to->network_lock = (enum ckpt_network_lock)from->network_lock;
 	}
 	if (from->has_pre_dump_mode) {
 		if (from->pre_dump_mode != CRIU_PRE_DUMP_MODE__SPLICE && from->pre_dump_mode != CRIU_PRE_DUMP_MODE__VM_READ)
-			return is_wrong(wrong, "pre_dump_mode: there is no mode %d", (int)from->pre_dump_mode);
+			return config_wrong(wrong, "pre_dump_mode: there is no mode %d", (int)from->pre_dump_mode);
 		to->pre_dump_mode = from->pre_dump_mode == CRIU_PRE_DUMP_MODE__SPLICE ? CKPT_PRE_DUMP_SPLICE : CKPT_PRE_DUMP_READ;
 	}
 	if (from->has_empty_ns) {
 		if (from->empty_ns & ~(uint32_t)CLONE_NEWNET)
-			return is_wrong(wrong, "empty_ns: only a network namespace can be left empty, not those of 0x%x", from->empty_ns);
+			return config_wrong(wrong, "empty_ns: only a network namespace can be left empty, not those of 0x%x", from->empty_ns);
 		to->empty_ns = from->empty_ns ? CKPT_EMPTY_NS_NET : CKPT_EMPTY_NS_NONE;
 	}
 	if (from->has_ghost_limit)
@@ -236,9 +225,9 @@ static int set_page_server(struct ckpt_opts *to, const CriuPageServerInfo *ps, c
 	if (!ps)
 		return 0;
 	if (ps->has_port && (ps->port < 0 || ps->port > UINT16_MAX))
-		return is_wrong(wrong, "ps: %d is no port", ps->port);
+		return config_wrong(wrong, "ps: %d is no port", ps->port);
 	if (ps->has_fd && ps->fd < 0)
-		return is_wrong(wrong, "ps: %d is no descriptor", ps->fd);
+		return config_wrong(wrong, "ps: %d is no descriptor", ps->fd);
 	to->page_server = true;
 	if (ps->address)
 		to->address = ps->address;
@@ -254,17 +243,17 @@ static int set_page_server(struct ckpt_opts *to, const CriuPageServerInfo *ps, c
 static int check(const CriuOpts *from, unsigned may, char **wrong)
 {
 	if (from->log_file && strchr(from->log_file, '/'))
-		return is_wrong(wrong, "log_file: '%s' is not a name in the work folder", from->log_file);
+		return config_wrong(wrong, "log_file: '%s' is not a name in the work folder", from->log_file);
 	if (from->log_level < 0)
-		return is_wrong(wrong, "log_level: there is no level %d", from->log_level);
+		return config_wrong(wrong, "log_level: there is no level %d", from->log_level);
 	if (may & RPC_OWN_FDS)
 		return 0;
 	if (from->has_rst_sibling && from->rst_sibling)
-		return is_wrong(wrong, "rst_sibling: a service has no parent that its client knows");
+		return config_wrong(wrong, "rst_sibling: a service has no parent that its client knows");
 	if (from->n_inherit_fd)
-		return is_wrong(wrong, "inherit_fd: a service inherits no descriptors from its client");
+		return config_wrong(wrong, "inherit_fd: a service inherits no descriptors from its client");
 	if (from->ps && from->ps->has_fd)
-		return is_wrong(wrong, "ps: a service inherits no descriptors from its client");
+		return config_wrong(wrong, "ps: a service inherits no descriptors from its client");
 	return 0;
 }
 
