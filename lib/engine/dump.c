@@ -9,6 +9,7 @@
 
 #include "lib/engine/dedup.h"
 #include "lib/engine/dump_parts.h"
+#include "lib/engine/leave.h"
 #include "lib/engine/preflight.h"
 #include "lib/engine/stage.h"
 #include "lib/engine/tree.h"
@@ -142,18 +143,12 @@ static void tell_unlocked(struct op *op, struct dump *d)
 	d->told_of_lock = false;
 }
 
-static void leave_namespaces(struct op *op, struct dump *d, bool success)
-{
-	ns_visit(op, &d->s, false);
-	net_done(op, &d->s, success);
-	mounts_done(op, &d->s, success);
-	ns_done(&d->s);
-}
-
 static void namespaces_undo(struct op *op, void *arg)
 {
-	leave_namespaces(op, arg, false);
-	tell_unlocked(op, arg);
+	struct dump *d = arg;
+
+	namespaces_leave(op, &d->s, false);
+	tell_unlocked(op, d);
 }
 
 static int task_areas(struct op *op, struct dump *d, struct dump_task *t)
@@ -520,7 +515,7 @@ int dump_run(struct op *op, pid_t pid)
 	files_dump_done(op, &d->s, true);
 	ipc_done(op, &d->s, true);
 	cgroups_done(op, &d->s, true);
-	leave_namespaces(op, d, true);
+	namespaces_leave(op, &d->s, true);
 	track_commit(op, d);
 	dump_write_stats(op, d);
 	d->s.dir = img_dir_close(d->s.dir);

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 
 #include "lib/engine/cpuinfo.h"
+#include "lib/engine/leave.h"
 #include "lib/engine/restore_parts.h"
 #include "lib/engine/stage.h"
 #include "lib/state/cgroup/cgroup.h"
@@ -114,17 +115,11 @@ static int fill_namespaces(struct op *op, void *arg)
 	return ret ?: ns_visit(op, &r->s, true);
 }
 
-static void leave_namespaces(struct op *op, struct restore *r, bool success)
-{
-	ns_visit(op, &r->s, false);
-	net_done(op, &r->s, success);
-	mounts_done(op, &r->s, success);
-	ns_done(&r->s);
-}
-
 static void namespaces_undo(struct op *op, void *arg)
 {
-	leave_namespaces(op, arg, false);
+	struct restore *r = arg;
+
+	namespaces_leave(op, &r->s, false);
 }
 
 static int make_ipc(struct op *op, void *arg)
@@ -286,7 +281,7 @@ int restore_run(struct op *op, pid_t *pid)
 	cgroups_done(op, &r->s, true);
 	restore_pidns_done(r, true);
 	restore_spawn_done(r);
-	leave_namespaces(op, r, true);
+	namespaces_leave(op, &r->s, true);
 	write_stats(op, r);
 	if (op->opts->auto_dedup && !op->opts->lazy_pages)
 		restore_dedup(op, r);
