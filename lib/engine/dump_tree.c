@@ -231,6 +231,10 @@ static int await_stops(struct op *op, struct walk *w)
 		r = ended_when_thawed(op, w, i);
 		i -= w->held < held; /* the next one is in its place */
 	}
+	/* The same of zombies that were found while their parents did not stand still yet. */
+	for (size_t i = w->d->tasks.n; i-- > 1 && !r;)
+		if (w->d->tasks.v[i]->zombie)
+			r = ended_when_thawed(op, w, i);
 	return r;
 }
 
